@@ -1,0 +1,131 @@
+"""What a device is given, and what it offers: the only things that devices and the machine share.
+
+A device gets its collaborators by constructor: guest memory, an interrupt line, a clock, the deadline heap, a
+backend. It knows offsets, not addresses, no other device, no thread and no machine. All of its code runs on the one
+thread that owns the machine, so it has no locks.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+__all__ = [
+    "Clock",
+    "Event",
+    "Events",
+    "GuestMemory",
+    "HasCompanions",
+    "IrqLine",
+    "MmioDevice",
+    "OutsideRamError",
+    "Property",
+    "Ref",
+    "cpu_intc",
+]
+
+#: An interrupt line: call it with the level. Repeating a level is harmless and cheap.
+IrqLine = Callable[[bool], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Ref:
+    """In the cells of a property: the phandle of the node with this label.
+
+    A device's label is its ``node_name`` (of several alike, the first has it), a hart's is that of ``cpu_intc``.
+    """
+
+    label: str
+
+
+def cpu_intc(hart: int) -> Ref:
+    """Refer to the interrupt inputs of a hart; the cell after it is the number of the input, as in ``mcause``."""
+    return Ref(f"cpu{hart}-intc")
+
+
+#: The value of a device-tree property: None for a flag, one cell, cells, one string, strings.
+Property = None | int | tuple[int | Ref, ...] | str | tuple[str, ...]
+
+
+class OutsideRamError(Exception):
+    """The guest named memory that is not RAM. A device answers this to its driver; it never leaves the device."""
+
+
+class GuestMemory(Protocol):
+    """The guest's RAM by physical address, as a bus master sees it."""
+
+    def read(self, address: int, size: int) -> bytes:
+        """Copy ``size`` bytes out; raises OutsideRamError unless all of them are RAM."""
+        ...
+
+    def write(self, address: int, data: bytes | bytearray | memoryview) -> None:
+        """Copy ``data`` in, code that was translated from there included; raises OutsideRamError, writing nothing."""
+        ...
+
+    def contains(self, address: int, size: int) -> bool:
+        """Whether ``[address, address + size)`` is all RAM."""
+        ...
+
+
+class Clock(Protocol):
+    """Guest time."""
+
+    def now(self) -> int:
+        """Nanoseconds of guest time since power-on; never goes back."""
+        ...
+
+
+class Event(Protocol):
+    """Something that is to happen; see Events."""
+
+    def cancel(self) -> None:
+        """Make it not happen. Harmless when it already has."""
+        ...
+
+
+class Events(Protocol):
+    """The deadline heap: the only way for a device to act when no register is accessed."""
+
+    def at(self, deadline: int, action: Callable[[], None]) -> Event:
+        """Run ``action`` once, on the machine's thread, when guest time (ns) has reached ``deadline``, never before.
+
+        Actions run in the order of their deadlines; equal ones in the order in which they were asked for.
+        """
+        ...
+
+
+class MmioDevice(Protocol):
+    """A device on the bus.
+
+    ``read`` and ``write`` get naturally aligned accesses of 1, 2 or 4 bytes (the bus splits 8) that lie inside
+    ``size``; whatever else the guest does with them (any order, any width, any value), they must not raise.
+    """
+
+    #: Bytes of address space.
+    size: int
+    #: Device-tree node name without the unit address, the compatible strings, most specific first, and further
+    #: properties beside ``reg`` and ``interrupts``, which only the board knows.
+    node_name: str
+    compatible: tuple[str, ...]
+
+    @property
+    def properties(self) -> Mapping[str, Property]:
+        """Further device-tree properties."""
+        ...
+
+    def read(self, offset: int, size: int) -> int:
+        """Value of a guest load."""
+        ...
+
+    def write(self, offset: int, size: int, value: int) -> None:
+        """Effect of a guest store."""
+        ...
+
+
+@runtime_checkable
+class HasCompanions(Protocol):
+    """A device that nodes at the root of the device tree describe further, by node name (``poweroff``)."""
+
+    @property
+    def companions(self) -> Mapping[str, Mapping[str, Property]]:
+        """Those nodes and all of their properties."""
+        ...

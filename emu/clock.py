@@ -1,0 +1,113 @@
+"""Guest time. One clock object is behind mtime, the time CSR, SBI timers and the pacing of sound.
+
+All clocks count nanoseconds since power-on and never go back. They differ in what passes time when the CPU waits.
+"""
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+from emu.errors import UsageError
+
+__all__ = ["Clock", "HostClock", "ManualClock", "WarpClock", "make_clock"]
+
+_LONGEST_SLEEP_NS = 100_000_000
+#: Longer than any sleep of the machine's threads: nobody has looked at the clock, so the whole process was stopped.
+_STOPPED_NS = 250_000_000
+#: How much of a stop counts as time, so that two threads' readings can't make the clock go back.
+_MARGIN_NS = 1_000_000
+
+
+class Clock(Protocol):
+    """What the machine needs of a clock; devices need ``now`` only."""
+
+    def now(self) -> int:
+        """Nanoseconds of guest time. For any thread."""
+        ...
+
+    def wait(self, deadline: int | None, sleep: Callable[[float], None]) -> None:
+        """The CPU waits: pass the time until ``deadline`` (None: for ever), or less; the caller looks again.
+
+        ``sleep(seconds)`` sleeps until then or until the doorbell rings.
+        """
+        ...
+
+
+class HostClock:
+    """Real time, what a person hears.
+
+    While the process is stopped (SIGSTOP, a debugger, a suspended host) guest time stands still, so that timers and
+    the pacing of sound go on together where they were, with nothing to catch up. Needs someone to call ``now`` at
+    least every 100 ms while the process runs; the doorbell does.
+    """
+
+    def __init__(self, monotonic: Callable[[], int] = time.monotonic_ns) -> None:
+        self._monotonic = monotonic
+        self._origin = self._seen = monotonic()
+        self._lock = threading.Lock()
+
+    def now(self) -> int:
+        """Nanoseconds of guest time."""
+        host = self._monotonic()
+        if host - self._seen > _STOPPED_NS:
+            self._resume(host)
+        else:
+            self._seen = host
+        return host - self._origin
+
+    def wait(self, deadline: int | None, sleep: Callable[[float], None]) -> None:
+        """Sleep in real time."""
+        left = _LONGEST_SLEEP_NS if deadline is None else deadline - self.now()
+        if left > 0:
+            sleep(min(left, _LONGEST_SLEEP_NS) / 1e9)
+            self.now()
+
+    def _resume(self, host: int) -> None:
+        with self._lock:
+            stopped = host - self._seen - _MARGIN_NS
+            if stopped > 0:
+                self._origin += stopped  # before _seen: another thread must not find the one without the other
+                self._seen = host
+
+
+class WarpClock(HostClock):
+    """Real time while the guest computes; when the CPU waits, time jumps to the next deadline."""
+
+    def wait(self, deadline: int | None, sleep: Callable[[float], None]) -> None:
+        """Jump; with nothing to wait for, sleep until the doorbell rings."""
+        if deadline is None:
+            sleep(_LONGEST_SLEEP_NS / 1e9)
+        else:
+            self._origin -= max(deadline - self.now(), 0)
+
+
+class ManualClock:
+    """A clock that moves only when told, or to the next deadline when the CPU waits. For tests."""
+
+    def __init__(self) -> None:
+        self._now = 0
+
+    def now(self) -> int:
+        """Nanoseconds of guest time."""
+        return self._now
+
+    def advance(self, ns: int) -> None:
+        """Let ``ns`` nanoseconds pass."""
+        self._now += ns
+
+    def wait(self, deadline: int | None, sleep: Callable[[float], None]) -> None:
+        """Jump; with nothing to wait for, sleep until the doorbell rings."""
+        if deadline is None:
+            sleep(_LONGEST_SLEEP_NS / 1e9)
+        else:
+            self._now = max(self._now, deadline)
+
+
+def make_clock(name: str) -> Clock:
+    """Make the clock that the command line calls ``name``; raises UsageError for an unknown one."""
+    clocks: dict[str, Callable[[], Clock]] = {"host": HostClock, "warp": WarpClock}
+    try:
+        return clocks[name]()
+    except KeyError:
+        raise UsageError(f"there is no clock {name!r}; use host or warp") from None

@@ -1,0 +1,344 @@
+"""The one module that knows Unicorn's internals: its CPU as one hart of a whole machine.
+
+Unicorn 2.1.4 is made for running pieces of code. As a machine it stops in the middle of instructions, leaves
+exceptions to its caller and notices interrupts late. All of that is mended from outside, by five stores into its
+data, each of them checked when the engine is made (see ``_check``); another release of Unicorn is refused.
+
+    env               the CPU state itself, shared: a trap is entered by storing into it, with no call at all
+    no_exit_request   set: a stop is looked for at the start of a block only, not after each load and store, where
+                      the instruction would run again; so a stop from any thread is exact, and memory is faster
+    rdtime_fn         set: rdtime is a call instead of an exception
+    ext_ifencei       cleared: fence.i becomes an exception, so that stale translations can be dropped (_on_translated)
+    MemoryRegion.end  stretched to the next region: an access to nothing becomes an access fault of that very
+                      instruction, where Unicorn would finish the block first
+"""
+
+import ctypes
+import mmap
+from collections.abc import Callable
+from typing import Any
+
+import unicorn
+from unicorn import riscv_const
+from unicorn.unicorn_py3.unicorn import uclib
+
+from emu.errors import PyemuError
+
+__all__ = ["Engine", "Reg"]
+
+_RELEASE = "2.1.4"
+_U64 = ctypes.c_uint64
+_NEVER = (1 << 64) - 1
+
+# Offsets in bytes, the same on every 64-bit POSIX system (they lie before the first jmp_buf).
+_UC_CPU = 440  # struct uc_struct: CPUState *cpu
+_UC_MAPPED_BLOCKS = 1960  # MemoryRegion **mapped_blocks; uint32_t mapped_block_count
+_UC_NO_EXIT_REQUEST = 2034  # bool no_exit_request
+_CPU_INTERRUPT_REQUEST = 28  # CPUState: uint32_t interrupt_request
+_REGION_ADDR, _REGION_END = 64, 144  # MemoryRegion: hwaddr addr, end
+# CPURISCVState: bytes from its start; the structure ends with its uc pointer, behind which the RISCVCPU goes on.
+_ENV_RDTIME_FN, _ENV_UC, _ENV_SIZE = 1528, 1560, 1568
+_CFG_EXT_IFENCEI = _ENV_SIZE + 12
+_CFG = bytes((1, 0, 1, 1, 1, 1, 1, 1, 1, 1, 0, 1, 1, 1))  # ext_i, e, g, m, a, f, d, c, s, u, h, counters, ifencei, icsr
+_CFG_CHECKED = (0, 3, 4, 5, 6, 7, 8, 9, 11, 12, 13)  # those of the above that an RV64GC with S and U must have
+
+_CPU_INTERRUPT_HARD = 2
+_EXIT_NOW = 0xFFFF  # IcountDecr.u16.high: leave the chained blocks at the start of the next one
+
+
+class Reg:
+    """Where a register stands in ``Engine.state``, in 8-byte words."""
+
+    X0 = 0
+    A0, A1, A2, A3, A4, A5, A6, A7 = range(10, 18)
+    PC = 64
+    LOAD_RES = 65
+    BADADDR = 68
+    PRIV = 74
+    MHARTID = 77
+    MSTATUS = 78
+    MIP = 79
+    MIE = 81
+    MIDELEG = 82
+    SATP = 84
+    STVAL = 85
+    MTVAL = 86
+    MEDELEG = 87
+    STVEC = 88
+    SEPC = 89
+    SCAUSE = 90
+    MTVEC = 91
+    MEPC = 92
+    MCAUSE = 93
+    SCOUNTEREN = 119
+    MCOUNTEREN = 120
+
+
+#: Registers that the public API reaches too, by which the layout is checked: (word, Unicorn's id, a legal value).
+_WITNESSES = (
+    (31, riscv_const.UC_RISCV_REG_X31, 0x1122334455667788),
+    (Reg.A0, riscv_const.UC_RISCV_REG_X10, 0x8877665544332211),
+    (Reg.MIE, riscv_const.UC_RISCV_REG_MIE, 0x222),
+    (Reg.MIDELEG, riscv_const.UC_RISCV_REG_MIDELEG, 0x222),
+    (Reg.MEDELEG, riscv_const.UC_RISCV_REG_MEDELEG, 0x100),
+    (Reg.STVEC, riscv_const.UC_RISCV_REG_STVEC, 0x80001110),
+    (Reg.SEPC, riscv_const.UC_RISCV_REG_SEPC, 0x80002220),
+    (Reg.SCAUSE, riscv_const.UC_RISCV_REG_SCAUSE, 0x5),
+    (Reg.STVAL, riscv_const.UC_RISCV_REG_STVAL, 0x3330),
+    (Reg.MTVEC, riscv_const.UC_RISCV_REG_MTVEC, 0x80004440),
+    (Reg.MEPC, riscv_const.UC_RISCV_REG_MEPC, 0x80005550),
+    (Reg.MCAUSE, riscv_const.UC_RISCV_REG_MCAUSE, 0x7),
+    (Reg.MTVAL, riscv_const.UC_RISCV_REG_MTVAL, 0x6660),
+    (Reg.MCOUNTEREN, riscv_const.UC_RISCV_REG_MCOUNTEREN, 0x7),
+    (Reg.SCOUNTEREN, riscv_const.UC_RISCV_REG_SCOUNTEREN, 0x2),
+    (Reg.PRIV, riscv_const.UC_RISCV_REG_PRIV, 1),
+)
+
+_ReadCallback = ctypes.CFUNCTYPE(_U64, ctypes.c_void_p, _U64, ctypes.c_uint, ctypes.c_void_p)
+_WriteCallback = ctypes.CFUNCTYPE(None, ctypes.c_void_p, _U64, ctypes.c_uint, _U64, ctypes.c_void_p)
+_ExceptionCallback = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_uint32, ctypes.c_void_p)
+_TranslatedCallback = ctypes.CFUNCTYPE(
+    None, ctypes.c_void_p, ctypes.POINTER(_U64 * 2), ctypes.c_void_p, ctypes.c_void_p
+)
+_InvalidCallback = ctypes.CFUNCTYPE(ctypes.c_bool, ctypes.c_void_p, ctypes.c_void_p)
+_TimeCallback = ctypes.CFUNCTYPE(_U64)
+
+_PAGE = 4096
+#: Where Linux runs its own image from (KERNEL_LINK_ADDR), see _on_translated.
+_KERNEL_LINK_ADDRESS = 0xFFFF_FFFF_8000_0000
+
+_FETCH_ERRORS = (unicorn.UC_ERR_FETCH_UNMAPPED, unicorn.UC_ERR_FETCH_PROT)
+_CAUSE_FETCH_ACCESS, _CAUSE_BREAKPOINT, _CAUSE_LOAD_ACCESS = 1, 3, 5
+
+
+class Engine:
+    """One RV64GC hart with M, S and U mode on Unicorn, and the physical address space around it.
+
+    ``state`` is the live CPU state, 8-byte words indexed by ``Reg``. It may be read and written while the CPU does
+    not run, and in ``exception``; in MMIO handlers only ``set_pending`` and ``stop`` may be used.
+
+    ``exception(cause, pc)`` is called for each synchronous exception that the guest raises, with ``state`` as it was
+    before the instruction; it enters the trap by changing ``state``, or emulates the instruction by setting the pc.
+    An exception of Python's own in a handler stops the CPU and is raised by ``run``.
+
+    Raises PyemuError where Unicorn is not the release that this module fits.
+    """
+
+    def __init__(self, ram: mmap.mmap, ram_base: int) -> None:
+        if unicorn.__version__ != _RELEASE or ctypes.sizeof(ctypes.c_void_p) != 8:
+            raise PyemuError(
+                f"pyemu needs unicorn {_RELEASE} on a 64-bit system, and finds {unicorn.__version__}: "
+                f"pip install unicorn=={_RELEASE}"
+            )
+        self.exception: Callable[[int, int], None] = lambda _cause, _pc: self.stop()
+        self.time: Callable[[], int] = lambda: 0
+        self._failure: BaseException | None = None
+        self._keep: list[Any] = []  # callbacks live as long as the engine
+        self._uc = unicorn.Uc(unicorn.UC_ARCH_RISCV, unicorn.UC_MODE_RISCV64)
+        self._handle = self._uc._uch  # noqa: SLF001
+        self._uc.ctl_exits_enabled(True)  # no "until" address: a guest may go anywhere
+        self._ram, self._ram_base = ram, ram_base
+        self._uc.mem_map_ptr(ram_base, len(ram), unicorn.UC_PROT_ALL, ctypes.addressof(ctypes.c_char.from_buffer(ram)))
+        self._find_state()  # after the first mapping: Unicorn makes its CPU only then
+        self._hook(unicorn.UC_HOOK_INTR, _ExceptionCallback(self._on_exception))
+        self._hook(unicorn.UC_HOOK_INSN_INVALID, _InvalidCallback(self._on_breakpoint))
+        self._translated: dict[int, bytes | None] = {}  # RAM offset of a page: what it held, None if it changed since
+        translated = _TranslatedCallback(self._on_translated)
+        self._hook(unicorn.UC_HOOK_EDGE_GENERATED, translated, end=_KERNEL_LINK_ADDRESS - 1)
+        rdtime = _TimeCallback(self._on_rdtime)
+        self._keep.append(rdtime)
+        self.state[_ENV_RDTIME_FN // 8] = ctypes.cast(rdtime, ctypes.c_void_p).value or 0
+
+    # ---------------------------------------------------------------- running
+
+    def run(self) -> bool:
+        """Run the guest until ``stop`` is asked for or the hart waits for an interrupt (WFI), at a block's start.
+
+        Returns whether it was WFI or a stop that came in between (then WFI is simply executed again).
+        Raises whatever a handler raised, and PyemuError if Unicorn itself gives up.
+        """
+        state = self.state
+        error = uclib.uc_emu_start(self._handle, state[Reg.PC], 0, 0, 0)
+        if error in _FETCH_ERRORS:
+            self._on_exception(None, _CAUSE_FETCH_ACCESS, None, pc=state[Reg.PC])
+        elif error:
+            raise PyemuError(f"Unicorn gives up at pc {state[Reg.PC]:#x}: {unicorn.UcError(error)}")
+        if self._failure is not None:
+            failure, self._failure = self._failure, None
+            raise failure
+        return not error
+
+    def stop(self) -> None:
+        """Make ``run`` return at the start of the next block. For any thread.
+
+        Without effect when the CPU is not running: whoever needs it to stop asks again until it has.
+        """
+        uclib.uc_emu_stop(self._handle)
+
+    def set_pending(self, mask: int, level: bool) -> None:
+        """Raise or lower bits of mip. An interrupt that is enabled is entered at the start of the next block."""
+        state = self.state
+        mip = state[Reg.MIP]
+        pending = mip | mask if level else mip & ~mask
+        if pending == mip:
+            return
+        state[Reg.MIP] = pending
+        if pending:
+            self._interrupt_request[0] |= _CPU_INTERRUPT_HARD
+            self._exit_chain[1] = _EXIT_NOW
+        else:
+            self._interrupt_request[0] &= ~_CPU_INTERRUPT_HARD
+
+    # ---------------------------------------------------------------- memory
+
+    def map_device(
+        self, base: int, size: int, read: Callable[[int, int], int], write: Callable[[int, int, int], None]
+    ) -> None:
+        """Put a device at ``base``: ``read(offset, size)`` and ``write(offset, size, value)``, aligned, 1 to 4 bytes."""
+
+        def on_read(_uc: int, offset: int, size: int, _user: int) -> int:
+            try:
+                return read(offset, size)
+            except BaseException as failure:  # noqa: BLE001 - it must not pass through C; run() raises it
+                self._fail(failure)
+                return 0
+
+        def on_write(_uc: int, offset: int, size: int, value: int, _user: int) -> None:
+            try:
+                write(offset, size, value)
+            except BaseException as failure:  # noqa: BLE001
+                self._fail(failure)
+
+        callbacks = _ReadCallback(on_read), _WriteCallback(on_write)
+        self._keep.extend(callbacks)
+        self._try(uclib.uc_mmio_map(self._handle, base, size, callbacks[0], None, callbacks[1], None))
+
+    def seal(self) -> None:
+        """End of mapping: from now on, an access to what is not mapped is an access fault."""
+        count = ctypes.c_uint32.from_address(self._handle.value + _UC_MAPPED_BLOCKS + 8).value
+        blocks = (_U64 * count).from_address(_U64.from_address(self._handle.value + _UC_MAPPED_BLOCKS).value)
+        starts = [_U64.from_address(block + _REGION_ADDR) for block in blocks]
+        for block, end in zip(blocks, [start.value for start in starts[1:]] + [_NEVER], strict=True):
+            _U64.from_address(block + _REGION_END).value = end
+        starts[0].value = 0
+
+    def invalidate(self, address: int, size: int) -> None:
+        """Drop what was translated from ``size`` bytes of RAM at ``address`` (physical): they have changed."""
+        state = self.state
+        mode, state[Reg.PRIV] = state[Reg.PRIV], 3  # Unicorn takes a virtual address; M mode has none
+        self._uc.ctl_remove_cache(address, address + size)
+        state[Reg.PRIV] = mode
+
+    def synchronize_code(self) -> None:
+        """What fence.i does: from now on the guest executes what is in memory."""
+        ram, translated = self._ram, self._translated
+        changed = [page for page, content in translated.items() if ram[page : page + _PAGE] != content]
+        for page in changed:
+            del translated[page]
+            self.invalidate(self._ram_base + page, _PAGE)
+
+    def flush_tlb(self) -> None:
+        """Drop all cached address translations."""
+        self._uc.ctl(unicorn.UC_CTL_TLB_FLUSH, unicorn.UC_CTL_IO_WRITE)
+
+    def translate(self, address: int, access: int) -> int | None:
+        """Physical address of a virtual one in the current mode, or None; ``access`` is 0 load, 1 store, 2 fetch."""
+        protection = (unicorn.UC_PROT_READ, unicorn.UC_PROT_WRITE, unicorn.UC_PROT_EXEC)[access]
+        result = _U64()
+        error = uclib.uc_vmem_translate(self._handle, _U64(address), protection, ctypes.byref(result))
+        return None if error else result.value
+
+    # ---------------------------------------------------------------- Unicorn's callbacks
+
+    def _on_exception(self, _uc: object, cause: int, _user: object, pc: int | None = None) -> None:
+        state = self.state
+        if pc is None:
+            pc = (state[Reg.PC] - 4) & _NEVER  # Unicorn adds 4, whatever the length of the instruction
+            if cause == _CAUSE_LOAD_ACCESS and state[Reg.BADADDR] == pc:
+                cause = _CAUSE_FETCH_ACCESS  # code beyond the end of RAM: Unicorn reads it as data
+        try:
+            self.exception(cause, pc)
+        except BaseException as failure:  # noqa: BLE001
+            self._fail(failure)
+
+    def _on_translated(self, _uc: object, block: Any, _previous: object, _user: object) -> None:
+        """A block was translated: note what its pages hold, for ``synchronize_code``.
+
+        Unicorn notices a write to translated code only if it is the first through its mapping since the last TLB
+        flush (2.1.4 takes the page for clean after that), so we must look for changes ourselves. Linux's own image is
+        spared: it patches itself through a fresh mapping, one instruction at a time, which is noticed.
+        """
+        pc, rest = block.contents
+        ram, translated = self._ram, self._translated
+        for address in {pc, pc + (rest >> 16 & 0xFFFF) - 1 & ~(_PAGE - 1) | pc & (_PAGE - 1)}:
+            physical = self.translate(address, 2)
+            if physical is None:
+                continue
+            page = physical - self._ram_base & ~(_PAGE - 1)
+            if 0 <= page < len(ram):
+                content = ram[page : page + _PAGE]
+                if translated.setdefault(page, content) != content:
+                    translated[page] = None
+
+    def _on_breakpoint(self, _uc: object, _user: object) -> bool:
+        self._on_exception(None, _CAUSE_BREAKPOINT, None, pc=self.state[Reg.PC])
+        return True
+
+    def _on_rdtime(self) -> int:
+        try:
+            return self.time()
+        except BaseException as failure:  # noqa: BLE001
+            self._fail(failure)
+            return 0
+
+    def _fail(self, failure: BaseException) -> None:
+        self._failure = self._failure or failure
+        self.stop()
+
+    def _hook(self, kind: int, callback: Any, begin: int = 0, end: int = _NEVER) -> None:
+        self._keep.append(callback)
+        hook = ctypes.c_size_t()
+        self._try(uclib.uc_hook_add(self._handle, ctypes.byref(hook), kind, callback, None, begin, end))
+
+    @staticmethod
+    def _try(error: int) -> None:
+        if error:
+            raise PyemuError(f"Unicorn refuses: {unicorn.UcError(error)}")
+
+    # ---------------------------------------------------------------- finding and checking the internals
+
+    def _find_state(self) -> None:
+        handle = self._handle.value
+        cpu = _U64.from_address(handle + _UC_CPU).value
+        words = list((_U64 * 256).from_address(cpu)) if cpu else []
+        # CPUState holds a pointer to the CPU state, which follows it in the same allocation and ends with ours.
+        for word, env in enumerate(words):
+            if 0x8000 <= env - cpu < 0xC000 and _U64.from_address(env + _ENV_UC).value == handle:
+                break
+        else:
+            raise self._misfit("the CPU state was not found")
+        self.state = memoryview((_U64 * (_ENV_SIZE // 8)).from_address(env)).cast("B").cast("Q")
+        self._interrupt_request = (ctypes.c_uint32 * 1).from_address(cpu + _CPU_INTERRUPT_REQUEST)
+        self._exit_chain = (ctypes.c_uint16 * 2).from_address(words[word + 1])
+        self._cfg = (ctypes.c_uint8 * len(_CFG)).from_address(env + _ENV_SIZE)
+        self._check_layout(cpu)
+        ctypes.c_uint8.from_address(handle + _UC_NO_EXIT_REQUEST).value = 1
+        ctypes.c_uint8.from_address(env + _CFG_EXT_IFENCEI).value = 0
+
+    def _check_layout(self, cpu: int) -> None:
+        state = self.state
+        before = state.tobytes()
+        for word, register, value in _WITNESSES:
+            state[Reg.PRIV] = 3
+            self._uc.reg_write(register, value)
+            if state[word] != value:
+                raise self._misfit(f"register word {word} is not where it should be")
+        state.cast("B")[:] = before
+        if any(self._cfg[i] != _CFG[i] for i in _CFG_CHECKED):
+            raise self._misfit("the list of extensions is not where it should be")
+        if not cpu < ctypes.addressof(self._exit_chain) < cpu + 0xC000:
+            raise self._misfit("the block exit counter was not found")
+
+    @staticmethod
+    def _misfit(what: str) -> PyemuError:
+        return PyemuError(f"this build of unicorn {_RELEASE} does not fit emu/engine.py: {what}; please report it")

@@ -1,0 +1,56 @@
+"""The guest's RAM."""
+
+import mmap
+from collections.abc import Callable
+
+from devices.contracts import OutsideRamError
+from emu.errors import UsageError
+
+__all__ = ["Ram"]
+
+_LARGEST = 64 << 30
+
+
+class Ram:
+    """RAM at a physical address, as the devices reach it (devices.contracts.GuestMemory).
+
+    ``changed(address, size)`` is called after each write, so that code which was translated from there is dropped.
+    ``buffer`` is the memory itself, shared with the CPU; pages that nobody has touched take no memory of the host.
+    """
+
+    def __init__(self, base: int, size: int) -> None:
+        if not 16 << 20 <= size <= _LARGEST:
+            raise UsageError(f"the machine needs between 16M and 64G of memory, not {size} bytes; use --memory 256M")
+        try:
+            self.buffer = mmap.mmap(-1, size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | getattr(mmap, "MAP_NORESERVE", 0))
+        except (OSError, OverflowError) as error:
+            raise UsageError(f"the host cannot give {size >> 20} MiB of memory: {error}; use a smaller --memory") from error
+        self.base, self.size = base, size
+        self.changed: Callable[[int, int], None] = lambda _address, _size: None
+        self._view = memoryview(self.buffer)
+
+    def contains(self, address: int, size: int) -> bool:
+        """Whether ``[address, address + size)`` is all RAM."""
+        return self.base <= address and address + size <= self.base + self.size
+
+    def read(self, address: int, size: int) -> bytes:
+        """Copy ``size`` bytes out; raises OutsideRamError unless all of them are RAM."""
+        offset = address - self.base
+        if offset < 0 or size < 0 or offset + size > self.size:
+            raise OutsideRamError(f"{size} bytes at {address:#x} are not RAM")
+        return self.buffer[offset : offset + size]
+
+    def write(self, address: int, data: bytes | bytearray | memoryview) -> None:
+        """Copy ``data`` in; raises OutsideRamError, writing nothing, unless all of it goes to RAM."""
+        offset, size = address - self.base, len(data)
+        if offset < 0 or offset + size > self.size:
+            raise OutsideRamError(f"{size} bytes at {address:#x} are not RAM")
+        if size:
+            self._view[offset : offset + size] = data
+            self.changed(address, size)
+
+    def view(self, address: int, size: int) -> memoryview:
+        """The memory itself, for loading before the CPU runs; raises OutsideRamError."""
+        if not self.contains(address, size):
+            raise OutsideRamError(f"{size} bytes at {address:#x} are not RAM")
+        return self._view[address - self.base : address - self.base + size]
