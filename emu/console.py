@@ -1,33 +1,104 @@
 """The machine's console from outside: what the guest printed, and what it is to read."""
 
+import re
 from collections.abc import Callable
+from typing import Protocol
 
-__all__ = ["Console"]
+from emu.errors import PyemuError
 
-#: Output kept for ``expect`` and ``log``; a guest may print for ever.
+__all__ = ["Console", "ExpectError"]
+
+#: Output kept for ``text``; a guest may print for ever.
 _KEPT = 1 << 20
+_CHUNK = 4096
+#: A line of the kernel's, with or without its time stamp; not the words in the middle of somebody's text.
+_PANIC = re.compile(rb"^(?:\[ *\d+\.\d+\] )?Kernel panic - not syncing: ?([^\r\n]*)\r?\n", re.MULTILINE)
+
+
+class ExpectError(PyemuError):
+    """The guest did not print what was expected; the message ends with what it printed instead."""
+
+
+class SerialLine(Protocol):
+    """The UART's side of the line."""
+
+    ready: Callable[[], None] | None
+
+    def receive(self, data: bytes) -> int:
+        """Take what there is room for; say how much."""
+        ...
+
+    def read(self, offset: int, size: int) -> int:
+        """Value of a register."""
+        ...
 
 
 class Console:
     """The other end of the serial line.
 
-    ``output`` is called with what the guest prints, in the order in which it prints. ``receive(data)`` offers input to
-    the line and says how much it took.
+    ``output`` gets what the guest prints, in order and soon. ``text`` is the newest of it, as bytes; ``panic`` what
+    the kernel said when it panicked.
     """
 
-    def __init__(self, output: Callable[[bytes], None] | None = None) -> None:
+    def __init__(
+        self,
+        run_until: Callable[[Callable[[], bool], float], bool],
+        output: Callable[[bytes], None] | None = None,
+    ) -> None:
         self.output = output
-        self.receive: Callable[[bytes], int] = lambda _data: 0
-        self.log = bytearray()
-        self.printed = 0
-        self._watched: list[Callable[[bytes], None]] = []
+        self.text = bytearray()
+        self.panic: str | None = None
+        self._run_until = run_until
+        self._line: SerialLine | None = None
         self._unsent = bytearray()
         self._input = bytearray()
+        self._seen = 0  # how far into text expect() has come
+
+    # ---------------------------------------------------------------- for people and tests
+
+    def send(self, data: bytes | str) -> None:
+        """Type ``data``; the guest gets it as fast as it reads, however much it is."""
+        self._input += data.encode() if isinstance(data, str) else data
+        self._feed()
+
+    def sendline(self, line: bytes | str = "") -> None:
+        """Type a line."""
+        self.send(line.encode() if isinstance(line, str) else line)
+        self.send(b"\r")
+
+    def expect(self, pattern: str | bytes | re.Pattern[bytes], timeout: float = 60.0) -> re.Match[bytes]:
+        """Run the machine until the guest has printed ``pattern`` (a text, or a compiled regular expression).
+
+        Looks at what was printed since the last match. Raises ExpectError when the guest switches off first, or
+        after ``timeout`` seconds of real time.
+        """
+        if not isinstance(pattern, re.Pattern):
+            pattern = re.compile(re.escape(pattern.encode() if isinstance(pattern, str) else pattern))
+        match = None
+
+        def found() -> bool:
+            nonlocal match
+            match = pattern.search(self.text, self._seen)
+            return match is not None
+
+        self._run_until(found, timeout)
+        if match is None:
+            rest = bytes(self.text[self._seen :][-300:]).decode(errors="replace")
+            raise ExpectError(f"the guest did not print {pattern.pattern.decode(errors='replace')!r}, but: {rest!r}")
+        self._seen = match.end()
+        return match
+
+    # ---------------------------------------------------------------- for the machine
+
+    def connect(self, line: SerialLine) -> None:
+        """Plug the line in."""
+        self._line = line
+        line.ready = self._feed
 
     def print(self, data: bytes) -> None:
         """The guest printed ``data``."""
         self._unsent += data
-        if data == b"\n" or len(self._unsent) > 4096:
+        if len(self._unsent) >= _CHUNK:
             self.flush()
 
     def flush(self) -> None:
@@ -36,19 +107,27 @@ class Console:
             return
         data = bytes(self._unsent)
         self._unsent.clear()
-        self.printed += len(data)
-        self.log += data
-        if len(self.log) > 2 * _KEPT:
-            del self.log[:-_KEPT]
+        self.text += data
+        if self.panic is None:
+            panic = _PANIC.search(self.text, max(0, self.text.rfind(b"\n", 0, len(self.text) - len(data)) + 1))
+            self.panic = None if panic is None else panic[1].decode(errors="replace")
+        if len(self.text) > 2 * _KEPT:
+            dropped = len(self.text) - _KEPT
+            del self.text[:dropped]
+            self._seen = max(0, self._seen - dropped)
         if self.output is not None:
             self.output(data)
 
-    def send(self, data: bytes) -> None:
-        """Type ``data``: the guest gets it as fast as it reads."""
-        self._input += data
-        self.feed()
+    def take(self, size: int) -> bytes:
+        """Read what was typed as firmware does, from the UART's registers."""
+        received = bytearray()
+        while self._line is not None and len(received) < size and self._line.read(_LSR, 1) & _DATA_READY:
+            received.append(self._line.read(_RBR, 1))
+        return bytes(received)
 
-    def feed(self) -> None:
-        """Offer the line what is still to be typed; it calls for more when the guest has read."""
-        if self._input:
-            del self._input[: self.receive(bytes(self._input[:4096]))]
+    def _feed(self) -> None:
+        if self._input and self._line is not None:
+            del self._input[: self._line.receive(bytes(self._input[:_CHUNK]))]
+
+
+_RBR, _LSR, _DATA_READY = 0, 5, 1

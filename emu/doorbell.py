@@ -4,6 +4,7 @@ One small thread sleeps until the earliest deadline and then stops the CPU. A st
 starts is lost, so it is repeated until the machine's thread has acknowledged.
 """
 
+import contextlib
 import threading
 from collections.abc import Callable
 
@@ -85,7 +86,5 @@ class Doorbell:
 
 
 def _release(lock: threading.Lock) -> None:
-    try:
+    with contextlib.suppress(RuntimeError):  # it has been rung already
         lock.release()
-    except RuntimeError:  # it has been rung already
-        pass

@@ -14,6 +14,7 @@ data, each of them checked when the engine is made (see ``_check``); another rel
 """
 
 import ctypes
+import itertools
 import mmap
 from collections.abc import Callable
 from typing import Any
@@ -94,6 +95,7 @@ _WITNESSES = (
     (Reg.PRIV, riscv_const.UC_RISCV_REG_PRIV, 1),
 )
 
+uclib.uc_vmem_translate.argtypes = (ctypes.c_void_p, _U64, ctypes.c_uint, ctypes.c_void_p)
 _ReadCallback = ctypes.CFUNCTYPE(_U64, ctypes.c_void_p, _U64, ctypes.c_uint, ctypes.c_void_p)
 _WriteCallback = ctypes.CFUNCTYPE(None, ctypes.c_void_p, _U64, ctypes.c_uint, _U64, ctypes.c_void_p)
 _ExceptionCallback = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_uint32, ctypes.c_void_p)
@@ -136,6 +138,7 @@ class Engine:
         self._keep: list[Any] = []  # callbacks live as long as the engine
         self._uc = unicorn.Uc(unicorn.UC_ARCH_RISCV, unicorn.UC_MODE_RISCV64)
         self._handle = self._uc._uch  # noqa: SLF001
+        self._address: int = self._handle.value
         self._uc.ctl_exits_enabled(True)  # no "until" address: a guest may go anywhere
         self._ram, self._ram_base = ram, ram_base
         self._uc.mem_map_ptr(ram_base, len(ram), unicorn.UC_PROT_ALL, ctypes.addressof(ctypes.c_char.from_buffer(ram)))
@@ -189,12 +192,18 @@ class Engine:
         else:
             self._interrupt_request[0] &= ~_CPU_INTERRUPT_HARD
 
+    def close(self) -> None:
+        """Give Unicorn's memory back; the engine is of no more use."""
+        self.state.release()
+        self._keep.clear()
+        del self._uc
+
     # ---------------------------------------------------------------- memory
 
     def map_device(
         self, base: int, size: int, read: Callable[[int, int], int], write: Callable[[int, int, int], None]
     ) -> None:
-        """Put a device at ``base``: ``read(offset, size)`` and ``write(offset, size, value)``, aligned, 1 to 4 bytes."""
+        """Put a device at ``base``: ``read(offset, size)``, ``write(offset, size, value)``, aligned, 1 to 4 bytes."""
 
         def on_read(_uc: int, offset: int, size: int, _user: int) -> int:
             try:
@@ -215,8 +224,8 @@ class Engine:
 
     def seal(self) -> None:
         """End of mapping: from now on, an access to what is not mapped is an access fault."""
-        count = ctypes.c_uint32.from_address(self._handle.value + _UC_MAPPED_BLOCKS + 8).value
-        blocks = (_U64 * count).from_address(_U64.from_address(self._handle.value + _UC_MAPPED_BLOCKS).value)
+        count = ctypes.c_uint32.from_address(self._address + _UC_MAPPED_BLOCKS + 8).value
+        blocks = (_U64 * count).from_address(_U64.from_address(self._address + _UC_MAPPED_BLOCKS).value)
         starts = [_U64.from_address(block + _REGION_ADDR) for block in blocks]
         for block, end in zip(blocks, [start.value for start in starts[1:]] + [_NEVER], strict=True):
             _U64.from_address(block + _REGION_END).value = end
@@ -241,12 +250,11 @@ class Engine:
         """Drop all cached address translations."""
         self._uc.ctl(unicorn.UC_CTL_TLB_FLUSH, unicorn.UC_CTL_IO_WRITE)
 
-    def translate(self, address: int, access: int) -> int | None:
-        """Physical address of a virtual one in the current mode, or None; ``access`` is 0 load, 1 store, 2 fetch."""
-        protection = (unicorn.UC_PROT_READ, unicorn.UC_PROT_WRITE, unicorn.UC_PROT_EXEC)[access]
+    def translate(self, address: int, *, fetch: bool = False) -> int | None:
+        """Physical address of a virtual one for a load (or a fetch) in the current mode, or None."""
         result = _U64()
-        error = uclib.uc_vmem_translate(self._handle, _U64(address), protection, ctypes.byref(result))
-        return None if error else result.value
+        access = unicorn.UC_PROT_EXEC if fetch else unicorn.UC_PROT_READ
+        return None if uclib.uc_vmem_translate(self._handle, address, access, ctypes.byref(result)) else result.value
 
     # ---------------------------------------------------------------- Unicorn's callbacks
 
@@ -271,7 +279,7 @@ class Engine:
         pc, rest = block.contents
         ram, translated = self._ram, self._translated
         for address in {pc, pc + (rest >> 16 & 0xFFFF) - 1 & ~(_PAGE - 1) | pc & (_PAGE - 1)}:
-            physical = self.translate(address, 2)
+            physical = self.translate(address, fetch=True)
             if physical is None:
                 continue
             page = physical - self._ram_base & ~(_PAGE - 1)
@@ -308,18 +316,21 @@ class Engine:
     # ---------------------------------------------------------------- finding and checking the internals
 
     def _find_state(self) -> None:
-        handle = self._handle.value
+        handle = self._address
         cpu = _U64.from_address(handle + _UC_CPU).value
         words = list((_U64 * 256).from_address(cpu)) if cpu else []
         # CPUState holds a pointer to the CPU state, which follows it in the same allocation and ends with ours.
-        for word, env in enumerate(words):
-            if 0x8000 <= env - cpu < 0xC000 and _U64.from_address(env + _ENV_UC).value == handle:
-                break
-        else:
+        found = [
+            (env, exit_chain)
+            for env, exit_chain in itertools.pairwise(words)
+            if 0x8000 <= env - cpu < 0xC000 and _U64.from_address(env + _ENV_UC).value == handle
+        ]
+        if len(found) != 1:
             raise self._misfit("the CPU state was not found")
+        env, exit_chain = found[0]
         self.state = memoryview((_U64 * (_ENV_SIZE // 8)).from_address(env)).cast("B").cast("Q")
         self._interrupt_request = (ctypes.c_uint32 * 1).from_address(cpu + _CPU_INTERRUPT_REQUEST)
-        self._exit_chain = (ctypes.c_uint16 * 2).from_address(words[word + 1])
+        self._exit_chain = (ctypes.c_uint16 * 2).from_address(exit_chain)
         self._cfg = (ctypes.c_uint8 * len(_CFG)).from_address(env + _ENV_SIZE)
         self._check_layout(cpu)
         ctypes.c_uint8.from_address(handle + _UC_NO_EXIT_REQUEST).value = 1

@@ -4,12 +4,13 @@ Interrupts, sret, mret, CSRs and page tables are Unicorn's own; here are the syn
 Architecture 3.1.6 to 3.1.15, 4.1), the calls to the built-in firmware, and fence.i.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
+from devices.contracts import GuestMemory, OutsideRamError
 from emu.engine import Engine, Reg
 from emu.errors import MachineError
 
-__all__ = ["MEIP", "MSIP", "MTIP", "SEIP", "SSIP", "STIP", "Hart"]
+__all__ = ["MEIP", "MSIP", "MTIP", "SEIP", "SSIP", "STIP", "Hart", "SupervisorCalls"]
 
 SSIP, MSIP, STIP, MTIP, SEIP, MEIP = 1 << 1, 1 << 3, 1 << 5, 1 << 7, 1 << 9, 1 << 11
 
@@ -24,25 +25,29 @@ _CAUSES = {
     13: "load page fault", 15: "store page fault",
 }  # fmt: skip
 _FENCE_I = 0x0000_100F
-_NO_RESERVATION = (1 << 64) - 1
+_U64 = _NO_RESERVATION = (1 << 64) - 1
 
 #: The exceptions that a supervisor handles itself under the built-in firmware: all but its own calls.
 _DELEGATED_EXCEPTIONS = 0xF1FF & ~(1 << 9)
 _DELEGATED_INTERRUPTS = SSIP | STIP | SEIP
 
 
-class Hart:
-    """Hart 0. ``call(state)`` is the built-in firmware, which takes S-mode ecalls, or None under M-mode firmware."""
+#: Supervisor calls: (extension, function, arguments) -> (error for a0, value for a1 or None to leave it).
+SupervisorCalls = Callable[[int, int, Sequence[int]], tuple[int, int | None]]
 
-    def __init__(self, engine: Engine, fetch: Callable[[int], bytes | None]) -> None:
-        self._engine, self._state = engine, engine.state
-        self._fetch = fetch
-        self.call: Callable[[memoryview], None] | None = None
+
+class Hart:
+    """Hart 0; ``memory`` is where its instructions are. ``traps`` counts the exceptions so far."""
+
+    def __init__(self, engine: Engine, memory: GuestMemory) -> None:
+        self._engine, self._state, self._memory = engine, engine.state, memory
+        self._calls: SupervisorCalls | None = None
         self.traps = 0
         engine.exception = self._exception
 
-    def start_supervisor(self, pc: int, a1: int) -> None:
-        """Begin in S mode at ``pc``, as the built-in firmware hands over: a0 the hart, a1 the device tree."""
+    def start_supervisor(self, pc: int, a1: int, calls: SupervisorCalls) -> None:
+        """Begin in S mode at ``pc`` as firmware hands over: a0 the hart, a1 the device tree; ``calls`` takes ecalls."""
+        self._calls = calls
         state = self._state
         state[Reg.MEDELEG], state[Reg.MIDELEG] = _DELEGATED_EXCEPTIONS, _DELEGATED_INTERRUPTS
         state[Reg.MCOUNTEREN] = 0b111
@@ -64,16 +69,18 @@ class Hart:
         state = self._state
         mode = state[Reg.PRIV]
         if cause == _ECALL:
-            if mode == _SUPERVISOR and self.call is not None:
+            if mode == _SUPERVISOR and self._calls is not None:
                 state[Reg.PC] = pc + 4
-                self.call(state)
+                error, answer = self._calls(state[Reg.A7], state[Reg.A6], state[Reg.A0 : Reg.A6])
+                state[Reg.A0] = error & _U64
+                if answer is not None:
+                    state[Reg.A1] = answer & _U64
                 return
             cause += mode
             value = 0
         elif cause == _ILLEGAL:
             value = self._instruction(pc)
             if value == _FENCE_I:
-                self.fences = getattr(self,'fences',0)+1
                 self._engine.synchronize_code()
                 state[Reg.PC] = pc + 4
                 return
@@ -100,11 +107,15 @@ class Hart:
             )
 
     def _instruction(self, pc: int) -> int:
-        """The instruction at ``pc``, as mtval shows it; 0 (which is allowed) where it can't be read any more."""
-        low = self._fetch(pc)
-        if low is None:
+        """Return the instruction at ``pc``, as mtval shows it; 0 (which is allowed) where it can't be read any more."""
+        try:
+            low = self._parcel(pc)
+            return low if low & 3 != 3 else low | self._parcel(pc + 2) << 16
+        except OutsideRamError:
             return 0
-        if low[0] & 3 != 3:
-            return int.from_bytes(low, "little")
-        high = self._fetch(pc + 2)
-        return 0 if high is None else int.from_bytes(low + high, "little")
+
+    def _parcel(self, address: int) -> int:
+        physical = self._engine.translate(address, fetch=True)
+        if physical is None:
+            raise OutsideRamError
+        return int.from_bytes(self._memory.read(physical, 2), "little")

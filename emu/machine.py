@@ -1,114 +1,218 @@
-"""The machine: a hart, its memory and its devices, put together and run on one thread."""
+"""The machine: a hart, its memory and its devices, put together, and the loop that runs them on one thread."""
 
 import os
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import TracebackType
+from typing import Self
 
 from devices.audio import AudioBackend, NullSink
-from devices.clint import NS_PER_TICK, TIMEBASE_HZ, Clint, HartLines, ticks_from_ns
-from devices.placement import Placement
-from devices.plic import Plic
+from devices.clint import ticks_from_ns
 from devices.power import PowerRequest
-from devices.rtc import GoldfishRtc
-from devices.syscon import TestDevice
-from devices.uart import Uart16550
+from devices.virtio.blk import BlockDevice
+from devices.virtio.device import VirtioDevice
+from devices.virtio.disk import Disk
+from devices.virtio.rng import EntropyDevice
+from devices.virtio.sound import SoundDevice
+from emu.board import RAM_BASE, Lines, build_board
 from emu.clock import Clock, make_clock
 from emu.console import Console
 from emu.doorbell import Doorbell
-from emu.engine import Engine, Reg
+from emu.engine import Engine
+from emu.errors import MachineError
 from emu.events import DeadlineHeap
 from emu.hart import MEIP, MSIP, MTIP, SEIP, SSIP, STIP, Hart
 from emu.memory import Ram
-from firmware.fdt import board_tree
-from firmware.image import load_initrd, load_kernel
-from firmware.layout import place
+from emu.options import parse_disk, parse_size
+from firmware import boot
 from firmware.sbi import Sbi, SbiHart, SupervisorTimer
 
-RAM_BASE = 0x8000_0000
-TEST_BASE = 0x0010_0000
-RTC_BASE, RTC_IRQ = 0x0010_1000, 11
-CLINT_BASE = 0x0200_0000
-PLIC_BASE, PLIC_SOURCES = 0x0C00_0000, 31
-UART_BASE, UART_IRQ = 0x1000_0000, 10
-VIRTIO_BASE, VIRTIO_STRIDE, VIRTIO_SLOTS = 0x1000_1000, 0x1000, 8
-_PAGE = 0x1000
+__all__ = ["DEFAULT_APPEND", "DEFAULT_MEMORY", "Machine"]
+
+DEFAULT_MEMORY = "256M"
+DEFAULT_APPEND = "console=ttyS0"
+_PAGE = 4096
+#: A kernel that has panicked goes on to print why; so long it may (guest time, ns).
+_LAST_WORDS_NS = 300_000_000
 
 
 class Machine:
-    def __init__(self, kernel, initrd=None, memory=256 << 20, append="console=ttyS0", clock="host", output=None):
-        self.clock = make_clock(clock) if isinstance(clock, str) else clock
-        self.ram = Ram(RAM_BASE, memory)
-        self.engine = Engine(self.ram.buffer, RAM_BASE)
-        self.events = DeadlineHeap()
-        self.doorbell = Doorbell(self.engine.stop, self.clock.now)
-        self.events._earlier = self.doorbell.nearer
-        self.ram.changed = self.engine.invalidate
-        self.hart = Hart(self.engine, self._fetch)
-        self.console = Console(output)
-        self.request = None
-        self._inbox = deque()
-        self._waiting = False
-        e = self.engine
-        line = lambda mask: lambda level: e.set_pending(mask, level)
-        plic = Plic(PLIC_SOURCES, [line(MEIP), line(SEIP)])
-        uart = Uart16550(plic.line(UART_IRQ), self.clock, self.events, self.console.print, self.console.feed)
-        self.console.receive = uart.receive
-        self.uart = uart
-        clint = Clint(self.clock, self.events, [HartLines(line(MSIP), line(MTIP))])
-        self.placements = [
-            Placement(TestDevice(self._power), TEST_BASE),
-            Placement(GoldfishRtc(plic.line(RTC_IRQ), self.clock, self.events), RTC_BASE, RTC_IRQ),
-            Placement(clint, CLINT_BASE),
-            Placement(plic, PLIC_BASE),
-            Placement(uart, UART_BASE, UART_IRQ),
-        ]
-        for p in self.placements:
-            e.map_device(p.base, -(-p.device.size // _PAGE) * _PAGE, p.device.read, p.device.write)
-        e.seal()
-        timer = SupervisorTimer(self.clock, self.events, line(STIP))
-        self.sbi = Sbi(SbiHart(timer.set, line(SSIP), e.synchronize_code, e.flush_tlb), self.ram, self._power, self.console.print, lambda n: b"")
-        self.hart.call = self._call
-        e.time = lambda: clock_now() // NS_PER_TICK
-        clock_now = self.clock.now
-        k = load_kernel(Path(kernel))
-        i = load_initrd(Path(initrd)) if initrd else b""
-        ram = range(RAM_BASE, RAM_BASE + memory)
-        lay = place(ram, k, len(i))
-        self.ram.view(lay.kernel, len(k.data))[:] = k.data
-        if i: self.ram.view(lay.initrd.start, len(i))[:] = i
-        dtb = board_tree(self.placements, ram=ram, timebase=TIMEBASE_HZ, isa="rv64imafdc", bootargs=append, initrd=lay.initrd, rng_seed=os.urandom(32))
-        self.dtb = dtb
-        self.ram.view(lay.dtb, len(dtb))[:] = dtb
-        self.hart.start_supervisor(lay.kernel, lay.dtb)
+    """A RISC-V machine, switched on.
 
-    def _call(self, state):
-        error, value = self.sbi.call(state[17], state[16], (state[10], state[11], state[12], state[13], state[14]))
-        state[10] = error & (1<<64)-1
-        if value is not None:
-            state[11] = value & (1<<64)-1
+    ``kernel``, ``initrd`` and ``bios`` are files; ``memory`` is a size ("256M" or bytes); ``append`` the kernel's
+    command line; ``disks`` opened disks or texts like "disk.img,snapshot"; ``audio`` where sound goes (default
+    nowhere, in time); ``clock`` "host", "warp" or a clock; ``output`` gets what the guest prints. Use it as a context
+    manager: at the end everything is flushed and closed, the disks and the audio backend included.
 
-    def _power(self, request):
-        self.request = request
-        self.engine.stop()
+        with Machine("Image", "rootfs.cpio", audio=WavSink("out.wav"), clock="warp") as m:
+            m.console.expect("# ")
+            m.console.sendline("aplay /root/tone.wav")
+            m.run_for(3.0)
 
-    def _fetch(self, address):
-        pa = self.engine.translate(address, 2)
-        return self.ram.read(pa, 2) if pa is not None else None
+    One thread, the one that calls its methods, owns the machine; from others, only ``post`` may be used.
 
-    def run_until(self, done):
-        while self.request is None and not done():
-            self.step()
+    Raises UsageError for files and sizes that can't work; while it runs MachineError when the guest's kernel panics
+    or its hart cannot go on.
+    """
 
-    def step(self):
+    def __init__(
+        self,
+        kernel: str | os.PathLike[str],
+        initrd: str | os.PathLike[str] | None = None,
+        *,
+        bios: str | os.PathLike[str] | None = None,
+        memory: str | int = DEFAULT_MEMORY,
+        append: str = DEFAULT_APPEND,
+        disks: Sequence[Disk | str] = (),
+        audio: AudioBackend | None = None,
+        clock: Clock | str = "host",
+        output: Callable[[bytes], None] | None = None,
+    ) -> None:
+        self.clock: Clock = make_clock(clock) if isinstance(clock, str) else clock
+        self.audio = audio if audio is not None else NullSink()
+        self.console = Console(self._run_until_console, output)
+        #: What the guest asked of the power switch; the machine doesn't run any more then.
+        self.power: PowerRequest | None = None
+        self.events = DeadlineHeap(self._nearer)
+        self._doorbell: Doorbell | None = None
+        self._inbox: deque[Callable[[], None]] = deque()
+        self._waiting = False  # the hart executed WFI
+        self._panic_reported = False
+        ram = Ram(RAM_BASE, parse_size(memory))
+        self._engine = engine = Engine(ram.buffer, ram.base)
+        self.disks = [parse_disk(disk) if isinstance(disk, str) else disk for disk in disks]
+        try:
+            engine.time = lambda: ticks_from_ns(now())
+            now = self.clock.now
+            ram.changed = engine.invalidate
+            self.hart = Hart(engine, ram)
+            virtio: list[VirtioDevice] = [SoundDevice(self.clock, self.events, self.audio), EntropyDevice()]
+            virtio += [BlockDevice(disk) for disk in self.disks]
+            lines = Lines(*map(self._line, (MSIP, MTIP, MEIP, SEIP)))
+            board = build_board(
+                lines=lines,
+                clock=self.clock,
+                events=self.events,
+                memory=ram,
+                power=self._switch,
+                virtio=virtio,
+                print_=self.console.print,
+            )
+            self.console.connect(board.uart)
+            for placement in board.placements:
+                device = placement.device
+                engine.map_device(placement.base, -(-device.size // _PAGE) * _PAGE, device.read, device.write)
+            engine.seal()
+            start, self.dtb = boot.load(
+                ram.load,
+                range(ram.base, ram.base + ram.size),
+                board.placements,
+                kernel=Path(kernel),
+                initrd=None if initrd is None else Path(initrd),
+                bios=None if bios is None else Path(bios),
+                bootargs=append,
+            )
+            if start.machine_mode:
+                self.hart.start_machine(start.pc, start.dtb, start.dynamic_info)
+            else:
+                timer = SupervisorTimer(self.clock, self.events, self._line(STIP))
+                hart = SbiHart(timer.set, self._line(SSIP), engine.synchronize_code, engine.flush_tlb)
+                sbi = Sbi(hart, ram, self._switch, self.console.print, self.console.take)
+                self.hart.start_supervisor(start.pc, start.dtb, sbi.call)
+            self._doorbell = Doorbell(engine.stop, now)
+        except BaseException:
+            self.close()
+            raise
+
+    # ---------------------------------------------------------------- running
+
+    def run(self) -> PowerRequest:
+        """Run until the guest switches the machine off or resets it."""
+        self.run_until(lambda: False)
+        assert self.power is not None
+        return self.power
+
+    def run_for(self, seconds: float) -> None:
+        """Run for so much guest time, or until the guest switches the machine off."""
+        done: list[bool] = []
+        event = self.events.at(self.clock.now() + round(seconds * 1e9), lambda: done.append(True))
+        self.run_until(lambda: bool(done))
+        event.cancel()
+
+    def run_until(self, done: Callable[[], bool], timeout: float | None = None) -> bool:
+        """Run until ``done()``, which is asked whenever the CPU is back, and say whether it came to that.
+
+        It doesn't when the guest switches the machine off, or after ``timeout`` seconds of real time.
+        """
+        end = None if timeout is None else time.monotonic() + timeout
+        while not done():
+            if self.power is not None or (end is not None and time.monotonic() > end):
+                return False
+            self._step()
+        return True
+
+    def post(self, message: Callable[[], None]) -> None:
+        """Have ``message()`` called on the machine's thread, soon. For any thread, and for signal handlers."""
+        self._inbox.append(message)
+        if self._doorbell is not None:
+            self._doorbell.ring()
+
+    def _step(self) -> None:
+        assert self._doorbell is not None
         self.events.run_due(self.clock.now())
-        while self._inbox: self._inbox.popleft()()
+        while self._inbox:
+            self._inbox.popleft()()
         deadline = self.events.next_deadline()
         if self._waiting and not self.hart.wakes():
-            self.clock.wait(deadline, self.doorbell.sleep)
-            self.doorbell.acknowledge()
+            self.clock.wait(deadline, self._doorbell.sleep)
         else:
-            self.doorbell.enter(deadline)
-            self._waiting = self.engine.run()
-            self.doorbell.acknowledge()
+            self._doorbell.enter(deadline)
+            self._waiting = self._engine.run()
+        self._doorbell.acknowledge()
         self.console.flush()
+        if self.console.panic is not None and not self._panic_reported:
+            self._panic_reported = True
+            self.events.at(self.clock.now() + _LAST_WORDS_NS, self._panicked)
+
+    def _panicked(self) -> None:
+        raise MachineError(f"the guest's kernel panicked: {self.console.panic}")
+
+    def _run_until_console(self, done: Callable[[], bool], timeout: float) -> bool:
+        return self.run_until(done, timeout)
+
+    # ---------------------------------------------------------------- wiring
+
+    def _line(self, mask: int) -> Callable[[bool], None]:
+        set_pending = self._engine.set_pending
+        return lambda level: set_pending(mask, level)
+
+    def _nearer(self, deadline: int) -> None:
+        if self._doorbell is not None:
+            self._doorbell.nearer(deadline)
+
+    def _switch(self, request: PowerRequest) -> None:
+        self.power = self.power or request
+        self._engine.stop()
+
+    # ---------------------------------------------------------------- the end
+
+    def close(self) -> None:
+        """Flush and close everything; raises PyemuError if a disk loses data by that."""
+        if self._doorbell is not None:
+            self._doorbell.close()
+            self._doorbell = None
+            self._engine.close()
+        self.console.flush()
+        self.audio.close()
+        for disk in self.disks:
+            disk.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()

@@ -22,9 +22,9 @@ class Ram:
         if not 16 << 20 <= size <= _LARGEST:
             raise UsageError(f"the machine needs between 16M and 64G of memory, not {size} bytes; use --memory 256M")
         try:
-            self.buffer = mmap.mmap(-1, size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | getattr(mmap, "MAP_NORESERVE", 0))
+            self.buffer = mmap.mmap(-1, size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         except (OSError, OverflowError) as error:
-            raise UsageError(f"the host cannot give {size >> 20} MiB of memory: {error}; use a smaller --memory") from error
+            raise UsageError(f"the host has no {size >> 20} MiB of memory to give; use a smaller --memory") from error
         self.base, self.size = base, size
         self.changed: Callable[[int, int], None] = lambda _address, _size: None
         self._view = memoryview(self.buffer)
@@ -49,8 +49,8 @@ class Ram:
             self._view[offset : offset + size] = data
             self.changed(address, size)
 
-    def view(self, address: int, size: int) -> memoryview:
-        """The memory itself, for loading before the CPU runs; raises OutsideRamError."""
-        if not self.contains(address, size):
-            raise OutsideRamError(f"{size} bytes at {address:#x} are not RAM")
-        return self._view[address - self.base : address - self.base + size]
+    def load(self, address: int, data: bytes) -> None:
+        """Copy ``data`` in before the CPU has run; raises OutsideRamError."""
+        if not self.contains(address, len(data)):
+            raise OutsideRamError(f"{len(data)} bytes at {address:#x} are not RAM")
+        self._view[address - self.base : address - self.base + len(data)] = data

@@ -1,0 +1,156 @@
+"""SiFive CLINT: the timer ``mtime`` and, per hart, a timer comparator and a software interrupt.
+
+Registers as in the SiFive FU540-C000 manual, chapter 9, which is also the ACLINT specification's MSWI and MTIMER:
+``msip`` 0x0000, ``mtimecmp`` 0x4000, ``mtime`` 0xBFF8. All accesses are 4 bytes wide; the bus splits one of 8 into
+the low half and then the high half.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from devices.contracts import Clock, Event, Events, IrqLine, Property, Ref, cpu_intc
+
+__all__ = ["NS_PER_TICK", "TIMEBASE_HZ", "Clint", "HartLines", "ns_from_ticks", "ticks_from_ns"]
+
+#: Frequency of ``mtime`` and of the ``time`` CSR; the device tree says the same.
+TIMEBASE_HZ = 10_000_000
+NS_PER_TICK = 1_000_000_000 // TIMEBASE_HZ
+
+MSIP_BASE = 0x0000
+MTIMECMP_BASE = 0x4000
+MTIME_LOW = 0xBFF8
+MTIME_HIGH = 0xBFFC
+
+#: ``mcause`` of the two interrupts, which is how the device tree numbers the inputs of a hart.
+IRQ_M_SOFT = 3
+IRQ_M_TIMER = 7
+
+U32 = 0xFFFF_FFFF
+U64 = 0xFFFF_FFFF_FFFF_FFFF
+#: A comparator with this value is off: mtime gets there in 58,000 years.
+NEVER = U64
+
+
+def ticks_from_ns(ns: int) -> int:
+    """Ticks of the timebase that are complete after ``ns`` of guest time."""
+    return ns // NS_PER_TICK
+
+
+def ns_from_ticks(ticks: int) -> int:
+    """Guest time, in ns, at which tick ``ticks`` begins: the earliest at which ``ticks_from_ns`` gives it."""
+    return ticks * NS_PER_TICK
+
+
+def with_half(value: int, *, high: bool, half: int) -> int:
+    """``value`` (64 bits) with one of its 32-bit halves replaced."""
+    return (half << 32 | value & U32) if high else (value & ~U32 | half)
+
+
+@dataclass(frozen=True, slots=True)
+class HartLines:
+    """The two interrupt lines to a hart: MSIP and MTIP of its ``mip``."""
+
+    software: IrqLine
+    timer: IrqLine
+
+
+class Clint:
+    """The core-local interruptor of ``harts``, numbered from 0."""
+
+    size = 0x1_0000
+    node_name = "clint"
+    compatible: tuple[str, ...] = ("sifive,clint0", "riscv,clint0")
+
+    def __init__(self, clock: Clock, events: Events, harts: Sequence[HartLines]) -> None:
+        self._clock = clock
+        self._events = events
+        self._harts = tuple(harts)
+        self._msip = [0] * len(harts)
+        self._mtimecmp = [NEVER] * len(harts)
+        self._expiry: list[Event | None] = [None] * len(harts)
+        self._offset = 0  # mtime minus the ticks of the clock
+        self._latched_high: int | None = None
+
+    @property
+    def properties(self) -> Mapping[str, Property]:
+        """The inputs of the harts that the lines go to."""
+        cells: list[int | Ref] = []
+        for hart in range(len(self._harts)):
+            cells += [cpu_intc(hart), IRQ_M_SOFT, cpu_intc(hart), IRQ_M_TIMER]
+        return {"interrupts-extended": tuple(cells)}
+
+    @property
+    def mtime(self) -> int:
+        """The timer, in ticks of the timebase."""
+        return (ticks_from_ns(self._clock.now()) + self._offset) & U64
+
+    def read(self, offset: int, size: int) -> int:
+        """Value of a guest load."""
+        if size != 4:
+            return 0
+        if offset == MTIME_LOW:
+            mtime = self.mtime
+            self._latched_high = mtime >> 32
+            return mtime & U32
+        if offset == MTIME_HIGH:
+            return self._read_mtime_high()
+        if offset < MTIMECMP_BASE:
+            hart = (offset - MSIP_BASE) >> 2
+            return self._msip[hart] if hart < len(self._harts) else 0
+        hart = (offset - MTIMECMP_BASE) >> 3
+        if hart < len(self._harts):
+            return self._mtimecmp[hart] >> 32 if offset & 4 else self._mtimecmp[hart] & U32
+        return 0
+
+    def write(self, offset: int, size: int, value: int) -> None:
+        """Effect of a guest store."""
+        if size != 4:
+            return
+        if offset in (MTIME_LOW, MTIME_HIGH):
+            self._write_mtime(with_half(self.mtime, high=offset == MTIME_HIGH, half=value))
+        elif offset < MTIMECMP_BASE:
+            hart = (offset - MSIP_BASE) >> 2
+            if hart < len(self._harts):
+                self._msip[hart] = value & 1
+                self._harts[hart].software(bool(value & 1))
+        else:
+            hart = (offset - MTIMECMP_BASE) >> 3
+            if hart < len(self._harts):
+                self._mtimecmp[hart] = with_half(self._mtimecmp[hart], high=bool(offset & 4), half=value)
+                self._compare(hart)
+
+    def _read_mtime_high(self) -> int:
+        """Return the half that belongs to the low half read just before, once; else the current one.
+
+        So a 64-bit load is never torn, and a driver that reads high, low, high sees a carry between its first two.
+        """
+        high, self._latched_high = self._latched_high, None
+        return self.mtime >> 32 if high is None else high
+
+    def _write_mtime(self, mtime: int) -> None:
+        self._latched_high = None
+        self._offset = mtime - ticks_from_ns(self._clock.now())
+        for hart in range(len(self._harts)):
+            self._compare(hart)
+
+    def _compare(self, hart: int) -> None:
+        """Set the timer line of ``hart`` after mtimecmp or mtime was written.
+
+        The line falls at once, but rises only by an event, thus between two guest instructions: the first half of
+        a 64-bit store to mtimecmp may well make a value that is due, and the second half then takes it back.
+        """
+        expiry = self._expiry[hart]
+        if expiry is not None:
+            expiry.cancel()
+            self._expiry[hart] = None
+        mtimecmp = self._mtimecmp[hart]
+        if mtimecmp > self.mtime:
+            self._harts[hart].timer(False)
+        if mtimecmp != NEVER:
+            deadline = max(ns_from_ticks(mtimecmp - self._offset), self._clock.now())
+            self._expiry[hart] = self._events.at(deadline, partial(self._expire, hart))
+
+    def _expire(self, hart: int) -> None:
+        self._expiry[hart] = None
+        self._harts[hart].timer(True)

@@ -1,0 +1,182 @@
+"""SiFive PLIC 1.0.0, the platform-level interrupt controller (RISC-V PLIC specification 1.0.0).
+
+All sources are level-sensitive. What a gateway lets through is derived, never stored: a source is pending while its
+level is high and nobody has claimed it. So
+
+- a source that is still high when its handler completes it is pending again (specification, section 6);
+- a source that falls before it is claimed is no longer pending. So QEMU's ``sifive_plic`` has long done it; under the
+  specification the request would stand and the handler find nothing to do, which Linux counts as a stray interrupt.
+"""
+
+from collections.abc import Mapping, Sequence
+
+from devices.contracts import IrqLine, Property, Ref, cpu_intc
+
+__all__ = ["Plic"]
+
+PRIORITY_BASE = 0x0000
+PENDING_BASE = 0x1000
+ENABLE_BASE = 0x2000
+ENABLE_STRIDE = 0x80
+CONTEXT_BASE = 0x20_0000
+CONTEXT_STRIDE = 0x1000
+#: Registers of a context, from its base.
+THRESHOLD = 0
+CLAIM_COMPLETE = 4
+
+MAX_PRIORITY = 7
+MAX_SOURCES = 1023
+U32 = 0xFFFF_FFFF
+
+#: ``mcause`` of an external interrupt in M and in S mode, which is how the device tree numbers a hart's inputs.
+IRQ_M_EXT = 11
+IRQ_S_EXT = 9
+
+
+class Plic:
+    """A PLIC with interrupt sources 1 to ``sources``.
+
+    ``contexts`` are its outputs, two for each hart: M mode, then S mode. They are called only when their level
+    changes.
+    """
+
+    size = 0x60_0000
+    node_name = "interrupt-controller"
+    compatible: tuple[str, ...] = ("sifive,plic-1.0.0", "riscv,plic0")
+
+    def __init__(self, sources: int, contexts: Sequence[IrqLine]) -> None:
+        if not 1 <= sources <= MAX_SOURCES:
+            raise ValueError(f"a PLIC has 1 to {MAX_SOURCES} interrupt sources, not {sources}")
+        self._sources = sources
+        self._contexts = tuple(contexts)
+        # Sets of sources are ints with bit n for source n. Bit 0 is never set: source 0 does not exist.
+        self._implemented = (2 << sources) - 2
+        self._levels = 0
+        self._claimed = 0
+        self._priority = [0] * (sources + 1)
+        self._with_priority = [self._implemented] + [0] * MAX_PRIORITY
+        self._enabled = [0] * len(contexts)
+        self._threshold = [0] * len(contexts)
+        # The enabled sources above the threshold: what may raise a context. Kept, so that a line costs two `&`.
+        self._eligible = [0] * len(contexts)
+        self._output = [False] * len(contexts)
+
+    @property
+    def properties(self) -> Mapping[str, Property]:
+        """The size, and the inputs of the harts that the contexts go to."""
+        cells: list[int | Ref] = []
+        for context in range(len(self._contexts)):
+            cells += [cpu_intc(context // 2), IRQ_S_EXT if context % 2 else IRQ_M_EXT]
+        return {
+            "interrupt-controller": None,
+            "#interrupt-cells": 1,
+            "#address-cells": 0,
+            "interrupts-extended": tuple(cells),
+            "riscv,ndev": self._sources,
+        }
+
+    def line(self, source: int) -> IrqLine:
+        """Return the input of ``source``; raises ValueError if there is none."""
+        if not 1 <= source <= self._sources:
+            raise ValueError(f"interrupt source {source} is not one of 1 to {self._sources}")
+        bit = 1 << source
+
+        def set_level(level: bool) -> None:
+            if bool(self._levels & bit) is not level:
+                self._levels ^= bit
+                self._update_outputs()
+
+        return set_level
+
+    def read(self, offset: int, size: int) -> int:
+        """Value of a guest load. One from the claim register claims."""
+        if size != 4:
+            return 0
+        if offset >= CONTEXT_BASE:
+            return self._read_context(*divmod(offset - CONTEXT_BASE, CONTEXT_STRIDE))
+        if offset >= ENABLE_BASE:
+            context, byte = divmod(offset - ENABLE_BASE, ENABLE_STRIDE)
+            return self._enabled[context] >> byte * 8 & U32 if context < len(self._contexts) else 0
+        if offset >= PENDING_BASE:
+            return self._pending() >> (offset - PENDING_BASE) * 8 & U32
+        source = (offset - PRIORITY_BASE) >> 2
+        return self._priority[source] if source <= self._sources else 0
+
+    def write(self, offset: int, size: int, value: int) -> None:
+        """Effect of a guest store. One to the claim register completes."""
+        if size != 4:
+            return
+        if offset >= CONTEXT_BASE:
+            self._write_context(*divmod(offset - CONTEXT_BASE, CONTEXT_STRIDE), value)
+        elif offset >= ENABLE_BASE:
+            context, byte = divmod(offset - ENABLE_BASE, ENABLE_STRIDE)
+            if context < len(self._contexts):
+                others = self._enabled[context] & ~(U32 << byte * 8)
+                self._enabled[context] = (others | value << byte * 8) & self._implemented
+                self._update_eligible()
+        elif offset < PENDING_BASE:  # the pending bits are read-only
+            source = (offset - PRIORITY_BASE) >> 2
+            if 1 <= source <= self._sources:
+                self._set_priority(source, value & MAX_PRIORITY)
+
+    def _read_context(self, context: int, register: int) -> int:
+        if context >= len(self._contexts):
+            return 0
+        if register == CLAIM_COMPLETE:
+            return self._claim(context)
+        return self._threshold[context] if register == THRESHOLD else 0
+
+    def _write_context(self, context: int, register: int, value: int) -> None:
+        if context >= len(self._contexts):
+            return
+        if register == CLAIM_COMPLETE:
+            self._complete(context, value)
+        elif register == THRESHOLD:
+            self._threshold[context] = value & MAX_PRIORITY
+            self._update_eligible()
+
+    def _pending(self) -> int:
+        return self._levels & ~self._claimed
+
+    def _claim(self, context: int) -> int:
+        """Take the most urgent source; the lowest number wins a tie. The threshold has no say (section 9)."""
+        candidates = self._pending() & self._enabled[context]
+        if not candidates:
+            return 0
+        for priority in range(MAX_PRIORITY, 0, -1):
+            sources = candidates & self._with_priority[priority]
+            if sources:
+                lowest = sources & -sources
+                self._claimed |= lowest
+                self._update_outputs()
+                return lowest.bit_length() - 1
+        return 0
+
+    def _complete(self, context: int, source: int) -> None:
+        """End the service of ``source``; ignored unless it is enabled for ``context`` (section 10)."""
+        # The bound comes first: the guest chooses `source`, and 1 << 2**32 would be half a gigabyte.
+        if source <= self._sources and self._enabled[context] & 1 << source:
+            self._claimed &= ~(1 << source)
+            self._update_outputs()
+
+    def _set_priority(self, source: int, priority: int) -> None:
+        self._with_priority[self._priority[source]] &= ~(1 << source)
+        self._with_priority[priority] |= 1 << source
+        self._priority[source] = priority
+        self._update_eligible()
+
+    def _update_eligible(self) -> None:
+        for context, threshold in enumerate(self._threshold):
+            urgent = 0
+            for sources in self._with_priority[threshold + 1 :]:
+                urgent |= sources
+            self._eligible[context] = self._enabled[context] & urgent
+        self._update_outputs()
+
+    def _update_outputs(self) -> None:
+        pending = self._levels & ~self._claimed
+        for context, eligible in enumerate(self._eligible):
+            level = pending & eligible != 0
+            if level is not self._output[context]:
+                self._output[context] = level
+                self._contexts[context](level)

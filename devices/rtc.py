@@ -1,0 +1,109 @@
+"""Goldfish RTC: nanoseconds since the epoch and one alarm (QEMU, docs/GOLDFISH-VIRTUAL-HARDWARE.TXT).
+
+It reads the host's calendar once, at power-on, and then follows the guest's clock: under warp, or after the process
+was stopped, the guest's two ideas of time agree.
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from typing import ClassVar
+
+from devices.contracts import Clock, Event, Events, IrqLine, Property
+
+__all__ = ["GoldfishRtc"]
+
+TIME_LOW = 0x00
+TIME_HIGH = 0x04
+ALARM_LOW = 0x08
+ALARM_HIGH = 0x0C
+IRQ_ENABLED = 0x10
+CLEAR_ALARM = 0x14
+ALARM_STATUS = 0x18
+CLEAR_INTERRUPT = 0x1C
+
+U32 = 0xFFFF_FFFF
+U64 = 0xFFFF_FFFF_FFFF_FFFF
+
+
+class GoldfishRtc:
+    """A clock that shows ``wall()``, in ns since the epoch, as of power-on plus guest time."""
+
+    size = 0x1000
+    node_name = "rtc"
+    compatible: tuple[str, ...] = ("google,goldfish-rtc",)
+    properties: ClassVar[Mapping[str, Property]] = {}
+
+    def __init__(self, irq: IrqLine, clock: Clock, events: Events, wall: Callable[[], int] = time.time_ns) -> None:
+        self._irq = irq
+        self._clock = clock
+        self._events = events
+        self._offset = wall() - clock.now()  # the time shown minus guest time
+        self._latched_high = 0
+        self._alarm_time = 0
+        self._alarm: Event | None = None
+        self._irq_enabled = 0
+        self._irq_pending = 0
+
+    def read(self, offset: int, size: int) -> int:
+        """Value of a guest load. One from TIME_LOW latches TIME_HIGH, so that the two belong together."""
+        if size != 4:
+            return 0
+        if offset == TIME_LOW:
+            now = self._now()
+            self._latched_high = now >> 32
+            return now & U32
+        if offset == TIME_HIGH:
+            return self._latched_high
+        if offset == ALARM_LOW:
+            return self._alarm_time & U32
+        if offset == ALARM_HIGH:
+            return self._alarm_time >> 32
+        return {IRQ_ENABLED: self._irq_enabled, ALARM_STATUS: int(self._alarm is not None)}.get(offset, 0)
+
+    def write(self, offset: int, size: int, value: int) -> None:
+        """Effect of a guest store. A driver stores the high half first; the low one sets the alarm."""
+        if size != 4:
+            return
+        if offset == TIME_HIGH:
+            self._set_time(value << 32 | self._now() & U32)
+        elif offset == TIME_LOW:
+            self._set_time(self._now() & ~U32 | value)
+            if self._alarm is not None:
+                self._set_alarm()
+        elif offset == ALARM_HIGH:
+            self._alarm_time = value << 32 | self._alarm_time & U32
+        elif offset == ALARM_LOW:
+            self._alarm_time = self._alarm_time & ~U32 | value
+            self._set_alarm()
+        elif offset == CLEAR_ALARM:
+            self._clear_alarm()
+        elif offset == IRQ_ENABLED:
+            self._irq_enabled = value & 1
+            self._update_irq()
+        elif offset == CLEAR_INTERRUPT:
+            self._irq_pending = 0
+            self._update_irq()
+
+    def _now(self) -> int:
+        return (self._clock.now() + self._offset) & U64
+
+    def _set_time(self, value: int) -> None:
+        self._offset = value - self._clock.now()
+
+    def _set_alarm(self) -> None:
+        self._clear_alarm()
+        deadline = max(self._alarm_time - self._offset, self._clock.now())
+        self._alarm = self._events.at(deadline, self._ring)
+
+    def _clear_alarm(self) -> None:
+        if self._alarm is not None:
+            self._alarm.cancel()
+            self._alarm = None
+
+    def _ring(self) -> None:
+        self._alarm = None
+        self._irq_pending = 1
+        self._update_irq()
+
+    def _update_irq(self) -> None:
+        self._irq(bool(self._irq_pending & self._irq_enabled))

@@ -1,0 +1,84 @@
+"""The board: which devices there are, and where. The addresses are those of QEMU's ``virt``.
+
+0x0010_0000  test device: power off, reset
+0x0010_1000  real-time clock, interrupt 11
+0x0200_0000  CLINT
+0x0C00_0000  PLIC, contexts M and S
+0x1000_0000  UART, interrupt 10
+0x1000_1000  virtio-mmio slots 0 to 7, 0x1000 apart, interrupts 1 to 8
+0x8000_0000  RAM
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from devices.clint import Clint, HartLines
+from devices.contracts import Clock, Events, GuestMemory, IrqLine
+from devices.placement import Placement
+from devices.plic import Plic
+from devices.power import PowerSwitch
+from devices.rtc import GoldfishRtc
+from devices.syscon import TestDevice
+from devices.uart import Uart16550
+from devices.virtio.device import VirtioDevice
+from devices.virtio.mmio import EmptySlot, MmioTransport
+from emu.errors import UsageError
+
+__all__ = ["RAM_BASE", "Board", "Lines", "build_board"]
+
+TEST_BASE = 0x0010_0000
+RTC_BASE, RTC_IRQ = 0x0010_1000, 11
+CLINT_BASE = 0x0200_0000
+PLIC_BASE, PLIC_SOURCES = 0x0C00_0000, 31
+UART_BASE, UART_IRQ = 0x1000_0000, 10
+VIRTIO_BASE, VIRTIO_STRIDE, VIRTIO_SLOTS, VIRTIO_FIRST_IRQ = 0x1000_1000, 0x1000, 8, 1
+RAM_BASE = 0x8000_0000
+
+
+@dataclass(frozen=True, slots=True)
+class Lines:
+    """The interrupt inputs of the hart: MSIP, MTIP, MEIP and SEIP of its ``mip``."""
+
+    machine_software: IrqLine
+    machine_timer: IrqLine
+    machine_external: IrqLine
+    supervisor_external: IrqLine
+
+
+@dataclass(frozen=True, slots=True)
+class Board:
+    """The devices in their places, which is all that the bus and the device tree are made from; and the UART."""
+
+    placements: tuple[Placement, ...]
+    uart: Uart16550
+
+
+def build_board(
+    *,
+    lines: Lines,
+    clock: Clock,
+    events: Events,
+    memory: GuestMemory,
+    power: PowerSwitch,
+    virtio: Sequence[VirtioDevice],
+    print_: Callable[[bytes], None],
+) -> Board:
+    """Make the devices; ``virtio`` ones go into the slots in their order. Raises UsageError if they are too many."""
+    if len(virtio) > VIRTIO_SLOTS:
+        raise UsageError(f"there is room for {VIRTIO_SLOTS} virtio devices, not {len(virtio)}; use fewer --disk")
+    plic = Plic(PLIC_SOURCES, [lines.machine_external, lines.supervisor_external])
+    uart = Uart16550(plic.line(UART_IRQ), clock, events, print_)
+    slots = []
+    for slot in range(VIRTIO_SLOTS):
+        irq = VIRTIO_FIRST_IRQ + slot
+        transport = MmioTransport(virtio[slot], memory, plic.line(irq)) if slot < len(virtio) else EmptySlot()
+        slots.append(Placement(transport, VIRTIO_BASE + slot * VIRTIO_STRIDE, irq))
+    placements = (
+        Placement(TestDevice(power), TEST_BASE),
+        Placement(GoldfishRtc(plic.line(RTC_IRQ), clock, events), RTC_BASE, RTC_IRQ),
+        Placement(Clint(clock, events, [HartLines(lines.machine_software, lines.machine_timer)]), CLINT_BASE),
+        Placement(plic, PLIC_BASE),
+        Placement(uart, UART_BASE, UART_IRQ),
+        *slots,
+    )
+    return Board(placements, uart)

@@ -1,0 +1,30 @@
+"""What people write for sizes and disks, on the command line and in Python."""
+
+import re
+
+from devices.virtio.disk import Disk, open_disk
+from emu.errors import UsageError
+
+__all__ = ["parse_disk", "parse_size"]
+
+_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
+
+
+def parse_size(text: str | int) -> int:
+    """Bytes in ``256M``, ``1G``, ``65536``; raises UsageError for anything else."""
+    if isinstance(text, int):
+        return text
+    match = re.fullmatch(r"(\d{1,15})([KMG]?)(?:i?B)?", text.strip(), re.IGNORECASE)
+    if match is None:
+        raise UsageError(f"{text!r} is not a size; write it like 256M or 1G")
+    return int(match[1]) * _UNITS[match[2].upper()]
+
+
+def parse_disk(text: str) -> Disk:
+    """Open the disk ``FILE[,readonly][,snapshot]``; raises UsageError."""
+    name, *options = text.split(",")
+    unknown = [option for option in options if option not in ("readonly", "snapshot")]
+    if unknown or not name:
+        raise UsageError(f"--disk {text}: {unknown[0] if unknown else 'the file'!r} makes no sense; "
+                         "write FILE, FILE,readonly or FILE,snapshot")  # fmt: skip
+    return open_disk(name, read_only="readonly" in options, snapshot="snapshot" in options)

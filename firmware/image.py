@@ -1,0 +1,168 @@
+"""What the user boots: the kernel, its initramfs, or M-mode firmware.
+
+The header of a kernel is the one of Linux's Documentation/riscv/boot-image-header.rst.
+"""
+
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+
+from emu.errors import UsageError
+from firmware.files import (
+    CPIO_MAGICS,
+    MAX_SIZE,
+    MIB,
+    SIGNATURE_SIZE,
+    describe_disk_image,
+    describe_elf,
+    describe_foreign_kernel,
+    is_compressed,
+    is_elf,
+    is_riscv_image,
+    peek,
+    read_file,
+    unpack,
+)
+
+__all__ = ["Kernel", "fw_dynamic_info", "load_bios", "load_initrd", "load_kernel"]
+
+#: Linux/riscv maps itself with pages of this size.
+KERNEL_ALIGNMENT = 2 * MIB
+
+# The instructions auipc and addi without their immediates, for `la a3` and `la a4`.
+AUIPC_A3 = 0x697
+ADDI_A3_A3 = 0x68693
+AUIPC_A4 = 0x717
+ADDI_A4_A4 = 0x70713
+PAGE = 4096
+
+SWAPPED = "the kernel comes first and the initramfs second: pyemu boot IMAGE ROOTFS"
+
+
+@dataclass(frozen=True, slots=True)
+class Kernel:
+    """An unpacked ``Image``, to be put ``text_offset`` above the start of RAM; it uses ``image_size`` bytes there."""
+
+    data: bytes
+    text_offset: int
+    image_size: int
+
+
+#: code0 and code1, text_offset, image_size, flags; then version, the two magic numbers and what is reserved.
+HEADER = struct.Struct("<QQQQ32x")
+FLAG_BIG_ENDIAN = 1
+#: arch/riscv/kernel/head.S: the only difference between the headers of a 32-bit and a 64-bit kernel.
+TEXT_OFFSET_32_BIT = 0x40_0000
+
+
+def load_kernel(path: Path) -> Kernel:
+    """Read an ``Image``, plain or packed with gzip, xz, bzip2 or lzma; raises UsageError for anything else."""
+    image = unpack(read_file(path, "kernel"), path, "kernel")
+    head = image[:SIGNATURE_SIZE]
+    if not is_riscv_image(head):
+        raise UsageError(f"{path}: not a RISC-V kernel Image but {_not_a_kernel(head)}")
+    if len(image) < HEADER.size:
+        raise UsageError(f"{path}: the kernel is truncated: {len(image)} bytes, less than its header")
+    _, text_offset, image_size, flags = HEADER.unpack_from(image)
+    if flags & FLAG_BIG_ENDIAN:
+        raise UsageError(f"{path}: a big-endian RISC-V kernel; build one that is little-endian")
+    if text_offset == TEXT_OFFSET_32_BIT:
+        raise UsageError(f"{path}: a 32-bit RISC-V kernel; build one with CONFIG_64BIT=y (defconfig has it)")
+    if text_offset == 0:
+        raise UsageError(f"{path}: a RISC-V kernel without MMU, for M mode; build one with CONFIG_MMU=y")
+    if text_offset % KERNEL_ALIGNMENT or text_offset > MAX_SIZE or image_size > MAX_SIZE:
+        raise UsageError(f"{path}: the header of the kernel makes no sense (offset {text_offset}, size {image_size})")
+    if len(image) < _length_at_least(image):
+        raise UsageError(f"{path}: the kernel is truncated; copy or download it again")
+    return Kernel(image, text_offset, max(image_size, len(image)))
+
+
+def _not_a_kernel(head: bytes) -> str:
+    """Say what a file is that was given as the kernel, and what to do."""
+    if head.startswith(CPIO_MAGICS):
+        return f"a cpio archive; {SWAPPED}"
+    disk = describe_disk_image(head)
+    return (
+        describe_foreign_kernel(head)
+        or (disk and f"{disk}; give the kernel's arch/riscv/boot/Image, and this with --disk")
+        or "something unknown; give the kernel's arch/riscv/boot/Image"
+    )
+
+
+def _length_at_least(image: bytes) -> int:
+    """Return a lower bound for the length of the file.
+
+    The header doesn't have it: ``image_size`` counts the bss, which is not in the file. But the first thing a kernel
+    does (``_start_kernel`` in head.S) is to clear the bss, and that begins within a page of where the file ends.
+    """
+    jump = 2 if image.startswith(b"MZ") else 0  # for EFI; as an instruction it does nothing
+    entry = jump + _jump_distance(int.from_bytes(image[jump : jump + 4], "little"))
+    for pc in range(entry, entry + 256, 2):
+        distance = _bss_distance(image[pc : pc + 16])
+        if distance is not None:
+            return pc + distance - PAGE
+    return entry
+
+
+def _jump_distance(jal: int) -> int:
+    """Decode a ``jal x0``; 0 if it isn't one."""
+    if jal & 0xFFF != 0x06F:
+        return 0
+    return -(jal >> 31) << 20 | jal & 0xF_F000 | (jal >> 20 & 1) << 11 | (jal >> 21 & 0x3FF) << 1
+
+
+def _bss_distance(code: bytes) -> int | None:
+    """Decode ``la a3, __bss_start; la a4, __bss_stop``: the distance to the former; None if it isn't that."""
+    if len(code) < 16:
+        return None
+    high, low, high_stop, low_stop = struct.unpack("<4I", code)
+    opcodes = (high & 0xFFF, low & 0xF_FFFF, high_stop & 0xFFF, low_stop & 0xF_FFFF)
+    if opcodes != (AUIPC_A3, ADDI_A3_A3, AUIPC_A4, ADDI_A4_A4):
+        return None
+    distance: int = (high >> 12 << 12) + ((low >> 20 ^ 0x800) - 0x800)
+    return distance
+
+
+def load_initrd(path: Path) -> bytes:
+    """Read a cpio archive (newc), plain or in any compression: the kernel unpacks it. Raises UsageError for others."""
+    data = read_file(path, "initramfs")
+    head = peek(data, SIGNATURE_SIZE)
+    if head.startswith(CPIO_MAGICS):
+        if head == data[: len(head)] and b"TRAILER!!!" not in data:
+            raise UsageError(f"{path}: the initramfs is a truncated cpio archive; make or copy it again")
+        return data
+    if not head and is_compressed(data):
+        return data  # a compression that only the kernel knows, or a damaged file, which the kernel will say
+    if is_riscv_image(head) or describe_foreign_kernel(head):
+        raise UsageError(f"{path}: not an initramfs but a kernel; {SWAPPED}")
+    disk = describe_disk_image(head)
+    if disk is not None:
+        raise UsageError(f"{path}: not an initramfs but {disk}; give it with --disk")
+    hint = "make it with: find . | cpio -o -H newc"
+    kind = "a cpio archive in an old format" if head.startswith((b"070707", b"\xc7\x71")) else "something unknown"
+    raise UsageError(f"{path}: not a cpio archive (newc) but {kind}; {hint}")
+
+
+def load_bios(path: Path) -> bytes:
+    """Read M-mode firmware as a raw binary, which is to be put at the start of RAM; raises UsageError for others."""
+    data = read_file(path, "firmware")
+    head = data[:SIGNATURE_SIZE]
+    if is_elf(head):
+        raise UsageError(f"{path}: the firmware is {describe_elf(head)}; give the .bin beside it")
+    if is_riscv_image(head):
+        raise UsageError(f"{path}: not firmware but a kernel; give it as the IMAGE")
+    if is_compressed(head) or describe_foreign_kernel(head) or head.startswith(CPIO_MAGICS):
+        raise UsageError(f"{path}: not a raw firmware binary; give OpenSBI's fw_jump.bin or fw_dynamic.bin")
+    return data
+
+
+#: OpenSBI, include/sbi/fw_dynamic.h: magic, version, next_addr, next_mode, options, boot_hart
+FW_DYNAMIC_INFO = struct.Struct("<6Q")
+FW_DYNAMIC_MAGIC = 0x4942_534F
+FW_DYNAMIC_VERSION = 2
+NEXT_MODE_S = 1
+
+
+def fw_dynamic_info(next_address: int, boot_hart: int = 0) -> bytes:
+    """Return the struct whose address ``fw_dynamic.bin`` wants in a2: start ``next_address`` in S mode."""
+    return FW_DYNAMIC_INFO.pack(FW_DYNAMIC_MAGIC, FW_DYNAMIC_VERSION, next_address, NEXT_MODE_S, 0, boot_hart)

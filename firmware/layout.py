@@ -1,0 +1,84 @@
+"""Where in RAM the loader puts the kernel, the device tree and the initramfs."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from emu.errors import UsageError
+from firmware.files import MIB
+from firmware.image import Kernel
+
+__all__ = ["DTB_SPACE", "Layout", "place"]
+
+PAGE = 4096
+#: RAM kept for the device tree, with space for what M-mode firmware adds to it in place.
+DTB_SPACE = 64 << 10
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Physical addresses of what the loader puts into RAM."""
+
+    kernel: int
+    dtb: int
+    initrd: range | None
+
+
+def place(ram: range, kernel: Kernel, initrd_size: int = 0, reserved: Sequence[range] = ()) -> Layout:
+    """Choose addresses in ``ram``: the kernel where it was linked for, the rest above it, as high as it goes.
+
+    The DTB gets DTB_SPACE bytes, the initramfs whole pages. Nothing touches ``reserved``, which belongs to firmware.
+    Raises UsageError when that is not possible, with the least memory with which it is.
+    """
+    image = _kernel_range(ram, kernel)
+    for piece in reserved:
+        if _overlap(image, piece):
+            raise UsageError(
+                f"the kernel, {len(image) // MIB} MiB, reaches into what the M-mode firmware needs "
+                f"at {piece.start:#x}; use a smaller kernel or other firmware"
+            )
+    layout = _try(ram, image, initrd_size, reserved)
+    if layout is None:
+        raise UsageError(
+            f"the kernel and the initramfs don't fit into {len(ram) // MIB} MiB of memory: "
+            f"use --memory {_least_memory(ram, image, initrd_size, reserved) // MIB}M or more"
+        )
+    return layout
+
+
+def _kernel_range(ram: range, kernel: Kernel) -> range:
+    start = ram.start + kernel.text_offset
+    return range(start, start + kernel.image_size)
+
+
+def _try(ram: range, image: range, initrd_size: int, reserved: Sequence[range]) -> Layout | None:
+    """Return the layout, or None if it doesn't fit."""
+    if any(piece.stop > ram.stop for piece in (image, *reserved)):
+        return None
+    above = range(image.stop, ram.stop)  # Linux before 6.4 can't reach what is below it
+    dtb = _highest_free(above, DTB_SPACE, reserved)
+    if dtb is None:
+        return None
+    if not initrd_size:
+        return Layout(image.start, dtb.start, None)
+    initrd = _highest_free(above, initrd_size, [*reserved, dtb])
+    return None if initrd is None else Layout(image.start, dtb.start, initrd)
+
+
+def _least_memory(ram: range, image: range, initrd_size: int, reserved: Sequence[range]) -> int:
+    size = len(ram) // MIB * MIB + MIB
+    while _try(range(ram.start, ram.start + size), image, initrd_size, reserved) is None:
+        size += MIB
+    return size
+
+
+def _highest_free(space: range, size: int, taken: Sequence[range]) -> range | None:
+    """Return ``size`` bytes in ``space``, from the highest page on that leaves what is ``taken`` alone, or None."""
+    start = (space.stop - size) // PAGE * PAGE
+    for piece in sorted(taken, key=lambda piece: piece.start, reverse=True):
+        if _overlap(piece, range(start, start + size)):
+            start = (piece.start - size) // PAGE * PAGE
+    return range(start, start + size) if start >= space.start else None
+
+
+def _overlap(one: range, other: range) -> bool:
+    return one.start < other.stop and other.start < one.stop

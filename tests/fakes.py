@@ -1,0 +1,85 @@
+"""What devices get in tests instead of the machine: a clock that only moves when told, its deadline heap, a line."""
+
+import heapq
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+__all__ = ["FakeClock", "FakeEvent", "FakeEvents", "FakeIrq"]
+
+
+class FakeIrq:
+    """An interrupt line that remembers its level and how often it rose; see devices.contracts.IrqLine."""
+
+    def __init__(self) -> None:
+        self.level = False
+        self.edges = 0
+
+    def __call__(self, level: bool) -> None:
+        self.edges += level and not self.level
+        self.level = level
+
+
+class FakeClock:
+    """Guest time under the test's control; see devices.contracts.Clock."""
+
+    def __init__(self, now: int = 0) -> None:
+        self._now = now
+
+    def now(self) -> int:
+        return self._now
+
+    def advance(self, ns: int) -> None:
+        """Let time pass without running any event, as when the machine is late."""
+        self._now += ns
+
+
+@dataclass(order=True)
+class FakeEvent:
+    """One entry of the heap; see devices.contracts.Event."""
+
+    deadline: int
+    sequence: int
+    action: Callable[[], None] = field(compare=False)
+    cancelled: bool = field(default=False, compare=False)
+
+    def cancel(self) -> None:
+        self.cancelled = True
+
+
+class FakeEvents:
+    """A deadline heap that runs when told; see devices.contracts.Events."""
+
+    def __init__(self, clock: FakeClock) -> None:
+        self.clock = clock
+        self._heap: list[FakeEvent] = []
+        self._sequence = 0
+
+    def at(self, deadline: int, action: Callable[[], None]) -> FakeEvent:
+        self._sequence += 1
+        event = FakeEvent(deadline, self._sequence, action)
+        heapq.heappush(self._heap, event)
+        return event
+
+    @property
+    def pending(self) -> list[int]:
+        """Deadlines that are still to come, in order."""
+        return sorted(event.deadline for event in self._heap if not event.cancelled)
+
+    def advance(self, ns: int) -> None:
+        """Let time pass, running each action exactly when it is due, with those that it asks for in turn."""
+        end = self.clock.now() + ns
+        while self._heap and self._heap[0].deadline <= end:
+            self.clock.advance(max(0, self._heap[0].deadline - self.clock.now()))
+            self.run_due()
+        self.clock.advance(end - self.clock.now())
+
+    def run_due(self, limit: int = 100_000) -> None:
+        """Run what is due now, without moving the clock; more than ``limit`` actions at one instant are a livelock."""
+        for _ in range(limit):
+            if not self._heap or self._heap[0].deadline > self.clock.now():
+                return
+            event = heapq.heappop(self._heap)
+            if not event.cancelled:
+                event.cancelled = True
+                event.action()
+        raise AssertionError(f"{limit} events without time going on")
