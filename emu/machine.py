@@ -89,7 +89,7 @@ class Machine:
             ram.changed = engine.invalidate
             self.hart = Hart(engine, ram)
             virtio: list[VirtioDevice] = [SoundDevice(self.clock, self.events, self.audio), EntropyDevice()]
-            virtio += [BlockDevice(disk) for disk in self.disks]
+            virtio += [BlockDevice(disk, f"pyemu-disk{number}") for number, disk in enumerate(self.disks)]
             lines = Lines(*map(self._line, (MSIP, MTIP, MEIP, SEIP)))
             board = build_board(
                 lines=lines,

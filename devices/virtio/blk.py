@@ -1,0 +1,229 @@
+"""The virtio block device (virtio 1.2 section 5.2).
+
+A request is a 16-byte header, data in one direction, and a status byte, which is the last writable byte. It is
+parsed, checked as a whole, and only then executed; every one that has room for a status gets one.
+"""
+
+import logging
+import struct
+from collections.abc import Callable, Sequence
+
+from devices.virtio.device import VirtioDevice
+from devices.virtio.disk import SECTOR, Disk, chunks
+from devices.virtio.queue import Chain, Queue
+
+__all__ = ["BlockDevice"]
+
+# Feature bits (section 5.2.3).
+F_SIZE_MAX = 1 << 1
+F_SEG_MAX = 1 << 2
+F_RO = 1 << 5
+F_BLK_SIZE = 1 << 6
+F_FLUSH = 1 << 9
+F_DISCARD = 1 << 13
+F_WRITE_ZEROES = 1 << 14
+
+# Request types (section 5.2.6).
+T_IN = 0
+T_OUT = 1
+T_FLUSH = 4
+T_GET_ID = 8
+T_DISCARD = 11
+T_WRITE_ZEROES = 13
+
+S_OK = 0
+S_IOERR = 1
+S_UNSUPP = 2
+
+_HEADER = struct.Struct("<IIQ")  # type, reserved, sector
+_SEGMENT = struct.Struct("<QII")  # sector, number of sectors, flags; of DISCARD and WRITE_ZEROES
+_SEGMENT_UNMAP = 0x1
+_ID_BYTES = 20
+
+QUEUE_SIZE = 256
+# What one request may ask for. The driver is told, and bigger ones are refused: a full queue of the biggest keeps the
+# machine busy for seconds, not for hours.
+MAX_SEGMENTS = QUEUE_SIZE - 2  # header and status take a descriptor each
+MAX_SEGMENT_BYTES = 256 << 10
+MAX_DATA_BYTES = MAX_SEGMENTS * MAX_SEGMENT_BYTES
+MAX_DISCARD_SEGMENTS = 32
+MAX_DISCARD_SECTORS = (1 << 30) // SECTOR
+MAX_WRITE_ZEROES_SEGMENTS = 1
+MAX_WRITE_ZEROES_SECTORS = (16 << 20) // SECTOR
+DISCARD_ALIGNMENT_SECTORS = 8  # host file systems free space in blocks of 4 KiB
+
+# The configuration space (section 5.2.4) up to write_zeroes_may_unmap; what belongs to no offered feature is zero.
+_CONFIG = struct.Struct("<QII4xI8x4xIIIIIB3x")
+
+_log = logging.getLogger(__name__)
+
+
+class _RefusedError(Exception):
+    """A request is not carried out, with this status. Never leaves this module."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__(status)
+        self.status = status
+
+
+class BlockDevice(VirtioDevice):
+    """A virtio disk; ``serial`` is what GET_ID answers, at most 20 ASCII characters."""
+
+    device_id = 2
+    queue_sizes = (QUEUE_SIZE,)
+
+    def __init__(self, disk: Disk, serial: str = "pyemu") -> None:
+        self._disk = disk
+        self._serial = serial.encode("ascii", "replace")[:_ID_BYTES].ljust(_ID_BYTES, b"\0")
+        self._queue: Queue | None = None
+        self._negotiated = 0
+        self.features = F_SIZE_MAX | F_SEG_MAX | F_BLK_SIZE | F_FLUSH
+        self.features |= F_RO if disk.read_only else F_DISCARD | F_WRITE_ZEROES
+        self._handlers: dict[int, Callable[[Chain, int, int], int]] = {
+            T_IN: self._read,
+            T_OUT: self._write,
+            T_FLUSH: self._flush,
+            T_GET_ID: self._get_id,
+            T_DISCARD: self._discard,
+            T_WRITE_ZEROES: self._write_zeroes,
+        }
+
+    def config(self) -> bytes:
+        """Return struct virtio_blk_config."""
+        return _CONFIG.pack(
+            self._disk.size // SECTOR,
+            MAX_SEGMENT_BYTES,
+            MAX_SEGMENTS,
+            SECTOR,
+            MAX_DISCARD_SECTORS,
+            MAX_DISCARD_SEGMENTS,
+            DISCARD_ALIGNMENT_SECTORS,
+            MAX_WRITE_ZEROES_SECTORS,
+            MAX_WRITE_ZEROES_SEGMENTS,
+            1,  # write_zeroes_may_unmap
+        )
+
+    def activate(self, queues: Sequence[Queue], features: int, config_changed: Callable[[], None]) -> None:  # noqa: ARG002
+        """Start serving requests; without F_FLUSH every write is flushed at once (section 5.2.6.2)."""
+        self._queue = queues[0]
+        self._negotiated = features
+
+    def notify(self, index: int) -> None:  # noqa: ARG002 (there is but one queue)
+        """Carry out what is queued, in order."""
+        queue = self._queue
+        if queue is None:
+            return
+        while (chain := queue.pop()) is not None:
+            queue.push(chain, self._serve(chain))
+        queue.signal()
+
+    def reset(self) -> None:
+        """Stop; requests are carried out when they come, so none is under way."""
+        self._queue = None
+
+    def _serve(self, chain: Chain) -> int:
+        """Carry out one request and write its status; returns the number of bytes written, from the first on."""
+        room = len(chain.writable) - 1  # for data, before the status
+        if room < 0:
+            return 0  # the driver does not want to know
+        status, written = self._execute(chain, room)
+        chain.writable.write(room, bytes((status,)))
+        # Where data is missing, the status is not part of what was written without a gap (section 2.7.8.2).
+        return written + 1 if written == room else written
+
+    def _execute(self, chain: Chain, room: int) -> tuple[int, int]:
+        """Return the status of one request, and how much was written to its ``room`` bytes for data."""
+        if len(chain.readable) < _HEADER.size:
+            return S_IOERR, 0
+        kind, _, sector = _HEADER.unpack(chain.readable.read(0, _HEADER.size))
+        handler = self._handlers.get(kind)
+        if handler is None:
+            return S_UNSUPP, 0
+        try:
+            return S_OK, handler(chain, sector, room)
+        except _RefusedError as refusal:
+            return refusal.status, 0
+        except OSError as error:
+            _log.warning("disk request %d at sector %d failed: %s", kind, sector, error)
+            return S_IOERR, 0
+
+    # The requests: each checks, executes, and returns how much data it has written to the guest.
+
+    def _read(self, chain: Chain, sector: int, room: int) -> int:
+        start = self._checked_offset(sector, room)
+        for position, size in chunks(room):
+            chain.writable.write(position, self._disk.read(start + position, size))
+        return room
+
+    def _write(self, chain: Chain, sector: int, room: int) -> int:  # noqa: ARG002 (all handlers alike)
+        self._check_writable()
+        size = len(chain.readable) - _HEADER.size
+        start = self._checked_offset(sector, size)
+        for position, length in chunks(size):
+            self._disk.write(start + position, chain.readable.read(_HEADER.size + position, length))
+        self._write_through()
+        return 0
+
+    def _flush(self, chain: Chain, sector: int, room: int) -> int:  # noqa: ARG002
+        self._disk.flush()
+        return 0
+
+    def _get_id(self, chain: Chain, sector: int, room: int) -> int:  # noqa: ARG002
+        answer = self._serial[:room]
+        chain.writable.write(0, answer)
+        return len(answer)
+
+    def _discard(self, chain: Chain, sector: int, room: int) -> int:  # noqa: ARG002
+        self._check_negotiated(F_DISCARD)
+        for start, size, _ in self._checked_segments(chain, MAX_DISCARD_SEGMENTS, MAX_DISCARD_SECTORS, flags=0):
+            self._disk.discard(start, size)
+        return 0
+
+    def _write_zeroes(self, chain: Chain, sector: int, room: int) -> int:  # noqa: ARG002
+        self._check_negotiated(F_WRITE_ZEROES)
+        segments = self._checked_segments(
+            chain, MAX_WRITE_ZEROES_SEGMENTS, MAX_WRITE_ZEROES_SECTORS, flags=_SEGMENT_UNMAP
+        )
+        for start, size, flags in segments:
+            self._disk.write_zeroes(start, size, may_unmap=bool(flags & _SEGMENT_UNMAP))
+        self._write_through()
+        return 0
+
+    def _write_through(self) -> None:
+        if not self._negotiated & F_FLUSH:
+            self._disk.flush()
+
+    # The checks: what they refuse never reaches the disk.
+
+    def _check_writable(self) -> None:
+        if self._disk.read_only:
+            raise _RefusedError(S_IOERR)
+
+    def _check_negotiated(self, feature: int) -> None:
+        self._check_writable()
+        if not self._negotiated & feature:
+            raise _RefusedError(S_UNSUPP)
+
+    def _checked_offset(self, sector: int, size: int) -> int:
+        """Check the range of a transfer, its start and its length; returns its offset in bytes."""
+        start = sector * SECTOR
+        if size % SECTOR or size > MAX_DATA_BYTES or start + size > self._disk.size:
+            raise _RefusedError(S_IOERR)
+        return start
+
+    def _checked_segments(
+        self, chain: Chain, max_segments: int, max_sectors: int, *, flags: int
+    ) -> list[tuple[int, int, int]]:
+        """Read and check all ranges of a DISCARD or WRITE_ZEROES: (offset and size in bytes, flags)."""
+        size = len(chain.readable) - _HEADER.size
+        count, rest = divmod(size, _SEGMENT.size)
+        if rest or not 0 < count <= max_segments:
+            raise _RefusedError(S_IOERR)
+        segments = []
+        for sector, sectors, segment_flags in _SEGMENT.iter_unpack(chain.readable.read(_HEADER.size, size)):
+            if segment_flags & ~flags:
+                raise _RefusedError(S_UNSUPP)
+            if sectors > max_sectors or (sector + sectors) * SECTOR > self._disk.size:
+                raise _RefusedError(S_IOERR)
+            segments.append((sector * SECTOR, sectors * SECTOR, segment_flags))
+        return segments

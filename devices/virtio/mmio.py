@@ -1,0 +1,324 @@
+"""The virtio-mmio transport, version 2 (virtio 1.2 section 4.2): registers, negotiation, status, interrupts.
+
+It owns everything between the bus and the device's behaviour: what the driver may write when, what a queue is made
+of, when the device runs. Registers are 32 bits wide and accessed so; only the configuration space takes any width.
+Whatever else the guest does reads as zero or is ignored.
+"""
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from devices.contracts import GuestMemory, IrqLine, Property
+from devices.virtio.device import VirtioDevice
+from devices.virtio.queue import F_EVENT_IDX, F_INDIRECT_DESC, Queue, QueueLayout
+
+__all__ = ["F_VERSION_1", "EmptySlot", "MmioTransport", "Register"]
+
+F_VERSION_1 = 1 << 32
+TRANSPORT_FEATURES = F_VERSION_1 | F_INDIRECT_DESC | F_EVENT_IDX
+
+MAGIC = 0x7472_6976  # "virt"
+VERSION = 2
+VENDOR_ID = 0x7965_7970  # "pyey", for who looks: any value will do
+WINDOW_SIZE = 0x1000
+CONFIG_SPACE = 0x100
+
+# Device status (virtio 1.2 section 2.1).
+ACKNOWLEDGE = 0x01  # the guest has noticed the device
+DRIVER = 0x02  # and knows how to drive it
+DRIVER_OK = 0x04  # the driver is ready: the device runs
+FEATURES_OK = 0x08  # both agree on the features
+DEVICE_NEEDS_RESET = 0x40  # ours to set: the driver has gone wrong beyond repair
+FAILED = 0x80  # the driver has given up
+
+# InterruptStatus.
+USED_BUFFER = 0x1
+CONFIG_CHANGE = 0x2
+
+_LOW = 0xFFFF_FFFF
+_HIGH = _LOW << 32
+_ABSENT = 0xFFFF_FFFF  # both halves of the length and the base of a shared memory region that is not there
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Register:
+    """One 32-bit control register; without a reader it reads as zero, without a writer it ignores stores."""
+
+    offset: int
+    name: str
+    read: Callable[[], int] | None = None
+    write: Callable[[int], None] | None = None
+
+
+@dataclass(slots=True)
+class _QueueRegisters:
+    """What the driver has configured for one queue, checked only when it says DRIVER_OK."""
+
+    size: int
+    ready: bool = False
+    descriptors: int = 0
+    driver_area: int = 0
+    device_area: int = 0
+
+    def layout(self) -> QueueLayout:
+        return QueueLayout(self.size, self.descriptors, self.driver_area, self.device_area)
+
+
+class _Slot:
+    """What the board needs to know about a virtio-mmio slot, whatever is in it."""
+
+    size = WINDOW_SIZE
+    node_name = "virtio_mmio"
+    compatible: tuple[str, ...] = ("virtio,mmio",)
+
+    @property
+    def properties(self) -> Mapping[str, Property]:
+        """Further device-tree properties: none."""
+        return {}
+
+
+class EmptySlot(_Slot):
+    """A slot without a device: device ID 0, which a driver silently passes by (virtio 1.2 section 4.2.3.1)."""
+
+    def read(self, offset: int, size: int) -> int:
+        """Value of a guest load."""
+        return {0x000: MAGIC, 0x004: VERSION}.get(offset, 0) if size == 4 else 0
+
+    def write(self, offset: int, size: int, value: int) -> None:
+        """Ignore a guest store."""
+
+
+class MmioTransport(_Slot):
+    """A virtio-mmio slot with ``device`` in it.
+
+    ``memory`` is where the driver puts its queues, ``irq`` is high while InterruptStatus has a bit.
+    """
+
+    def __init__(self, device: VirtioDevice, memory: GuestMemory, irq: IrqLine) -> None:
+        self._device = device
+        self._memory = memory
+        self._irq = irq
+        self._offered = device.features | TRANSPORT_FEATURES
+        self._generation = 0
+        self._power_on_state()
+        #: All control registers, for dispatch, traces and documentation.
+        self.registers = self._register_table()
+        self._readers: list[Callable[[], int] | None] = [None] * (CONFIG_SPACE // 4)
+        self._writers: list[Callable[[int], None] | None] = [None] * (CONFIG_SPACE // 4)
+        for register in self.registers:
+            self._readers[register.offset // 4] = register.read
+            self._writers[register.offset // 4] = register.write
+
+    def _power_on_state(self) -> None:
+        self._status = 0
+        self._interrupts = 0
+        self._driver_features = 0
+        self._device_features_sel = 0
+        self._driver_features_sel = 0
+        self._queue_sel = 0
+        self._queue_registers = [_QueueRegisters(size) for size in self._device.queue_sizes]
+        self._queues: list[Queue] = []  # empty unless the device is activated
+
+    def _register_table(self) -> tuple[Register, ...]:
+        return (
+            Register(0x000, "MagicValue", read=lambda: MAGIC),
+            Register(0x004, "Version", read=lambda: VERSION),
+            Register(0x008, "DeviceID", read=lambda: self._device.device_id),
+            Register(0x00C, "VendorID", read=lambda: VENDOR_ID),
+            Register(0x010, "DeviceFeatures", read=self._read_device_features),
+            Register(0x014, "DeviceFeaturesSel", write=self._write_device_features_sel),
+            Register(0x020, "DriverFeatures", write=self._write_driver_features),
+            Register(0x024, "DriverFeaturesSel", write=self._write_driver_features_sel),
+            Register(0x030, "QueueSel", write=self._write_queue_sel),
+            Register(0x034, "QueueNumMax", read=self._read_queue_num_max),
+            Register(0x038, "QueueNum", write=self._write_queue_num),
+            Register(0x044, "QueueReady", read=self._read_queue_ready, write=self._write_queue_ready),
+            Register(0x050, "QueueNotify", write=self._write_queue_notify),
+            Register(0x060, "InterruptStatus", read=lambda: self._interrupts),
+            Register(0x064, "InterruptACK", write=self._write_interrupt_ack),
+            Register(0x070, "Status", read=lambda: self._status, write=self._write_status),
+            Register(0x080, "QueueDescLow", write=lambda value: self._set_address("descriptors", _LOW, value)),
+            Register(0x084, "QueueDescHigh", write=lambda value: self._set_address("descriptors", _HIGH, value)),
+            Register(0x090, "QueueDriverLow", write=lambda value: self._set_address("driver_area", _LOW, value)),
+            Register(0x094, "QueueDriverHigh", write=lambda value: self._set_address("driver_area", _HIGH, value)),
+            Register(0x0A0, "QueueDeviceLow", write=lambda value: self._set_address("device_area", _LOW, value)),
+            Register(0x0A4, "QueueDeviceHigh", write=lambda value: self._set_address("device_area", _HIGH, value)),
+            Register(0x0AC, "SHMSel"),
+            Register(0x0B0, "SHMLenLow", read=lambda: _ABSENT),
+            Register(0x0B4, "SHMLenHigh", read=lambda: _ABSENT),
+            Register(0x0B8, "SHMBaseLow", read=lambda: _ABSENT),
+            Register(0x0BC, "SHMBaseHigh", read=lambda: _ABSENT),
+            Register(0x0C0, "QueueReset"),  # VIRTIO_F_RING_RESET is not offered
+            Register(0x0FC, "ConfigGeneration", read=lambda: self._generation),
+        )
+
+    def read(self, offset: int, size: int) -> int:
+        """Value of a guest load; zero from where nothing is."""
+        if offset >= CONFIG_SPACE:
+            start = offset - CONFIG_SPACE
+            return int.from_bytes(self._device.config()[start : start + size], "little")
+        reader = self._readers[offset >> 2]
+        return reader() if reader is not None and size == 4 else 0
+
+    def write(self, offset: int, size: int, value: int) -> None:
+        """Effect of a guest store; none where nothing is."""
+        if offset >= CONFIG_SPACE:
+            self._device.write_config(offset - CONFIG_SPACE, value.to_bytes(size, "little"))
+            return
+        writer = self._writers[offset >> 2]
+        if writer is not None and size == 4:
+            writer(value)
+
+    def reset(self) -> None:
+        """Put transport and device into their state at power-on: the driver's reset, and the board's."""
+        for queue in self._queues:
+            queue.stop()
+        self._device.reset()
+        self._power_on_state()
+        self._irq(False)
+
+    # Features (virtio 1.2 section 2.2).
+
+    def _read_device_features(self) -> int:
+        return (self._offered >> 32 * self._device_features_sel) & _LOW if self._device_features_sel < 2 else 0
+
+    def _write_device_features_sel(self, value: int) -> None:
+        self._device_features_sel = value
+
+    def _write_driver_features(self, value: int) -> None:
+        # There are no features beyond 64; what was agreed on stays.
+        if self._driver_features_sel < 2 and not self._status & FEATURES_OK:
+            self._driver_features = _with_half(
+                self._driver_features, _HIGH if self._driver_features_sel else _LOW, value
+            )
+
+    def _write_driver_features_sel(self, value: int) -> None:
+        self._driver_features_sel = value
+
+    # Queue configuration (virtio 1.2 section 4.2.3.2).
+
+    def _write_queue_sel(self, value: int) -> None:
+        self._queue_sel = value
+
+    def _selected_queue(self) -> _QueueRegisters | None:
+        return self._queue_registers[self._queue_sel] if self._queue_sel < len(self._queue_registers) else None
+
+    def _configurable_queue(self) -> _QueueRegisters | None:
+        """Return the selected queue while it may be configured: the device must not lose the ground it runs on."""
+        phase = self._status & (FEATURES_OK | DRIVER_OK | FAILED)
+        return self._selected_queue() if phase == FEATURES_OK else None
+
+    def _read_queue_num_max(self) -> int:
+        return self._device.queue_sizes[self._queue_sel] if self._queue_sel < len(self._device.queue_sizes) else 0
+
+    def _write_queue_num(self, value: int) -> None:
+        queue = self._configurable_queue()
+        if queue is not None and not queue.ready:
+            queue.size = value
+
+    def _set_address(self, field: str, half: int, value: int) -> None:
+        queue = self._configurable_queue()
+        if queue is not None and not queue.ready:
+            setattr(queue, field, _with_half(getattr(queue, field), half, value))
+
+    def _read_queue_ready(self) -> int:
+        queue = self._selected_queue()
+        return int(queue is not None and queue.ready)
+
+    def _write_queue_ready(self, value: int) -> None:
+        queue = self._configurable_queue()
+        if queue is not None:
+            queue.ready = bool(value & 1)
+        elif value == 0:
+            self._stop_selected_queue()
+
+    def _stop_selected_queue(self) -> None:
+        """Never touch a queue again whose QueueReady has become 0 (section 4.2.2.2); a reset alone revives it."""
+        queue = self._selected_queue()
+        if queue is not None and self._queues:
+            queue.ready = False
+            self._queues[self._queue_sel].stop()
+
+    def _write_queue_notify(self, value: int) -> None:
+        # Any number may come (CVE-2011-2512), and at any time.
+        if value < len(self._queues) and self._queues[value].running:
+            self._device.notify(value)
+
+    # Interrupts (virtio 1.2 section 4.2.2.1).
+
+    def _interrupt(self, bit: int) -> None:
+        self._interrupts |= bit
+        self._irq(True)
+
+    def _used_buffer(self) -> None:
+        self._interrupt(USED_BUFFER)
+
+    def _write_interrupt_ack(self, value: int) -> None:
+        self._interrupts &= ~value
+        self._irq(self._interrupts != 0)
+
+    def _config_changed(self) -> None:
+        self._generation = (self._generation + 1) & _LOW
+        if self._status & DRIVER_OK:
+            self._interrupt(CONFIG_CHANGE)
+
+    # Status (virtio 1.2 sections 2.1 and 3.1).
+
+    def _write_status(self, value: int) -> None:
+        if value == 0:
+            self.reset()
+            return
+        # A driver never clears a bit but by a reset, so only new ones count; DEVICE_NEEDS_RESET is not the driver's.
+        added = value & ~self._status
+        self._status |= added & (ACKNOWLEDGE | DRIVER | FAILED)
+        if added & FEATURES_OK and self._features_are_acceptable():
+            self._status |= FEATURES_OK
+        if added & DRIVER_OK and self._status & (FEATURES_OK | FAILED) == FEATURES_OK:
+            self._status |= DRIVER_OK
+            self._activate()
+
+    def _features_are_acceptable(self) -> bool:
+        return not self._driver_features & ~self._offered and bool(self._driver_features & F_VERSION_1)
+
+    def _activate(self) -> None:
+        """Start the device on the queues that the driver has configured."""
+        configured = list(zip(self._queue_registers, self._device.queue_sizes, strict=True))
+        for index, (registers, max_size) in enumerate(configured):
+            if registers.ready and not registers.layout().is_usable(self._memory, max_size):
+                self._needs_reset(f"queue {index} is not usable: {registers}")
+                return
+        self._queues = [self._new_queue(registers) for registers in self._queue_registers]
+        self._device.activate(self._queues, self._driver_features, self._config_changed)
+        for index, queue in enumerate(self._queues):
+            # Buffers may have been made available before, and a kick with them is not required.
+            if queue.running:
+                self._device.notify(index)
+
+    def _new_queue(self, registers: _QueueRegisters) -> Queue:
+        queue = Queue(
+            self._memory,
+            registers.layout(),
+            self._driver_features,
+            interrupt=self._used_buffer,
+            broken=self._needs_reset,
+        )
+        if not registers.ready:
+            queue.stop()
+        return queue
+
+    def _needs_reset(self, reason: str) -> None:
+        """Ask the driver for a reset, and leave its memory alone until it comes (virtio 1.2 section 2.1.2)."""
+        _log.info("virtio device %d needs a reset: %s", self._device.device_id, reason)
+        for queue in self._queues:
+            queue.stop()
+        self._status |= DEVICE_NEEDS_RESET
+        if self._status & DRIVER_OK:
+            self._interrupt(CONFIG_CHANGE)
+
+
+def _with_half(register: int, half: int, value: int) -> int:
+    """Return the 64-bit ``register`` with one ``half`` (a mask) replaced by the 32-bit ``value``."""
+    return register & ~half | (value if half == _LOW else value << 32)

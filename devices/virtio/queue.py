@@ -1,0 +1,318 @@
+"""The split virtqueue, seen from the device (virtio 1.2 section 2.7).
+
+The driver's side of it is hostile: every index, address and length is read once, checked, and used from that copy.
+A device sees none of it: it pops a chain, reads and writes two byte ranges, and pushes the chain back. How these
+ranges were cut into descriptors, direct or indirect, is invisible (virtio 1.2 section 2.7.4.2).
+
+A ring that makes no sense cannot be answered element by element. It *breaks* the queue: nothing is popped, pushed or
+signalled from then on, and the transport is told once, so that it can ask the driver for a reset.
+"""
+
+import struct
+from bisect import bisect_right
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import accumulate
+
+from devices.contracts import GuestMemory
+
+__all__ = ["F_EVENT_IDX", "F_INDIRECT_DESC", "Buffer", "Chain", "Queue", "QueueLayout"]
+
+# Feature bits that change what the rings mean (virtio 1.2 section 6).
+F_INDIRECT_DESC = 1 << 28
+F_EVENT_IDX = 1 << 29
+
+MAX_QUEUE_SIZE = 32768
+# An index is 16 bits wide, so no driver can use more entries of an indirect table. Linux does use more than the queue
+# has, so the queue size is not the limit (virtio 1.2 section 2.7.5.3.1 notwithstanding).
+MAX_INDIRECT_ENTRIES = 65536
+MAX_CHAIN_BYTES = 0xFFFF_FFFF  # used.len has to be able to tell it
+
+_DESCRIPTOR = struct.Struct("<QIHH")  # address, length, flags, next
+_DESC_NEXT = 0x1
+_DESC_WRITE = 0x2
+_DESC_INDIRECT = 0x4
+
+_U16 = struct.Struct("<H")
+_USED_HEADER = struct.Struct("<HH")  # flags, idx
+_USED_ELEMENT = struct.Struct("<II")  # head of the chain, bytes written
+_AVAIL_NO_INTERRUPT = 0x1
+
+# Both rings are flags and idx (2 bytes each), the elements, and one 2-byte event index.
+_RING_HEADER = 4
+_RING_OVERHEAD = 6
+
+
+class _CorruptError(Exception):
+    """The driver's ring makes no sense; the message says why. Never leaves this module."""
+
+
+@dataclass(frozen=True, slots=True)
+class QueueLayout:
+    """What the driver configured: the number of entries and the addresses of the three parts of the queue."""
+
+    size: int
+    descriptors: int
+    driver_area: int
+    device_area: int
+
+    def is_usable(self, memory: GuestMemory, max_size: int) -> bool:
+        """Whether size, alignment and place are as virtio 1.2 section 2.7 wants them, all of it in RAM."""
+        size = self.size
+        return (
+            0 < size <= min(max_size, MAX_QUEUE_SIZE)
+            and size & (size - 1) == 0
+            and self.descriptors % 16 == self.driver_area % 2 == self.device_area % 4 == 0
+            and memory.contains(self.descriptors, size * _DESCRIPTOR.size)
+            and memory.contains(self.driver_area, size * _U16.size + _RING_OVERHEAD)
+            and memory.contains(self.device_area, size * _USED_ELEMENT.size + _RING_OVERHEAD)
+        )
+
+
+class _NoMemory:
+    """What a stopped queue sees of the guest, so that chains still held by a device cannot touch it any more."""
+
+    def read(self, address: int, size: int) -> bytes:  # noqa: ARG002 (the signature is GuestMemory's)
+        return bytes(size)
+
+    def write(self, address: int, data: bytes | bytearray | memoryview) -> None:
+        pass
+
+    def contains(self, address: int, size: int) -> bool:  # noqa: ARG002
+        return False
+
+
+_NO_MEMORY = _NoMemory()
+
+
+class Buffer:
+    """One direction of a chain: a range of bytes, scattered over guest memory.
+
+    All of it was RAM when the chain was popped, and RAM stays where it is. Guest data is read when ``read`` is called,
+    so it is as late as the device wants it, and may differ between two reads: read once, use the copy.
+    """
+
+    __slots__ = ("_ends", "_queue", "_segments")
+
+    def __init__(self, queue: "Queue", segments: list[tuple[int, int]]) -> None:
+        self._queue = queue
+        self._segments = segments  # (address, length); no length is zero
+        self._ends = list(accumulate(length for _, length in segments))
+
+    def __len__(self) -> int:
+        return self._ends[-1] if self._ends else 0
+
+    def read(self, offset: int, size: int) -> bytes:
+        """Copy ``size`` bytes out, from ``offset``; raises ValueError if there are not so many."""
+        read = self._queue.memory.read
+        return b"".join([read(address, length) for address, length in self._spans(offset, size)])
+
+    def write(self, offset: int, data: bytes | bytearray | memoryview) -> None:
+        """Copy ``data`` in, at ``offset``; raises ValueError, writing nothing, if it does not fit."""
+        memory = self._queue.memory
+        view = memoryview(data)
+        position = 0
+        for address, length in self._spans(offset, len(view)):
+            memory.write(address, view[position : position + length])
+            position += length
+
+    def _spans(self, offset: int, size: int) -> Iterator[tuple[int, int]]:
+        """Find the pieces of guest memory, (address, length), that make up ``[offset, offset + size)``."""
+        if offset < 0 or size < 0 or offset + size > len(self):
+            raise ValueError(f"{size} bytes at {offset} are not in a buffer of {len(self)}")
+        index = bisect_right(self._ends, offset)
+        while size:
+            address, length = self._segments[index]
+            skipped = offset - (self._ends[index] - length)
+            taken = min(size, length - skipped)
+            yield address + skipped, taken
+            offset += taken
+            size -= taken
+            index += 1
+
+
+class Chain:
+    """One element of a queue: what the driver wrote for the device, and where the device may write."""
+
+    __slots__ = ("head", "readable", "writable")
+
+    def __init__(self, head: int, readable: Buffer, writable: Buffer) -> None:
+        self.head = head
+        self.readable = readable
+        self.writable = writable
+
+
+class Queue:
+    """One split virtqueue, from DRIVER_OK to the next reset.
+
+    ``features`` are the negotiated ones, ``interrupt`` raises a used-buffer notification, ``broken`` is called at most
+    once, with the reason, when the driver has corrupted the queue. A layout that is not usable must not get here.
+    """
+
+    def __init__(
+        self,
+        memory: GuestMemory,
+        layout: QueueLayout,
+        features: int,
+        interrupt: Callable[[], None],
+        broken: Callable[[str], None],
+    ) -> None:
+        self.memory = memory
+        self._size = layout.size
+        self._descriptors = layout.descriptors
+        self._avail = layout.driver_area
+        self._used = layout.device_area
+        self._used_event = layout.driver_area + _RING_HEADER + _U16.size * layout.size
+        self._avail_event = layout.device_area + _RING_HEADER + _USED_ELEMENT.size * layout.size
+        self._event_idx = bool(features & F_EVENT_IDX)
+        self._indirect = bool(features & F_INDIRECT_DESC)
+        self._interrupt = interrupt
+        self._broken = broken
+
+        self._running = True
+        self._in_flight = 0
+        self._avail_idx = 0  # the driver's, when it was last read
+        self._next_avail = 0  # the next entry to pop
+        self._avail_event_idx = 0  # what the driver reads in avail_event
+        self._used_idx = 0
+        self._signalled_idx = 0  # _used_idx when signal() last looked
+
+    @property
+    def running(self) -> bool:
+        """Whether the driver made the queue ready, and nothing has stopped or broken it since."""
+        return self._running
+
+    def stop(self) -> None:
+        """Let go of the guest for good: the queue is empty and silent, and buffers of its chains lead nowhere."""
+        self._running = False
+        self.memory = _NO_MEMORY
+
+    def pop(self) -> Chain | None:
+        """Take the next chain that the driver made available; None when there is none, or the queue is broken.
+
+        A driver need only kick when a queue that was found empty gets something, so pop until None.
+        """
+        if not self._running:
+            return None
+        try:
+            head = self._take_head()
+            return None if head is None else self._chain(head)
+        except _CorruptError as error:
+            self.stop()
+            self._broken(str(error))
+            return None
+
+    def push(self, chain: Chain, written: int) -> None:
+        """Give ``chain`` back, ``written`` bytes of its writable part filled from the start; does not interrupt."""
+        if not 0 <= written <= len(chain.writable):
+            raise ValueError(f"{written} bytes cannot have been written to a buffer of {len(chain.writable)}")
+        memory = self.memory
+        slot = self._used_idx & (self._size - 1)
+        memory.write(self._used + _RING_HEADER + _USED_ELEMENT.size * slot, _USED_ELEMENT.pack(chain.head, written))
+        self._used_idx = (self._used_idx + 1) & 0xFFFF
+        self._in_flight -= 1
+        # The element must be there before idx tells of it. used.flags stay 0: every kick is welcome.
+        memory.write(self._used, _USED_HEADER.pack(0, self._used_idx))
+
+    def signal(self) -> None:
+        """Interrupt the driver once for all that was pushed since the last call, if it wants to know."""
+        new, old = self._used_idx, self._signalled_idx
+        if new == old or not self._running:
+            return
+        self._signalled_idx = new
+        if self._event_idx:
+            # Has idx just moved past used_event (virtio 1.2 section 2.7.10)?
+            wanted = (new - self._read_u16(self._used_event) - 1) & 0xFFFF < (new - old) & 0xFFFF
+        else:
+            wanted = not self._read_u16(self._avail) & _AVAIL_NO_INTERRUPT
+        if wanted:
+            self._interrupt()
+
+    def _read_u16(self, address: int) -> int:
+        value: int = _U16.unpack(self.memory.read(address, 2))[0]
+        return value
+
+    def _take_head(self) -> int | None:
+        """Take the head index of the next available chain, None if there is none."""
+        position = self._next_avail
+        if position == self._avail_idx:
+            self._avail_idx = self._read_u16(self._avail + 2)
+            pending = (self._avail_idx - position) & 0xFFFF
+            if pending > self._size:
+                raise _CorruptError(f"avail.idx is {pending} ahead in a queue of {self._size}")
+            if not pending:
+                self._ask_for_kick()
+                return None
+        if self._in_flight == self._size:
+            # More elements than descriptors, so some are used twice (CVE-2016-5403).
+            raise _CorruptError("more chains in flight than the queue has entries")
+        head = self._read_u16(self._avail + _RING_HEADER + _U16.size * (position & (self._size - 1)))
+        self._next_avail = (position + 1) & 0xFFFF
+        self._in_flight += 1
+        return head
+
+    def _ask_for_kick(self) -> None:
+        """Write avail_event, so that the driver kicks for the next chain (virtio 1.2 section 2.7.7)."""
+        if self._event_idx and self._avail_event_idx != self._next_avail:
+            self._avail_event_idx = self._next_avail
+            self.memory.write(self._avail_event, _U16.pack(self._next_avail))
+
+    def _chain(self, head: int) -> Chain:
+        readable: list[tuple[int, int]] = []
+        writable: list[tuple[int, int]] = []
+        contains = self.memory.contains
+        total = 0
+        for address, length, flags in self._descriptors_from(head):
+            if flags & _DESC_WRITE:
+                segments = writable
+            elif writable:
+                raise _CorruptError("a readable descriptor follows a writable one")
+            else:
+                segments = readable
+            if not length:
+                continue  # pointless but harmless, wherever it points
+            if not contains(address, length):
+                raise _CorruptError(f"{length} bytes at {address:#x} are not RAM")
+            total += length
+            if total > MAX_CHAIN_BYTES:
+                raise _CorruptError("a chain is longer than 4 GiB")
+            segments.append((address, length))
+        return Chain(head, Buffer(self, readable), Buffer(self, writable))
+
+    def _descriptors_from(self, index: int) -> Iterator[tuple[int, int, int]]:
+        """Follow a chain of descriptors, (address, length, flags), into the indirect table where it ends in one."""
+        table = self._descriptors
+        read = self.memory.read
+        for _ in range(self._size):  # a longer chain is a loop
+            if index >= self._size:
+                raise _CorruptError(f"descriptor {index} of {self._size}")
+            address, length, flags, index = _DESCRIPTOR.unpack(read(table + _DESCRIPTOR.size * index, 16))
+            if flags & _DESC_INDIRECT:
+                if not self._indirect or flags & _DESC_NEXT:
+                    raise _CorruptError("an indirect descriptor was not negotiated, or goes on")
+                yield from self._indirect_descriptors(address, length)
+                return
+            yield address, length, flags
+            if not flags & _DESC_NEXT:
+                return
+        raise _CorruptError("a descriptor chain is a loop")
+
+    def _indirect_descriptors(self, address: int, length: int) -> Iterator[tuple[int, int, int]]:
+        """Follow the chain in an indirect table of ``length`` bytes (virtio 1.2 section 2.7.5.3)."""
+        entries, remainder = divmod(length, _DESCRIPTOR.size)
+        if remainder or not 0 < entries <= MAX_INDIRECT_ENTRIES:
+            raise _CorruptError(f"an indirect table of {length} bytes")
+        if not self.memory.contains(address, length):
+            raise _CorruptError(f"an indirect table at {address:#x} is not RAM")
+        table = self.memory.read(address, length)
+        index = 0
+        for _ in range(entries):
+            if index >= entries:
+                raise _CorruptError(f"descriptor {index} of an indirect table of {entries}")
+            address, length, flags, index = _DESCRIPTOR.unpack_from(table, _DESCRIPTOR.size * index)
+            if flags & _DESC_INDIRECT:
+                raise _CorruptError("an indirect descriptor in an indirect table")
+            yield address, length, flags
+            if not flags & _DESC_NEXT:
+                return
+        raise _CorruptError("an indirect descriptor chain is a loop")

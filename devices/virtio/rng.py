@@ -1,0 +1,42 @@
+"""The virtio entropy device (virtio 1.2 section 5.4): every buffer comes back with random bytes."""
+
+import os
+from collections.abc import Callable, Sequence
+
+from devices.virtio.device import VirtioDevice
+from devices.virtio.queue import Queue
+
+__all__ = ["EntropyDevice"]
+
+# A driver asks for some hundred bytes. Descriptors can overlap, so a buffer can be larger than RAM: do not follow.
+MAX_BYTES = 64 << 10
+
+
+class EntropyDevice(VirtioDevice):
+    """A source of random bytes; ``source`` is a function from a number to so many of them."""
+
+    device_id = 4
+    queue_sizes = (64,)
+
+    def __init__(self, source: Callable[[int], bytes] = os.urandom) -> None:
+        self._source = source
+        self._queue: Queue | None = None
+
+    def activate(self, queues: Sequence[Queue], features: int, config_changed: Callable[[], None]) -> None:  # noqa: ARG002
+        """Start serving requests."""
+        self._queue = queues[0]
+
+    def notify(self, index: int) -> None:  # noqa: ARG002 (there is but one queue)
+        """Fill what there is to fill."""
+        queue = self._queue
+        if queue is None:
+            return
+        while (chain := queue.pop()) is not None:
+            size = min(len(chain.writable), MAX_BYTES)
+            chain.writable.write(0, self._source(size))
+            queue.push(chain, size)
+        queue.signal()
+
+    def reset(self) -> None:
+        """Stop."""
+        self._queue = None

@@ -1,0 +1,88 @@
+"""A guest in a process of its own, driven through its serial line: pyemu and QEMU alike."""
+
+import os
+import re
+import select
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Self
+
+PROMPT = "pyemu-bench"
+APPEND = "console=ttyS0"
+
+
+class Guest:
+    """A machine started by ``command``, from its first byte of output to its end."""
+
+    def __init__(self, command: list[str]) -> None:
+        self.started = time.perf_counter()
+        # A new session, so that no terminal's signals reach it.
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True
+        )
+        self.pid = self._process.pid
+        self.text = b""
+
+    def until(self, pattern: bytes, timeout: float = 120.0) -> re.Match[bytes]:
+        """Wait until the guest has printed ``pattern``, and drop everything up to its end."""
+        assert self._process.stdout is not None
+        end = time.monotonic() + timeout
+        while (match := re.search(pattern, self.text)) is None:
+            ready, _, _ = select.select([self._process.stdout], [], [], max(0.0, end - time.monotonic()))
+            data = os.read(self._process.stdout.fileno(), 65536) if ready else b""
+            if not data:
+                raise RuntimeError(f"{pattern!r} did not come, but {self.text[-400:]!r}")
+            self.text += data
+        self.text = self.text[match.end() :]
+        return match
+
+    def type(self, line: str) -> None:
+        """Type a line."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(line.encode() + b"\n")
+        self._process.stdin.flush()
+
+    def shell(self) -> float:
+        """Wait for the shell and give it a prompt of our own; return the seconds since the start of the process."""
+        self.until(rb"\n# ")
+        seconds = time.perf_counter() - self.started
+        self.type(f"PS1='{PROMPT}:$?# '")
+        self.until(rf"{PROMPT}:0# ".encode())
+        return seconds
+
+    def run(self, command: str, timeout: float = 600.0) -> float:
+        """Run a command in the shell; return the seconds that it took, on the host's clock."""
+        start = time.perf_counter()
+        self.type(command)
+        match = self.until(rf"{PROMPT}:(\d+)# ".encode(), timeout)
+        if match[1] != b"0":
+            raise RuntimeError(f"{command}: status {match[1].decode()}")
+        return time.perf_counter() - start
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        self._process.send_signal(signal.SIGKILL)
+        for stream in (self._process.stdin, self._process.stdout):
+            if stream is not None:
+                stream.close()
+        self._process.wait()
+
+
+def pyemu(image: Path, rootfs: Path, *options: str) -> list[str]:
+    """Return the command for pyemu with the default memory."""
+    return [sys.executable, "-m", "emu", "boot", str(image), str(rootfs), *options]
+
+
+def qemu(image: Path, rootfs: Path, *options: str) -> list[str]:
+    """Return the command for QEMU with the same memory; raises FileNotFoundError when it isn't installed."""
+    program = shutil.which("qemu-system-riscv64")
+    if program is None:
+        raise FileNotFoundError("qemu-system-riscv64 is missing: sudo apt install qemu-system-misc")
+    machine = ["-M", "virt", "-m", "256M", "-nographic", "-kernel", str(image), "-initrd", str(rootfs)]
+    return [program, *machine, "-append", APPEND, *options]
