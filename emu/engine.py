@@ -14,7 +14,6 @@ data, each of them checked when the engine is made (see ``_check``); another rel
 """
 
 import ctypes
-import itertools
 import mmap
 from collections.abc import Callable
 from typing import Any
@@ -34,8 +33,10 @@ _NEVER = (1 << 64) - 1
 # Offsets in bytes, the same on every 64-bit POSIX system (they lie before the first jmp_buf).
 _UC_CPU = 440  # struct uc_struct: CPUState *cpu
 _UC_MAPPED_BLOCKS = 1960  # MemoryRegion **mapped_blocks; uint32_t mapped_block_count
-_UC_NO_EXIT_REQUEST = 2034  # bool no_exit_request
+_UC_NO_EXIT_REQUEST = 2034  # bool no_exit_request, init_done
 _CPU_INTERRUPT_REQUEST = 28  # CPUState: uint32_t interrupt_request
+_CPU_HALTED = 32880  # uint32_t halted, from CPUState.env_ptr on, behind the jmp_buf
+_CPU_UC = 32896  # struct uc_struct *uc, likewise
 _REGION_ADDR, _REGION_END = 64, 144  # MemoryRegion: hwaddr addr, end
 # CPURISCVState: bytes from its start; the structure ends with its uc pointer, behind which the RISCVCPU goes on.
 _ENV_RDTIME_FN, _ENV_UC, _ENV_SIZE = 1528, 1560, 1568
@@ -106,6 +107,8 @@ _InvalidCallback = ctypes.CFUNCTYPE(ctypes.c_bool, ctypes.c_void_p, ctypes.c_voi
 _TimeCallback = ctypes.CFUNCTYPE(_U64)
 
 _PAGE = 4096
+#: Pages of code that fence.i looks through one by one; with more, it drops everything.
+_MOST_TRANSLATED = 2048
 #: Where Linux runs its own image from (KERNEL_LINK_ADDR), see _on_translated.
 _KERNEL_LINK_ADDRESS = 0xFFFF_FFFF_8000_0000
 
@@ -155,9 +158,8 @@ class Engine:
     # ---------------------------------------------------------------- running
 
     def run(self) -> bool:
-        """Run the guest until ``stop`` is asked for or the hart waits for an interrupt (WFI), at a block's start.
+        """Run the guest until ``stop`` is asked for or the hart waits for an interrupt; return whether it waits (WFI).
 
-        Returns whether it was WFI or a stop that came in between (then WFI is simply executed again).
         Raises whatever a handler raised, and PyemuError if Unicorn itself gives up.
         """
         state = self.state
@@ -169,7 +171,7 @@ class Engine:
         if self._failure is not None:
             failure, self._failure = self._failure, None
             raise failure
-        return not error
+        return bool(self._halted[0]) and not error
 
     def stop(self) -> None:
         """Make ``run`` return at the start of the next block. For any thread.
@@ -241,6 +243,9 @@ class Engine:
     def synchronize_code(self) -> None:
         """What fence.i does: from now on the guest executes what is in memory."""
         ram, translated = self._ram, self._translated
+        if len(translated) > _MOST_TRANSLATED:
+            self._uc.ctl_flush_tb()
+            translated.clear()
         changed = [page for page, content in translated.items() if ram[page : page + _PAGE] != content]
         for page in changed:
             del translated[page]
@@ -321,22 +326,24 @@ class Engine:
         words = list((_U64 * 256).from_address(cpu)) if cpu else []
         # CPUState holds a pointer to the CPU state, which follows it in the same allocation and ends with ours.
         found = [
-            (env, exit_chain)
-            for env, exit_chain in itertools.pairwise(words)
+            i
+            for i, env in enumerate(words)
             if 0x8000 <= env - cpu < 0xC000 and _U64.from_address(env + _ENV_UC).value == handle
         ]
         if len(found) != 1:
             raise self._misfit("the CPU state was not found")
-        env, exit_chain = found[0]
+        env_ptr = cpu + 8 * found[0]
+        env, exit_chain = words[found[0]], words[found[0] + 1]
+        self._halted = (ctypes.c_uint32 * 1).from_address(env_ptr + _CPU_HALTED)
         self.state = memoryview((_U64 * (_ENV_SIZE // 8)).from_address(env)).cast("B").cast("Q")
         self._interrupt_request = (ctypes.c_uint32 * 1).from_address(cpu + _CPU_INTERRUPT_REQUEST)
         self._exit_chain = (ctypes.c_uint16 * 2).from_address(exit_chain)
         self._cfg = (ctypes.c_uint8 * len(_CFG)).from_address(env + _ENV_SIZE)
-        self._check_layout(cpu)
+        self._check_layout(cpu, env_ptr)
         ctypes.c_uint8.from_address(handle + _UC_NO_EXIT_REQUEST).value = 1
         ctypes.c_uint8.from_address(env + _CFG_EXT_IFENCEI).value = 0
 
-    def _check_layout(self, cpu: int) -> None:
+    def _check_layout(self, cpu: int, env_ptr: int) -> None:
         state = self.state
         before = state.tobytes()
         for word, register, value in _WITNESSES:
@@ -347,6 +354,10 @@ class Engine:
         state.cast("B")[:] = before
         if any(self._cfg[i] != _CFG[i] for i in _CFG_CHECKED):
             raise self._misfit("the list of extensions is not where it should be")
+        if _U64.from_address(env_ptr + _CPU_UC).value != self._address:
+            raise self._misfit("the halted flag is not where it should be")
+        if (ctypes.c_uint8 * 2).from_address(self._address + _UC_NO_EXIT_REQUEST)[:] != [0, 1]:  # the other: init_done
+            raise self._misfit("the exit request flag is not where it should be")
         if not cpu < ctypes.addressof(self._exit_chain) < cpu + 0xC000:
             raise self._misfit("the block exit counter was not found")
 
