@@ -63,6 +63,10 @@ class Guest:
             raise RuntimeError(f"{command}: status {match[1].decode()}")
         return time.perf_counter() - start
 
+    def wait(self, timeout: float = 60.0) -> int:
+        """Wait for the end of the process, and return its exit status."""
+        return self._process.wait(timeout)
+
     def __enter__(self) -> Self:
         return self
 

@@ -1,6 +1,6 @@
 """pyemu beside QEMU: the same Image and rootfs, run in turn, as ratios (below 1.0: pyemu is quicker).
 
-    python -m tests.benchmarks.versus_qemu [PAIRS]
+python -m tests.benchmarks.versus_qemu [PAIRS]
 """
 
 import statistics
@@ -41,10 +41,10 @@ def main(pairs: int, image: Path, rootfs: Path) -> None:
         measure(pyemu(image, rootfs), ours)
         measure(qemu(image, rootfs), theirs)
     print(f"medians of {pairs} pairs\n{'':46}{'pyemu':>9}{'QEMU':>9}{'ratio':>8}{'range':>14}")
-    for name in ours:
-        ratios = [a / b for a, b in zip(ours[name], theirs[name], strict=True)]
+    for (name, our), their in zip(ours.items(), theirs.values(), strict=True):
+        ratios = [a / b for a, b in zip(our, their, strict=True)]
         print(
-            f"{name:46}{statistics.median(ours[name]):8.3f}s{statistics.median(theirs[name]):8.3f}s"
+            f"{name:46}{statistics.median(our):8.3f}s{statistics.median(their):8.3f}s"
             f"{statistics.median(ratios):8.2f}{min(ratios):8.2f}-{max(ratios):.2f}"
         )
 

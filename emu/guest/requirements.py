@@ -1,0 +1,55 @@
+"""The packages of the host that a build needs; they are only looked for, never installed."""
+
+import platform
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+from emu.errors import MissingPackageError, PyemuError
+from emu.guest.inputs import kernel_source
+
+__all__ = ["check", "keyring"]
+
+# Program, or absolute path of a file, and the package that has it.
+_KERNEL = {
+    "make": "make",
+    "gcc": "gcc",
+    "/usr/include/stdio.h": "libc6-dev",
+    "riscv64-linux-gnu-gcc": "gcc-riscv64-linux-gnu",
+    "bc": "bc",
+    "bison": "bison",
+    "flex": "flex",
+    "xz": "xz-utils",
+}
+_ROOTFS = {"readelf": "binutils"}
+
+
+def keyring() -> Path:
+    """Return the file with the keys that this distribution signs its packages with."""
+    return Path(f"/usr/share/keyrings/{_distribution()}-archive-keyring.gpg")
+
+
+def check(*, kernel: bool, rootfs: bool) -> None:
+    """Raise MissingPackageError, with all that is missing in one line, unless these parts can be built here."""
+    if not (shutil.which("apt-get") and shutil.which("dpkg-deb")):
+        raise PyemuError("the guest is built from Debian packages, which needs apt; elsewhere build it with Buildroot")
+    missing = []
+    if kernel:
+        missing += _absent(_KERNEL)
+        missing += ["linux-source"] if kernel_source() is None else []
+    if rootfs:
+        missing += _absent({**_ROOTFS, str(keyring()): f"{_distribution()}-archive-keyring"})
+    if missing:
+        names = " ".join(missing)
+        raise MissingPackageError(f"building the guest needs {', '.join(missing)}; install: sudo apt install {names}")
+
+
+def _absent(needed: Mapping[str, str]) -> list[str]:
+    return [package for what, package in needed.items() if not (Path(what).exists() or shutil.which(what))]
+
+
+def _distribution() -> str:
+    try:
+        return platform.freedesktop_os_release()["ID"]
+    except OSError:
+        return "debian"
