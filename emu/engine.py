@@ -1,7 +1,7 @@
 """The one module that knows Unicorn's internals: its CPU as one hart of a whole machine.
 
 Unicorn 2.1.4 is made for running pieces of code. As a machine it stops in the middle of instructions, leaves
-exceptions to its caller and notices interrupts late. All of that is mended from outside, by five stores into its
+exceptions to its caller and notices interrupts late. All of that is mended from outside, by four stores into its
 data, each of them checked when the engine is made (see ``_check``); another release of Unicorn is refused.
 
     env               the CPU state itself, shared: a trap is entered by storing into it, with no call at all
@@ -9,8 +9,6 @@ data, each of them checked when the engine is made (see ``_check``); another rel
                       the instruction would run again; so a stop from any thread is exact, and memory is faster
     rdtime_fn         set: rdtime is a call instead of an exception
     ext_ifencei       cleared: fence.i becomes an exception, so that stale translations can be dropped (_on_translated)
-    MemoryRegion.end  stretched to the next region: an access to nothing becomes an access fault of that very
-                      instruction, where Unicorn would finish the block first
 """
 
 import ctypes
@@ -23,6 +21,7 @@ from unicorn import riscv_const
 from unicorn.unicorn_py3.unicorn import uclib
 
 from emu.errors import PyemuError
+from emu.operand import memory_operand
 
 __all__ = ["Engine", "Reg"]
 
@@ -32,12 +31,10 @@ _NEVER = (1 << 64) - 1
 
 # Offsets in bytes, the same on every 64-bit POSIX system (they lie before the first jmp_buf).
 _UC_CPU = 440  # struct uc_struct: CPUState *cpu
-_UC_MAPPED_BLOCKS = 1960  # MemoryRegion **mapped_blocks; uint32_t mapped_block_count
 _UC_NO_EXIT_REQUEST = 2034  # bool no_exit_request, init_done
 _CPU_INTERRUPT_REQUEST = 28  # CPUState: uint32_t interrupt_request
 _CPU_HALTED = 32880  # uint32_t halted, from CPUState.env_ptr on, behind the jmp_buf
 _CPU_UC = 32896  # struct uc_struct *uc, likewise
-_REGION_ADDR, _REGION_END = 64, 144  # MemoryRegion: hwaddr addr, end
 # CPURISCVState: bytes from its start; the structure ends with its uc pointer, behind which the RISCVCPU goes on.
 _ENV_RDTIME_FN, _ENV_UC, _ENV_SIZE = 1528, 1560, 1568
 _CFG_EXT_IFENCEI = _ENV_SIZE + 12
@@ -103,17 +100,26 @@ _ExceptionCallback = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_uint32, ct
 _TranslatedCallback = ctypes.CFUNCTYPE(
     None, ctypes.c_void_p, ctypes.POINTER(_U64 * 2), ctypes.c_void_p, ctypes.c_void_p
 )
+_UnmappedCallback = ctypes.CFUNCTYPE(
+    ctypes.c_bool, ctypes.c_void_p, ctypes.c_int, _U64, ctypes.c_int, ctypes.c_int64, ctypes.c_void_p
+)
 _InvalidCallback = ctypes.CFUNCTYPE(ctypes.c_bool, ctypes.c_void_p, ctypes.c_void_p)
 _TimeCallback = ctypes.CFUNCTYPE(_U64)
 
 _PAGE = 4096
+#: Host memory for translated code, of which booting Linux fills 16 MiB. Unicorn starts anew when it is full.
+_CODE_BUFFER = 64 << 20
 #: Pages of code that fence.i looks through one by one; with more, it drops everything.
 _MOST_TRANSLATED = 2048
 #: Where Linux runs its own image from (KERNEL_LINK_ADDR), see _on_translated.
 _KERNEL_LINK_ADDRESS = 0xFFFF_FFFF_8000_0000
 
 _FETCH_ERRORS = (unicorn.UC_ERR_FETCH_UNMAPPED, unicorn.UC_ERR_FETCH_PROT)
-_CAUSE_FETCH_ACCESS, _CAUSE_BREAKPOINT, _CAUSE_LOAD_ACCESS = 1, 3, 5
+_ACCESS_ERRORS = (*_FETCH_ERRORS, unicorn.UC_ERR_READ_UNMAPPED, unicorn.UC_ERR_WRITE_UNMAPPED)
+_CAUSE_FETCH_ACCESS, _CAUSE_BREAKPOINT, _CAUSE_LOAD_ACCESS, _CAUSE_STORE_ACCESS = 1, 3, 5, 7
+#: Address translation that fails for every load and store, in M mode too: MPRV with MPP=U, and Sv39 without a root.
+_MPRV, _MPP = 1 << 17, 3 << 11
+_NO_ROOT = 8 << 60 | (1 << 44) - 1
 
 
 class Engine:
@@ -138,15 +144,18 @@ class Engine:
         self.exception: Callable[[int, int], None] = lambda _cause, _pc: self.stop()
         self.time: Callable[[], int] = lambda: 0
         self._failure: BaseException | None = None
+        self._before_store: bytes | None = None  # the state before a store to nothing, see _on_unmapped_store
         self._keep: list[Any] = []  # callbacks live as long as the engine
         self._uc = unicorn.Uc(unicorn.UC_ARCH_RISCV, unicorn.UC_MODE_RISCV64)
         self._handle = self._uc._uch  # noqa: SLF001
         self._address: int = self._handle.value
+        self._uc.ctl_set_tcg_buffer_size(_CODE_BUFFER)
         self._uc.ctl_exits_enabled(True)  # no "until" address: a guest may go anywhere
         self._ram, self._ram_base = ram, ram_base
         self._uc.mem_map_ptr(ram_base, len(ram), unicorn.UC_PROT_ALL, ctypes.addressof(ctypes.c_char.from_buffer(ram)))
         self._find_state()  # after the first mapping: Unicorn makes its CPU only then
         self._hook(unicorn.UC_HOOK_INTR, _ExceptionCallback(self._on_exception))
+        self._hook(unicorn.UC_HOOK_MEM_WRITE_UNMAPPED, _UnmappedCallback(self._on_unmapped_store))
         self._hook(unicorn.UC_HOOK_INSN_INVALID, _InvalidCallback(self._on_breakpoint))
         self._translated: dict[int, bytes | None] = {}  # RAM offset of a page: what it held, None if it changed since
         translated = _TranslatedCallback(self._on_translated)
@@ -164,9 +173,11 @@ class Engine:
         """
         state = self.state
         error = uclib.uc_emu_start(self._handle, state[Reg.PC], 0, 0, 0)
-        if error in _FETCH_ERRORS:
-            self._on_exception(None, _CAUSE_FETCH_ACCESS, None, pc=state[Reg.PC])
-        elif error:
+        if self._before_store is not None:
+            self._access_fault(unicorn.UC_ERR_WRITE_UNMAPPED)
+        elif error in _ACCESS_ERRORS:
+            self._access_fault(error)
+        elif error not in (unicorn.UC_ERR_OK, unicorn.UC_ERR_EXCEPTION):  # the latter after ebreak
             raise PyemuError(f"Unicorn gives up at pc {state[Reg.PC]:#x}: {unicorn.UcError(error)}")
         if self._failure is not None:
             failure, self._failure = self._failure, None
@@ -224,15 +235,6 @@ class Engine:
         self._keep.extend(callbacks)
         self._try(uclib.uc_mmio_map(self._handle, base, size, callbacks[0], None, callbacks[1], None))
 
-    def seal(self) -> None:
-        """End of mapping: from now on, an access to what is not mapped is an access fault."""
-        count = ctypes.c_uint32.from_address(self._address + _UC_MAPPED_BLOCKS + 8).value
-        blocks = (_U64 * count).from_address(_U64.from_address(self._address + _UC_MAPPED_BLOCKS).value)
-        starts = [_U64.from_address(block + _REGION_ADDR) for block in blocks]
-        for block, end in zip(blocks, [start.value for start in starts[1:]] + [_NEVER], strict=True):
-            _U64.from_address(block + _REGION_END).value = end
-        starts[0].value = 0
-
     def invalidate(self, address: int, size: int) -> None:
         """Drop what was translated from ``size`` bytes of RAM at ``address`` (physical): they have changed."""
         state = self.state
@@ -261,14 +263,58 @@ class Engine:
         access = unicorn.UC_PROT_EXEC if fetch else unicorn.UC_PROT_READ
         return None if uclib.uc_vmem_translate(self._handle, address, access, ctypes.byref(result)) else result.value
 
+    def instruction(self, pc: int) -> int:
+        """Return the instruction at ``pc``; 0 (which is illegal) where it can't be read."""
+        low = self._parcel(pc)
+        return low if low & 3 != 3 else low | self._parcel(pc + 2) << 16
+
+    def _parcel(self, address: int) -> int:
+        physical = self.translate(address, fetch=True)
+        offset = -1 if physical is None else physical - self._ram_base
+        return int.from_bytes(self._ram[offset : offset + 2], "little") if 0 <= offset < len(self._ram) else 0
+
+    # ---------------------------------------------------------------- accesses to nothing
+
+    def _on_unmapped_store(
+        self, _uc: object, _type: object, _address: object, _size: object, _value: object, _user: object
+    ) -> bool:
+        """Unicorn would go on to the end of the block before it gives up.
+
+        What that does to the registers is taken back in ``_access_fault``, and so that it can do nothing to memory
+        or devices, from here on no address can be translated: the next access is an exception, which ends the block.
+        """
+        if self._before_store is None:
+            state = self.state
+            self._before_store = state.tobytes()
+            state[Reg.MSTATUS] = state[Reg.MSTATUS] & ~_MPP | _MPRV
+            state[Reg.SATP] = _NO_ROOT
+            self.flush_tlb()
+        return False
+
+    def _access_fault(self, error: int) -> None:
+        """Raise the exception that ``error`` stands for, with the state as it was before the instruction."""
+        state = self.state
+        if self._before_store is not None:
+            mip = state[Reg.MIP]
+            state.cast("B")[:] = self._before_store
+            state[Reg.MIP] = mip
+            self._before_store = None
+            self.flush_tlb()
+        pc = state[Reg.PC]
+        if error in _FETCH_ERRORS:
+            cause, state[Reg.BADADDR] = _CAUSE_FETCH_ACCESS, pc
+        else:
+            address, writes = memory_operand(self.instruction(pc), state) or (0, False)
+            cause, state[Reg.BADADDR] = _CAUSE_STORE_ACCESS if writes else _CAUSE_LOAD_ACCESS, address
+        self._raise(cause, pc)
+
     # ---------------------------------------------------------------- Unicorn's callbacks
 
-    def _on_exception(self, _uc: object, cause: int, _user: object, pc: int | None = None) -> None:
-        state = self.state
-        if pc is None:
-            pc = (state[Reg.PC] - 4) & _NEVER  # Unicorn adds 4, whatever the length of the instruction
-            if cause == _CAUSE_LOAD_ACCESS and state[Reg.BADADDR] == pc:
-                cause = _CAUSE_FETCH_ACCESS  # code beyond the end of RAM: Unicorn reads it as data
+    def _on_exception(self, _uc: object, cause: int, _user: object) -> None:
+        if self._before_store is None:
+            self._raise(cause, (self.state[Reg.PC] - 4) & _NEVER)  # Unicorn adds 4, however long the instruction
+
+    def _raise(self, cause: int, pc: int) -> None:
         try:
             self.exception(cause, pc)
         except BaseException as failure:  # noqa: BLE001
@@ -281,8 +327,10 @@ class Engine:
         flush (2.1.4 takes the page for clean after that), so we must look for changes ourselves. Linux's own image is
         spared: it patches itself through a fresh mapping, one instruction at a time, which is noticed.
         """
-        pc, rest = block.contents
         ram, translated = self._ram, self._translated
+        if len(translated) > _MOST_TRANSLATED:
+            return
+        pc, rest = block.contents
         for address in {pc, pc + (rest >> 16 & 0xFFFF) - 1 & ~(_PAGE - 1) | pc & (_PAGE - 1)}:
             physical = self.translate(address, fetch=True)
             if physical is None:
@@ -294,7 +342,9 @@ class Engine:
                     translated[page] = None
 
     def _on_breakpoint(self, _uc: object, _user: object) -> bool:
-        self._on_exception(None, _CAUSE_BREAKPOINT, None, pc=self.state[Reg.PC])
+        if self._before_store is None:
+            self._raise(_CAUSE_BREAKPOINT, self.state[Reg.PC])
+            self.stop()  # Unicorn has noted an error; it forgets that when it is started again
         return True
 
     def _on_rdtime(self) -> int:
