@@ -1,0 +1,46 @@
+"""PCM as devices and backends speak of it: sample formats, and what a stream of frames is made of.
+
+Samples are little-endian and interleaved, as virtio sound has them (virtio 1.3, 5.14.6.6.1).
+"""
+
+from dataclasses import dataclass
+
+__all__ = ["FORMATS", "PcmParams", "SampleFormat"]
+
+
+@dataclass(frozen=True, slots=True)
+class SampleFormat:
+    """One way to store a sample; ``name`` is ALSA's."""
+
+    name: str
+    #: Bytes that a sample takes in a stream.
+    size: int
+
+    def __str__(self) -> str:
+        return self.name
+
+
+#: Every format that is played without conversion, by name. S24 lies in the low three bytes of four, S24_3 in three.
+FORMATS = {
+    name: SampleFormat(name, size)
+    for name, size in {
+        "S8": 1, "U8": 1, "S16": 2, "U16": 2, "S24_3": 3, "S24": 4, "S32": 4, "U32": 4, "FLOAT": 4, "FLOAT64": 8,
+    }.items()
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class PcmParams:
+    """What the frames of a stream are: format, frames a second, samples a frame."""
+
+    format: SampleFormat
+    rate: int
+    channels: int
+
+    @property
+    def frame_size(self) -> int:
+        """Bytes of one frame."""
+        return self.format.size * self.channels
+
+    def __str__(self) -> str:
+        return f"{self.rate} Hz, {self.format}, {self.channels} channel{'s' if self.channels > 1 else ''}"

@@ -1,0 +1,214 @@
+"""A WAV file that is valid at every moment, even if the process is killed between two system calls.
+
+Frames are written behind what the header speaks of, then the header's sizes in a single write. A crash in between
+leaves a valid file that is one period shorter, with bytes behind its end that every reader ignores.
+
+WAV lacks some of the guest's formats. They are stored in one that holds the same values, bit for bit:
+
+    guest            file               how
+    S8               unsigned 8 bit     sign bit flipped (8-bit WAV is unsigned)
+    U16, U32         signed 16, 32 bit  sign bit flipped (wider WAV is signed)
+    S24              packed 24 bit      the fourth, unused byte is left out
+    all others       the same           copied
+
+Headers: WAVE_FORMAT_PCM for 8 and 16 bits of up to two channels, WAVE_FORMAT_IEEE_FLOAT for floats of up to two,
+WAVE_FORMAT_EXTENSIBLE for the rest. Beyond two channels the speaker mask is 0, "unspecified": the guest has not said
+which channel is which, and the orders that ALSA and WAV usually have differ.
+"""
+
+import contextlib
+import errno
+import fcntl
+import os
+import stat
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from devices.audio.pcm import FORMATS, PcmParams, SampleFormat
+
+if TYPE_CHECKING:
+    import numpy as np
+
+__all__ = ["MAX_DATA", "WavFile"]
+
+#: Bytes of frames in one file: RIFF sizes have 32 bits, and the header and the padding count too.
+MAX_DATA = 0xFFFF_FF00
+
+_PCM, _IEEE_FLOAT, _EXTENSIBLE = 0x0001, 0x0003, 0xFFFE
+#: KSDATAFORMAT_SUBTYPE_*: the format tag, then this.
+_SUBTYPE_TAIL = bytes.fromhex("0000 0000 1000 8000 00aa00389b71")
+_SPEAKERS = {1: 0x4, 2: 0x3}  # front centre; front left and right
+
+_FLIP = bytes(byte ^ 0x80 for byte in range(256))
+
+
+def _same(data: bytes) -> bytes:
+    return data
+
+
+def _flip_sign(size: int) -> Callable[[bytes], bytes]:
+    def convert(data: bytes) -> bytes:
+        out = bytearray(data)
+        out[size - 1 :: size] = out[size - 1 :: size].translate(_FLIP)
+        return bytes(out)
+
+    return convert
+
+
+def _drop_fourth_byte(data: bytes) -> bytes:
+    out = bytearray(data)
+    del out[3::4]
+    return bytes(out)
+
+
+@dataclass(frozen=True, slots=True)
+class _Encoding:
+    """How a sample format is stored: bytes a sample, and the conversion of many."""
+
+    size: int
+    convert: Callable[[bytes], bytes] = _same
+    is_float: bool = False
+
+
+_ENCODINGS: dict[SampleFormat, _Encoding] = {
+    FORMATS["S8"]: _Encoding(1, _flip_sign(1)),
+    FORMATS["U8"]: _Encoding(1),
+    FORMATS["S16"]: _Encoding(2),
+    FORMATS["U16"]: _Encoding(2, _flip_sign(2)),
+    FORMATS["S24_3"]: _Encoding(3),
+    FORMATS["S24"]: _Encoding(3, _drop_fourth_byte),
+    FORMATS["S32"]: _Encoding(4),
+    FORMATS["U32"]: _Encoding(4, _flip_sign(4)),
+    FORMATS["FLOAT"]: _Encoding(4, is_float=True),
+    FORMATS["FLOAT64"]: _Encoding(8, is_float=True),
+}
+
+
+class WavFile:
+    """One WAV file being written: frames of one kind, in one piece.
+
+    Raises OSError when the file cannot be made: not a regular file, no permission, or locked, that is, being
+    written by someone else. Once it is made, ``path`` holds a valid file of no frames.
+    """
+
+    def __init__(self, path: Path, params: PcmParams) -> None:
+        self.path = path
+        self._fd: int | None = _open(path)
+        self._use(params)
+
+    def _use(self, params: PcmParams) -> None:
+        self.params = params
+        self.frames = 0
+        self._encoding = _ENCODINGS[params.format]
+        self._size = 0  # bytes of data
+        assert self._fd is not None
+        header = self._header()
+        _write_all(self._fd, header, 0)
+        os.ftruncate(self._fd, len(header))
+        self._data_start = len(header)
+
+    def reuse(self, params: PcmParams) -> None:
+        """Hold frames of ``params`` instead, as long as there are none; raises OSError."""
+        assert self.frames == 0
+        self._use(params)
+
+    def has_room(self, size: int) -> bool:
+        """Whether ``size`` more bytes of the guest's can be told in 32 bits."""
+        return self._size + size <= MAX_DATA
+
+    def append(self, data: bytes) -> None:
+        """Add whole frames as the guest has them; raises OSError, with the file as it was before."""
+        assert self._fd is not None
+        converted = self._encoding.convert(data)
+        before = self._size, self.frames
+        end = self._data_start + self._size
+        self._size += len(converted)
+        self.frames += len(data) // self.params.frame_size
+        try:
+            _write_all(self._fd, converted + bytes(self._size & 1), end)  # odd chunks are padded
+            _write_all(self._fd, self._header(), 0)
+        except OSError:
+            self._size, self.frames = before
+            with contextlib.suppress(OSError):  # the padding may have been overwritten
+                _write_all(self._fd, bytes(self._size & 1), end)
+                os.ftruncate(self._fd, end + (self._size & 1))
+            raise
+
+    def close(self) -> None:
+        """Let go of the file, which is complete already."""
+        if self._fd is not None:
+            os.close(self._fd)
+            self._fd = None
+
+    def read(self) -> "np.ndarray[Any, Any]":
+        """Read the frames back: an array (frame, channel) of what the file stores, 24 bits as int32."""
+        import numpy as np  # noqa: PLC0415 - 85 ms to import, and no sound needs it to be played
+
+        data = self.path.read_bytes()[self._data_start : self._data_start + self._size]
+        shape = (-1, self.params.channels)
+        size = self._encoding.size
+        if size != 3:
+            kind = "f" if self._encoding.is_float else "u" if size == 1 else "i"
+            return np.frombuffer(data, f"<{kind}{size}").reshape(shape)
+        widened = np.zeros((len(data) // 3, 4), np.uint8)
+        widened[:, 1:] = np.frombuffer(data, np.uint8).reshape(-1, 3)
+        return (widened.view("<i4") >> 8).reshape(shape)
+
+    def _header(self) -> bytes:
+        channels, size = self.params.channels, self._encoding.size
+        block = channels * size
+        tag = _IEEE_FLOAT if self._encoding.is_float else _PCM
+        simple = channels <= 2 and (size <= 2 or tag == _IEEE_FLOAT)
+        fmt = struct.pack(
+            "<HHIIHH",
+            tag if simple else _EXTENSIBLE,
+            channels,
+            self.params.rate,
+            self.params.rate * block,
+            block,
+            size * 8,
+        )
+        if not simple:
+            fmt += struct.pack("<HHIH", 22, size * 8, _SPEAKERS.get(channels, 0), tag) + _SUBTYPE_TAIL
+        elif tag != _PCM:
+            fmt += struct.pack("<H", 0)  # no extension
+        chunks = _chunk(b"fmt ", fmt)
+        if tag != _PCM:
+            chunks += _chunk(b"fact", struct.pack("<I", self.frames))
+        chunks += b"data" + struct.pack("<I", self._size)
+        return b"RIFF" + struct.pack("<I", 4 + len(chunks) + self._size + (self._size & 1)) + b"WAVE" + chunks
+
+
+def _chunk(name: bytes, body: bytes) -> bytes:
+    return name + struct.pack("<I", len(body)) + body
+
+
+def _open(path: Path) -> int:
+    # Not truncated before it is known to be ours; O_NONBLOCK because opening a device may wait for ever.
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
+    try:
+        _claim(fd)
+    except OSError:
+        os.close(fd)
+        raise
+    return fd
+
+
+def _claim(fd: int) -> None:
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        raise OSError(errno.EINVAL, "not a regular file")
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise OSError(error.errno, "it is being written already") from None
+
+
+def _write_all(fd: int, data: bytes, offset: int) -> None:
+    view = memoryview(data)
+    while view:
+        written = os.pwrite(fd, view, offset)
+        view = view[written:]
+        offset += written

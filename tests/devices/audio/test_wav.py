@@ -1,0 +1,139 @@
+"""devices/audio/wav.py: which sound goes to which file, and what happens when one cannot be written."""
+
+import logging
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from devices.audio import wavfile
+from devices.audio.pcm import FORMATS, PcmParams
+from devices.audio.wav import WavSink
+from emu.errors import UsageError
+from tests.devices.audio.wav_reader import read_wav
+
+S16_STEREO = PcmParams(FORMATS["S16"], 48000, 2)
+U8_MONO = PcmParams(FORMATS["U8"], 8000, 1)
+ROOT = Path(__file__).parents[3]
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "out.wav"
+
+
+@pytest.fixture
+def sink(path):
+    sink = WavSink(path)
+    yield sink
+    sink.close()
+
+
+def play(sink, params, *pieces):
+    playback = sink.open_playback(0, params)
+    playback.start()
+    for piece in pieces:
+        playback.write(piece)
+    playback.stop()
+    playback.close()
+
+
+def test_without_sound_the_file_is_valid_and_the_summary_says_so(sink, path):
+    sink.close()
+    assert read_wav(path).frames == 0
+    assert sink.summary() == [f"{path}: nothing was played"]
+    assert len(sink.frames) == 0
+
+
+def test_a_stream_that_plays_nothing_makes_no_file(sink, path):
+    play(sink, U8_MONO)
+    play(sink, S16_STEREO, b"abcd")
+    assert [file.path for file in sink.files] == [path]
+    assert read_wav(path).data == b"abcd"
+
+
+def test_the_first_sound_decides_what_the_file_holds(sink, path):
+    play(sink, U8_MONO, b"abc")
+    assert (read_wav(path).bits, read_wav(path).rate, read_wav(path).data) == (8, 8000, b"abc")
+
+
+def test_sounds_of_one_kind_share_a_file(sink, path):
+    play(sink, S16_STEREO, b"abcd", b"efgh")
+    play(sink, S16_STEREO, b"ijkl")
+    assert read_wav(path).data == b"abcdefghijkl"
+    assert sink.summary() == [f"{path}: 3 frames (0.000 s), 48000 Hz, S16, 2 channels"]
+    assert sink.played == 3
+
+
+def test_a_sound_of_another_kind_begins_the_next_file(sink, path):
+    play(sink, S16_STEREO, b"abcd")
+    play(sink, U8_MONO, b"xyz")
+    play(sink, S16_STEREO, b"efgh")
+    contents = [read_wav(path.with_name(name)).data for name in ("out.wav", "out.2.wav", "out.3.wav")]
+    assert contents == [b"abcd", b"xyz", b"efgh"]
+    assert len(sink.summary()) == 3
+
+
+def test_a_file_that_would_be_too_large_is_followed_by_the_next(sink, path, monkeypatch):
+    monkeypatch.setattr(wavfile, "MAX_DATA", 10)
+    play(sink, S16_STEREO, b"abcdefgh", b"ijkl")
+    assert read_wav(path).data == b"abcdefgh"
+    assert read_wav(path.with_name("out.2.wav")).data == b"ijkl"
+
+
+def test_frames_are_those_of_the_newest_file(sink):
+    play(sink, S16_STEREO, b"\1\0\2\0\3\0\4\0")
+    assert sink.frames.tolist() == [[1, 2], [3, 4]]
+    sink.close()
+    assert sink.frames.tolist() == [[1, 2], [3, 4]]
+
+
+def test_a_sound_after_close_is_not_written(sink, path):
+    playback = sink.open_playback(0, S16_STEREO)
+    sink.close()
+    playback.write(b"abcd")
+    assert read_wav(path).data == b""
+
+
+def test_a_full_disk_is_reported_once_and_the_guest_plays_on(sink, path, caplog):
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    play(sink, S16_STEREO, b"abcd")
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50, hard))
+    try:
+        play(sink, S16_STEREO, bytes(400), bytes(400))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert read_wav(path).data == b"abcd"
+    assert [record.levelno for record in caplog.records] == [logging.WARNING]
+    assert sink.played == 201
+    assert sink.summary()[-1] == "200 frames that were played are missing: File too large"
+
+
+def test_a_next_file_that_cannot_be_made_is_reported_and_the_guest_plays_on(sink, path, caplog):
+    path.with_name("out.2.wav").mkdir()
+    play(sink, S16_STEREO, b"abcd")
+    play(sink, U8_MONO, b"xyz")
+    assert "Is a directory" in caplog.text
+    assert read_wav(path).data == b"abcd"
+
+
+@pytest.mark.parametrize("name", ["", "no/such/directory/out.wav", "a\0b"])
+def test_a_path_that_cannot_work_is_told_at_once(tmp_path, name):
+    with pytest.raises(UsageError, match="cannot write sound to"):
+        WavSink(f"{tmp_path}/{name}")
+
+
+def test_numpy_is_not_imported_to_record(path):
+    script = f"""
+import sys
+from devices.audio import WavSink, PcmParams
+from devices.audio.pcm import FORMATS
+for name in FORMATS:
+    sink = WavSink({str(path)!r})
+    sink.open_playback(0, PcmParams(FORMATS[name], 48000, 1)).write(bytes(8 * FORMATS[name].size))
+    sink.close()
+assert "numpy" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=True)

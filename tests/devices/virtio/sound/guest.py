@@ -1,0 +1,231 @@
+"""A guest with a sound card, for tests: commands, messages, and when which of them came back.
+
+    guest = Guest()
+    guest.open(S16_STEREO, buffer=64, period=16)
+    guest.send(b"a period of it..")
+    guest.command(START)
+    guest.run(SECOND)
+    assert [done.time for done in guest.done] == [guest.end_of(4)]
+
+Codes stand here a second time, as the specification has them.
+"""
+
+import math
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from fractions import Fraction
+
+from devices.audio import AudioBackend, PcmParams, Playback
+from devices.audio.pcm import FORMATS
+from devices.virtio.sound import SoundDevice
+from tests.devices.virtio.fake_driver import Driver, Token
+from tests.fakes import FakeClock, FakeEvents
+
+CONTROLQ, EVENTQ, TXQ, RXQ = range(4)
+JACK_INFO, JACK_REMAP, PCM_INFO, CHMAP_INFO = 1, 2, 0x100, 0x200
+SET_PARAMS, PREPARE, RELEASE, START, STOP = 0x101, 0x102, 0x103, 0x104, 0x105
+OK, BAD_MSG, NOT_SUPP, IO_ERR = 0x8000, 0x8001, 0x8002, 0x8003
+
+FORMAT_CODES = {
+    "S8": 3, "U8": 4, "S16": 5, "U16": 6, "S24_3": 11, "S24": 15, "S32": 17, "U32": 18, "FLOAT": 19, "FLOAT64": 20,
+}  # fmt: skip
+RATES = [
+    5512,
+    8000,
+    11025,
+    16000,
+    22050,
+    32000,
+    44100,
+    48000,
+    64000,
+    88200,
+    96000,
+    176400,
+    192000,
+    384000,
+    12000,
+    24000,
+]
+
+SECOND = 1_000_000_000
+S16_STEREO = PcmParams(FORMATS["S16"], 48000, 2)
+
+
+@dataclass
+class Recorder:
+    """A backend that keeps what it gets, and checks that it is called as the contract says."""
+
+    played: int = 0
+    data: bytearray = field(default_factory=bytearray)
+    latency_bytes: int = 0
+    state: str = "closed"
+    opened: list[PcmParams] = field(default_factory=list)
+
+    def open_playback(self, stream: int, params: PcmParams) -> Playback:
+        assert self.state == "closed"
+        self.state = "stopped"
+        self.opened.append(params)
+        return self
+
+    def start(self) -> None:
+        assert self.state == "stopped"
+        self.state = "started"
+
+    def write(self, data: bytes) -> None:
+        assert self.state == "started"
+        assert data
+        assert len(data) % self.opened[-1].frame_size == 0
+        self.data += data
+
+    def stop(self) -> None:
+        assert self.state == "started"
+        self.state = "stopped"
+
+    def close(self) -> None:
+        assert self.state == "stopped"
+        self.state = "closed"
+
+    def summary(self) -> list[str]:
+        return []
+
+
+@dataclass(frozen=True)
+class Done:
+    """An I/O message that came back."""
+
+    time: int
+    token: Token
+    status: int
+    latency: int
+
+
+class Guest:
+    """A driver of a SoundDevice that records every message that comes back, with the time of its interrupt."""
+
+    def __init__(self, backend: AudioBackend | None = None, *, indirect: bool = True) -> None:
+        self.clock = FakeClock(123_456_789)
+        self.events = FakeEvents(self.clock)
+        self.backend = backend if backend is not None else Recorder()
+        self.device = SoundDevice(self.clock, self.events, self.backend)
+        self.driver = Driver(self.device)
+        self.driver.start()
+        self.indirect = indirect
+        self.done: list[Done] = []
+        self.on_done: Callable[[Done], None] = lambda done: None
+        self.started = 0
+        self.pcm = S16_STEREO
+
+    @property
+    def stats(self):
+        return self.device.stats[0]
+
+    # Control.
+
+    def request(self, request: bytes, room: int = 4) -> bytes:
+        """Send any request; the bytes that the reply is said to have."""
+        done = self.driver.request(CONTROLQ, [request], [room])
+        if not self.messages_are_back:  # else the interrupt is collect()'s too
+            self.driver.ack()
+        return done.data[: done.used_len]
+
+    def command(self, code: int, stream: int = 0) -> int:
+        """Send a request about a stream that has no more to say; its status."""
+        if code == START:
+            self.started = self.clock.now()
+        return status_of(self.request(struct.pack("<II", code, stream)))
+
+    def set_params(self, pcm: PcmParams = S16_STEREO, buffer: int = 64, period: int = 16, **changes: int) -> int:
+        """Send SET_PARAMS, with ``changes`` to any field."""
+        fields = {
+            "stream": 0,
+            "buffer": buffer,
+            "period": period,
+            "features": 0,
+            "channels": pcm.channels,
+            "format": FORMAT_CODES[pcm.format.name],
+            "rate": RATES.index(pcm.rate),
+            "padding": 0,
+        } | changes
+        self.pcm = pcm
+        return status_of(self.request(struct.pack("<IIIIIBBBB", SET_PARAMS, *fields.values())))
+
+    def open(self, pcm: PcmParams = S16_STEREO, buffer: int = 64, period: int = 16) -> None:
+        """SET_PARAMS and PREPARE."""
+        assert self.set_params(pcm, buffer, period) == OK
+        assert self.command(PREPARE) == OK
+
+    def close(self) -> None:
+        """STOP and RELEASE."""
+        assert self.command(STOP) == OK
+        assert self.command(RELEASE) == OK
+
+    # Messages.
+
+    @property
+    def messages_are_back(self) -> bool:
+        """Whether the used ring has something new."""
+        ring = self.driver.queues.get(TXQ)
+        return ring is not None and ring.last_used != ring.used_idx
+
+    def submit(self, data: bytes, stream: int = 0) -> Token:
+        """Queue a message as Linux lays it out, without a kick."""
+        return self.driver.submit(TXQ, [struct.pack("<I", stream), data], [8], indirect=self.indirect)
+
+    def send(self, *messages: bytes) -> None:
+        """Queue messages and kick once."""
+        for data in messages:
+            self.submit(data)
+        self.driver.kick(TXQ)
+
+    def refill(self, token: Token, data: bytes) -> None:
+        """Change what a queued message says."""
+        address, size = token.readable[1]
+        assert size == len(data)
+        self.driver.memory.store(address, data)
+
+    def end_of(self, frames: int) -> int:
+        """When frame number ``frames`` since START has been played."""
+        return self.started + math.ceil(Fraction(frames * SECOND, self.pcm.rate))
+
+    # Time.
+
+    def run(self, ns: int) -> None:
+        """Let time pass; messages that come back are recorded, then given to ``on_done``."""
+        end = self.clock.now() + ns
+        while True:
+            self.collect()
+            pending = self.events.pending
+            if not pending or pending[0] > end:
+                break
+            self.clock.advance(max(0, pending[0] - self.clock.now()))
+            self.events.run_due()
+        self.clock.advance(end - self.clock.now())
+
+    def collect(self) -> None:
+        """Be the interrupt handler, if there is an interrupt."""
+        if not self.driver.irq.level:
+            assert not self.messages_are_back, "no interrupt"
+            return
+        self.driver.ack()
+        for done in self.driver.completed(TXQ):
+            assert done.used_len == 8
+            record = Done(self.clock.now(), done.token, *struct.unpack("<II", done.data[-8:]))
+            self.done.append(record)
+            self.on_done(record)
+
+
+def status_of(reply: bytes) -> int:
+    assert len(reply) == 4
+    return int.from_bytes(reply, "little")
+
+
+def noise(seed: int, size: int) -> bytes:
+    """Bytes that are the same each time, and different for each seed."""
+    out = bytearray()
+    state = seed * 2654435761 + 12345
+    while len(out) < size:
+        state = (state * 6364136223846793005 + 1442695040888963407) & (1 << 64) - 1
+        out += (state >> 24).to_bytes(5, "little")
+    return bytes(out[:size])
