@@ -30,7 +30,7 @@ def once(image: Path, rootfs: Path, disk: Path, *, kill: bool) -> float:
     start = time.perf_counter()
     with Guest(pyemu(image, rootfs, "--disk", str(disk))) as machine:
         machine.shell()
-        machine.run("mke2fs -q -F -t ext4 /dev/vda && mount -t ext4 /dev/vda /mnt")
+        machine.run("mkfs.ext4 -q -F /dev/vda && mount -t ext4 /dev/vda /mnt")
         machine.type(UNPACK)
         digest = machine.until(rb"\n([0-9a-f]{32})  -")[1].decode()
         machine.until(rb":0# ")

@@ -11,7 +11,7 @@ from pathlib import Path
 from emu import guest
 from emu.machine import Machine
 
-COMPLAINTS = re.compile(rb"Oops|WARNING|BUG|panic|Bad rss|stall|Call Trace|segfault|unhandled|Lost interrupts", re.I)
+COMPLAINTS = re.compile(rb"Oops|WARNING:|BUG:|panic|Bad rss|stall|Call Trace|segfault|unhandled|Lost interrupts")
 #: Each round must print the same: a wrong byte anywhere shows as a line with another count.
 MIXED = (
     "end=$(($(date +%s) + {seconds})); while [ $(date +%s) -lt $end ]; do hackbench -g 2 -l 60 | grep -c Time;"

@@ -1,16 +1,68 @@
 """The default guest, booted: built on first use, never skipped."""
 
+import re
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from emu import guest
+from emu.machine import Machine
+from emu.shell import Shell
+
+COMPLAINTS = re.compile(rb"Oops|WARNING:|BUG:|panic|Bad rss|stall|Call Trace|segfault|XRUN: |hw_ptr|Lost interrupts")
 
 
 @pytest.fixture(scope="session")
 def guest_files() -> tuple[Path, Path]:
     """Image and rootfs.cpio of the default guest."""
     return guest.files(print)
+
+
+class Booted:
+    """The default guest at its shell."""
+
+    def __init__(self, machine: Machine) -> None:
+        self.machine = machine
+        self.find_shell()
+
+    def find_shell(self) -> None:
+        """Get hold of the shell, after the console was used for something else too."""
+        self._shell = Shell(self.machine)  # with a prompt that nobody has seen yet
+        self._shell.find()
+
+    def run(self, command: str) -> tuple[int, str]:
+        """Run a command; return its status and what was printed meanwhile, its echo included."""
+        before = self.machine.console.printed
+        status = self._shell.run(command)
+        return status, self.machine.console.since(before).decode(errors="replace")
+
+    def ok(self, command: str) -> str:
+        """Run a command that must succeed."""
+        status, text = self.run(command)
+        assert status == 0, text
+        return text
+
+    def complaints(self) -> list[bytes]:
+        """What the kernel has to say that it should not."""
+        return [line for line in self.machine.console.since(0).splitlines() if COMPLAINTS.search(line)]
+
+
+@pytest.fixture
+def boot(guest_files: tuple[Path, Path]) -> Iterator[Callable[..., Booted]]:
+    """``boot(**options)`` boots the default guest on the warp clock; at the end its kernel must not have complained."""
+    with ExitStack() as machines:
+        booted = []
+
+        def boot_guest(**options: Any) -> Booted:
+            machine = machines.enter_context(Machine(*guest_files, **{"clock": "warp", **options}))
+            booted.append(Booted(machine))
+            return booted[-1]
+
+        yield boot_guest
+        assert [one.complaints() for one in booted] == [[]] * len(booted)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -1,0 +1,73 @@
+"""A file system on a virtio disk: what was synced is there."""
+
+import hashlib
+import random
+import subprocess
+
+import pytest
+
+
+@pytest.fixture
+def image(tmp_path):
+    path = tmp_path / "disk.img"
+    with path.open("wb") as file:
+        file.truncate(32 << 20)
+    return path
+
+
+def clean(image):
+    done = subprocess.run(["/sbin/e2fsck", "-fn", image], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+
+
+def test_a_file_system_survives_power_off_and_comes_back(boot, image):
+    guest = boot(disks=[str(image)])
+    guest.ok("mkfs.ext4 -q -F /dev/vda && mount -t ext4 /dev/vda /mnt")
+    text = guest.ok("cp -a /bin/busybox /etc /mnt/ && cd /mnt && find . -type f | sort | xargs cat | md5sum; cd /")
+    guest.machine.console.sendline("poweroff")
+    guest.machine.run()
+    guest.machine.close()
+    clean(image)
+    again = boot(disks=[f"{image},readonly"])
+    found = again.ok("mount -t ext4 -o ro /dev/vda /mnt && cd /mnt && find . -type f | sort | xargs cat | md5sum")
+    digest = next(word for word in text.split() if len(word) == 32 and word.isalnum())
+    assert digest in found
+
+
+def test_what_was_synced_is_there_after_the_plug_is_pulled(boot, image):
+    guest = boot(disks=[str(image)])
+    guest.ok("mkfs.ext4 -q -F /dev/vda && mount -t ext4 /dev/vda /mnt && echo precious > /mnt/file && sync")
+    guest.machine.close()
+    subprocess.run(["/sbin/e2fsck", "-fp", image], capture_output=True, check=False)  # replays the journal
+    clean(image)
+    assert (
+        subprocess.run(["/sbin/debugfs", "-R", "cat file", image], capture_output=True, check=True).stdout
+        == b"precious\n"
+    )
+
+
+def test_every_byte_both_ways(boot, image):
+    data = random.Random(2).randbytes(16 << 20)
+    image.write_bytes(data + bytes(16 << 20))
+    guest = boot(disks=[str(image)])
+    assert hashlib.md5(data).hexdigest() in guest.ok("dd if=/dev/vda bs=1M count=16 2>/dev/null | md5sum")
+    guest.ok("dd if=/dev/vda of=/dev/vda bs=64k count=256 seek=256 2>/dev/null && sync")
+    guest.machine.close()
+    assert image.read_bytes() == data + data
+
+
+def test_a_snapshot_keeps_the_image_as_it_was(boot, image):
+    before = image.read_bytes()
+    guest = boot(disks=[f"{image},snapshot"])
+    guest.ok("mkfs.ext4 -q -F /dev/vda && mount -t ext4 /dev/vda /mnt && cp /bin/busybox /mnt && sync")
+    guest.machine.close()
+    assert image.read_bytes() == before
+
+
+def test_a_read_only_disk_and_another(boot, image, tmp_path):
+    other = tmp_path / "other.img"
+    other.write_bytes(b"B" * (1 << 20))
+    guest = boot(disks=[f"{image},readonly", str(other)])
+    assert guest.run("dd if=/dev/zero of=/dev/vda bs=512 count=1 2>/dev/null")[0] != 0
+    text = guest.ok("head -c 4 /dev/vdb; cat /sys/block/vdb/size /sys/block/vdb/serial")
+    assert ("BBBB" in text, "2048" in text, "pyemu-disk1" in text) == (True, True, True)
