@@ -11,6 +11,11 @@ __all__ = ["Console", "ExpectError"]
 #: Output kept for ``text``; a guest may print for ever.
 _KEPT = 1 << 20
 _CHUNK = 4096
+#: A driver empties the receiver when it starts, and what was sent before is lost: input waits for one that wants it.
+#: So often it is asked; after that the guest may be one that looks for input without ever enabling interrupts.
+_KNOCKS = 500
+#: No line of the kernel's is longer.
+_LONGEST_LINE = 1024
 #: A line of the kernel's, with or without its time stamp; not the words in the middle of somebody's text.
 _PANIC = re.compile(rb"^(?:\[ *\d+\.\d+\] )?Kernel panic - not syncing: ?([^\r\n]*)\r?\n", re.MULTILINE)
 
@@ -36,22 +41,27 @@ class SerialLine(Protocol):
 class Console:
     """The other end of the serial line.
 
-    ``output`` gets what the guest prints, in order and soon. ``text`` is the newest of it, as bytes; ``panic`` what
-    the kernel said when it panicked.
+    ``output`` gets what the guest prints, in order and soon. ``text`` is the newest of it, as bytes, ``printed`` how
+    many bytes it was in all; ``panic`` what the kernel said when it panicked.
     """
 
     def __init__(
         self,
         run_until: Callable[[Callable[[], bool], float], bool],
         output: Callable[[bytes], None] | None = None,
+        later: Callable[[Callable[[], None]], None] | None = None,
     ) -> None:
         self.output = output
         self.text = bytearray()
+        self.printed = 0
         self.panic: str | None = None
         self._run_until = run_until
+        self._later = later
         self._line: SerialLine | None = None
         self._unsent = bytearray()
         self._input = bytearray()
+        self._held = later is not None  # until a driver has started
+        self._knocks = 0
         self._seen = 0  # how far into text expect() has come
 
     # ---------------------------------------------------------------- for people and tests
@@ -59,7 +69,10 @@ class Console:
     def send(self, data: bytes | str) -> None:
         """Type ``data``; the guest gets it as fast as it reads, however much it is."""
         self._input += data.encode() if isinstance(data, str) else data
-        self._feed()
+        if not self._held:
+            self._feed()
+        elif not self._knocks:
+            self._knock()
 
     def sendline(self, line: bytes | str = "") -> None:
         """Type a line."""
@@ -88,6 +101,15 @@ class Console:
         self._seen = match.end()
         return match
 
+    def since(self, position: int) -> bytes:
+        """What was printed after the first ``position`` bytes, as far as it is kept."""
+        return bytes(self.text[max(0, len(self.text) - self.printed + position) :])
+
+    @property
+    def pending(self) -> int:
+        """How many bytes were typed for which the guest has not had room yet."""
+        return len(self._input)
+
     # ---------------------------------------------------------------- for the machine
 
     def connect(self, line: SerialLine) -> None:
@@ -97,6 +119,8 @@ class Console:
 
     def print(self, data: bytes) -> None:
         """The guest printed ``data``."""
+        if not self._unsent and self._later is not None:
+            self._later(self.flush)  # the guest may not come back for long from what it computes now
         self._unsent += data
         if len(self._unsent) >= _CHUNK:
             self.flush()
@@ -108,8 +132,9 @@ class Console:
         data = bytes(self._unsent)
         self._unsent.clear()
         self.text += data
+        self.printed += len(data)
         if self.panic is None:
-            panic = _PANIC.search(self.text, max(0, self.text.rfind(b"\n", 0, len(self.text) - len(data)) + 1))
+            panic = _PANIC.search(self.text, max(0, len(self.text) - len(data) - _LONGEST_LINE))
             self.panic = None if panic is None else panic[1].decode(errors="replace")
         if len(self.text) > 2 * _KEPT:
             dropped = len(self.text) - _KEPT
@@ -120,6 +145,8 @@ class Console:
 
     def take(self, size: int) -> bytes:
         """Read what was typed as firmware does, from the UART's registers."""
+        self._held = False
+        self._feed()
         received = bytearray()
         while self._line is not None and len(received) < size and self._line.read(_LSR, 1) & _DATA_READY:
             received.append(self._line.read(_RBR, 1))
@@ -129,5 +156,16 @@ class Console:
         if self._input and self._line is not None:
             del self._input[: self._line.receive(bytes(self._input[:_CHUNK]))]
 
+    def _knock(self) -> None:
+        """Look whether a driver has started, and again later if not."""
+        self._knocks += 1
+        if self._line is not None and (self._line.read(_IER, 1) & _RECEIVED or self._knocks > _KNOCKS):
+            self._held = False
+        if not self._held:
+            self._feed()
+        elif self._later is not None:
+            self._later(self._knock)
 
-_RBR, _LSR, _DATA_READY = 0, 5, 1
+
+_RBR, _IER, _LSR = 0, 1, 5
+_RECEIVED = _DATA_READY = 1

@@ -117,6 +117,7 @@ _KERNEL_LINK_ADDRESS = 0xFFFF_FFFF_8000_0000
 _FETCH_ERRORS = (unicorn.UC_ERR_FETCH_UNMAPPED, unicorn.UC_ERR_FETCH_PROT)
 _ACCESS_ERRORS = (*_FETCH_ERRORS, unicorn.UC_ERR_READ_UNMAPPED, unicorn.UC_ERR_WRITE_UNMAPPED)
 _CAUSE_FETCH_ACCESS, _CAUSE_BREAKPOINT, _CAUSE_LOAD_ACCESS, _CAUSE_STORE_ACCESS = 1, 3, 5, 7
+_CAUSE_LOAD_MISALIGNED, _CAUSE_STORE_MISALIGNED = 4, 6
 #: Address translation that fails for every load and store, in M mode too: MPRV with MPP=U, and Sv39 without a root.
 _MPRV, _MPP = 1 << 17, 3 << 11
 _NO_ROOT = 8 << 60 | (1 << 44) - 1
@@ -155,7 +156,9 @@ class Engine:
         self._uc.mem_map_ptr(ram_base, len(ram), unicorn.UC_PROT_ALL, ctypes.addressof(ctypes.c_char.from_buffer(ram)))
         self._find_state()  # after the first mapping: Unicorn makes its CPU only then
         self._hook(unicorn.UC_HOOK_INTR, _ExceptionCallback(self._on_exception))
-        self._hook(unicorn.UC_HOOK_MEM_WRITE_UNMAPPED, _UnmappedCallback(self._on_unmapped_store))
+        unmapped = _UnmappedCallback(self._on_unmapped_store)  # around the RAM, where it would make all stores slow
+        self._hook(unicorn.UC_HOOK_MEM_WRITE_UNMAPPED, unmapped, end=ram_base - 1)
+        self._hook(unicorn.UC_HOOK_MEM_WRITE_UNMAPPED, unmapped, begin=ram_base + len(ram))
         self._hook(unicorn.UC_HOOK_INSN_INVALID, _InvalidCallback(self._on_breakpoint))
         self._translated: dict[int, bytes | None] = {}  # RAM offset of a page: what it held, None if it changed since
         translated = _TranslatedCallback(self._on_translated)
@@ -312,7 +315,10 @@ class Engine:
 
     def _on_exception(self, _uc: object, cause: int, _user: object) -> None:
         if self._before_store is None:
-            self._raise(cause, (self.state[Reg.PC] - 4) & _NEVER)  # Unicorn adds 4, however long the instruction
+            pc = (self.state[Reg.PC] - 4) & _NEVER  # Unicorn adds 4, however long the instruction
+            if cause == _CAUSE_LOAD_MISALIGNED and (memory_operand(self.instruction(pc), self.state) or (0, False))[1]:
+                cause = _CAUSE_STORE_MISALIGNED  # an AMO
+            self._raise(cause, pc)
 
     def _raise(self, cause: int, pc: int) -> None:
         try:

@@ -6,7 +6,6 @@ Architecture 3.1.6 to 3.1.15, 4.1), the calls to the built-in firmware, and fenc
 
 from collections.abc import Callable, Sequence
 
-from devices.contracts import GuestMemory, OutsideRamError
 from emu.engine import Engine, Reg
 from emu.errors import MachineError
 
@@ -24,7 +23,7 @@ _CAUSES = {
     8: "ecall from U mode", 9: "ecall from S mode", 11: "ecall from M mode", 12: "instruction page fault",
     13: "load page fault", 15: "store page fault",
 }  # fmt: skip
-_FENCE_I = 0x0000_100F
+_FENCE_I, _FENCE_I_MASK = 0x100F, 0x707F  # its other fields are to be ignored
 _U64 = _NO_RESERVATION = (1 << 64) - 1
 
 #: The exceptions that a supervisor handles itself under the built-in firmware: all but its own calls.
@@ -37,10 +36,10 @@ SupervisorCalls = Callable[[int, int, Sequence[int]], tuple[int, int | None]]
 
 
 class Hart:
-    """Hart 0; ``memory`` is where its instructions are. ``traps`` counts the exceptions so far."""
+    """Hart 0. ``traps`` counts the exceptions so far."""
 
-    def __init__(self, engine: Engine, memory: GuestMemory) -> None:
-        self._engine, self._state, self._memory = engine, engine.state, memory
+    def __init__(self, engine: Engine) -> None:
+        self._engine, self._state = engine, engine.state
         self._calls: SupervisorCalls | None = None
         self.traps = 0
         engine.exception = self._exception
@@ -79,8 +78,8 @@ class Hart:
             cause += mode
             value = 0
         elif cause == _ILLEGAL:
-            value = self._instruction(pc)
-            if value == _FENCE_I:
+            value = self._engine.instruction(pc)
+            if value & _FENCE_I_MASK == _FENCE_I:
                 self._engine.synchronize_code()
                 state[Reg.PC] = pc + 4
                 return
@@ -105,17 +104,3 @@ class Hart:
                 f"hart 0 has no handler for its trap: pc {pc:#x}, cause {cause} "
                 f"({_CAUSES.get(cause, 'reserved')}), value {value:#x}"
             )
-
-    def _instruction(self, pc: int) -> int:
-        """Return the instruction at ``pc``, as mtval shows it; 0 (which is allowed) where it can't be read any more."""
-        try:
-            low = self._parcel(pc)
-            return low if low & 3 != 3 else low | self._parcel(pc + 2) << 16
-        except OutsideRamError:
-            return 0
-
-    def _parcel(self, address: int) -> int:
-        physical = self._engine.translate(address, fetch=True)
-        if physical is None:
-            raise OutsideRamError
-        return int.from_bytes(self._memory.read(physical, 2), "little")

@@ -34,8 +34,12 @@ __all__ = ["DEFAULT_APPEND", "DEFAULT_MEMORY", "Machine"]
 DEFAULT_MEMORY = "256M"
 DEFAULT_APPEND = "console=ttyS0"
 _PAGE = 4096
+#: So often the machine looks after a guest that computes without a pause: output, timeouts (guest time, ns).
+_LONGEST_RUN_NS = 20_000_000
 #: A kernel that has panicked goes on to print why; so long it may (guest time, ns).
 _LAST_WORDS_NS = 300_000_000
+#: The console's sense of soon (guest time): when what was printed is shown at the latest.
+_LATER_NS = 5_000_000
 
 
 class Machine:
@@ -44,7 +48,8 @@ class Machine:
     ``kernel``, ``initrd`` and ``bios`` are files; ``memory`` is a size ("256M" or bytes); ``append`` the kernel's
     command line; ``disks`` opened disks or texts like "disk.img,snapshot"; ``audio`` where sound goes (default
     nowhere, in time); ``clock`` "host", "warp" or a clock; ``output`` gets what the guest prints. Use it as a context
-    manager: at the end everything is flushed and closed, the disks and the audio backend included.
+    manager: at the end everything is flushed and closed, the disks and the audio backend included (but with
+    ``close_audio=False`` the next machine can play on in the latter).
 
         with Machine("Image", "rootfs.cpio", audio=WavSink("out.wav"), clock="warp") as m:
             m.console.expect("# ")
@@ -69,10 +74,12 @@ class Machine:
         audio: AudioBackend | None = None,
         clock: Clock | str = "host",
         output: Callable[[bytes], None] | None = None,
+        close_audio: bool = True,
     ) -> None:
         self.clock: Clock = make_clock(clock) if isinstance(clock, str) else clock
         self.audio = audio if audio is not None else NullSink()
-        self.console = Console(self._run_until_console, output)
+        self._close_audio = close_audio
+        self.console = Console(self._run_until_console, output, self._later)
         #: What the guest asked of the power switch; the machine doesn't run any more then.
         self.power: PowerRequest | None = None
         self.events = DeadlineHeap(self._nearer)
@@ -82,13 +89,17 @@ class Machine:
         self._panic_reported = False
         ram = Ram(RAM_BASE, parse_size(memory))
         self._engine = engine = Engine(ram.buffer, ram.base)
-        self.disks = [parse_disk(disk) if isinstance(disk, str) else disk for disk in disks]
+        self.disks: list[Disk] = []
         try:
+            for disk in disks:
+                self.disks.append(parse_disk(disk) if isinstance(disk, str) else disk)
             engine.time = lambda: ticks_from_ns(now())
             now = self.clock.now
             ram.changed = engine.invalidate
-            self.hart = Hart(engine, ram)
-            virtio: list[VirtioDevice] = [SoundDevice(self.clock, self.events, self.audio), EntropyDevice()]
+            self.hart = Hart(engine)
+            outputs, inputs = self.audio.streams
+            self.sound = SoundDevice(self.clock, self.events, self.audio, outputs=outputs, inputs=inputs)
+            virtio: list[VirtioDevice] = [self.sound, EntropyDevice()]
             virtio += [BlockDevice(disk, f"pyemu-disk{number}") for number, disk in enumerate(self.disks)]
             lines = Lines(*map(self._line, (MSIP, MTIP, MEIP, SEIP)))
             board = build_board(
@@ -104,7 +115,6 @@ class Machine:
             for placement in board.placements:
                 device = placement.device
                 engine.map_device(placement.base, -(-device.size // _PAGE) * _PAGE, device.read, device.write)
-            engine.seal()
             start, self.dtb = boot.load(
                 ram.load,
                 range(ram.base, ram.base + ram.size),
@@ -161,16 +171,17 @@ class Machine:
 
     def _step(self) -> None:
         assert self._doorbell is not None
-        self.events.run_due(self.clock.now())
-        while self._inbox:
-            self._inbox.popleft()()
         deadline = self.events.next_deadline()
         if self._waiting and not self.hart.wakes():
             self.clock.wait(deadline, self._doorbell.sleep)
         else:
-            self._doorbell.enter(deadline)
+            latest = self.clock.now() + _LONGEST_RUN_NS
+            self._doorbell.enter(latest if deadline is None else min(deadline, latest))
             self._waiting = self._engine.run()
         self._doorbell.acknowledge()
+        self.events.run_due(self.clock.now())
+        while self._inbox:
+            self._inbox.popleft()()
         self.console.flush()
         if self.console.panic is not None and not self._panic_reported:
             self._panic_reported = True
@@ -178,6 +189,9 @@ class Machine:
 
     def _panicked(self) -> None:
         raise MachineError(f"the guest's kernel panicked: {self.console.panic}")
+
+    def _later(self, action: Callable[[], None]) -> None:
+        self.events.at(self.clock.now() + _LATER_NS, action)
 
     def _run_until_console(self, done: Callable[[], bool], timeout: float) -> bool:
         return self.run_until(done, timeout)
@@ -205,7 +219,8 @@ class Machine:
             self._doorbell = None
             self._engine.close()
         self.console.flush()
-        self.audio.close()
+        if self._close_audio:
+            self.audio.close()
         for disk in self.disks:
             disk.close()
 

@@ -1,0 +1,5 @@
+"""``python -m emu`` is ``pyemu``."""
+
+from emu.cli import main
+
+main()

@@ -1,0 +1,272 @@
+"""The command line: what the options mean, and one line and an exit status for whatever goes wrong.
+
+Imports are made where they are needed: most of what a command costs before its machine runs is importing.
+"""
+
+import contextlib
+import os
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import click
+
+from emu.errors import PyemuError, UsageError
+from emu.signals import Ending, Signals
+from emu.terminal import say
+
+if TYPE_CHECKING:
+    from devices.audio import AudioBackend
+
+__all__ = ["main"]
+
+_LONGEST_TIMEOUT = 10_000_000.0
+
+_EPILOG = """\b
+Examples:
+  pyemu boot
+      The default guest: a root shell, with ALSA's tools.
+  pyemu boot --clock warp --audio wav:out.wav --exec "aplay /root/tone.wav"
+      What the guest plays goes to a file, as fast as it can be done.
+  pyemu boot Image rootfs.cpio -m 1G --disk data.img,snapshot
+      A kernel and a root file system of your own, and a disk that stays as it is.
+
+\b
+Exit status:
+  0    powered off; with --exec: every command succeeded
+  1    the machine failed, or the guest's kernel panicked
+  2    wrong usage
+  124  stopped by --timeout          130  stopped by C-c
+  141  nobody reads stdout           143  stopped by SIGTERM
+With --exec, the status of the command that failed.
+"""
+
+
+def main(arguments: list[str] | None = None) -> NoReturn:
+    """Run the command line and exit with its status; the entry point."""
+    _open_standard_files()
+    try:
+        status = cli.main(arguments, "pyemu", standalone_mode=False)
+    except click.ClickException as error:
+        where = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "pyemu"
+        say(f"error: {error.format_message().rstrip('.')}; see {where} --help")
+        status = error.exit_code
+    except click.Abort:
+        status = 130
+    sys.exit(status)
+
+
+def _open_standard_files() -> None:
+    """Where the user closed stdin, stdout or stderr, put /dev/null: the next file opened would take its number."""
+    for fd in range(3):
+        try:
+            os.fstat(fd)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+
+
+@contextlib.contextmanager
+def _reporting(debug: bool) -> Iterator[None]:
+    """Turn each way in which a command can fail into a line and an exit status."""
+    try:
+        yield
+    except PyemuError as error:
+        if debug:
+            import traceback  # noqa: PLC0415
+
+            traceback.print_exc()
+        say(f"error: {error}")
+        sys.exit(error.exit_status)
+    except Ending as ending:
+        if ending.message:
+            say(ending.message)
+        sys.exit(ending.status)
+
+
+def _print_version(context: click.Context, _option: click.Parameter, wanted: bool) -> None:
+    if wanted:
+        from importlib import metadata  # noqa: PLC0415
+
+        try:
+            version = metadata.version("pyemu-riscv")
+        except metadata.PackageNotFoundError:
+            version = "(not installed)"
+        click.echo(f"pyemu {version}")
+        context.exit()
+
+
+def _check_timeout(_context: click.Context, _option: click.Parameter, seconds: float | None) -> float | None:
+    if seconds is not None and not 0 < seconds <= _LONGEST_TIMEOUT:  # nor is nan
+        raise click.BadParameter(f"{seconds:g} is not a number of seconds to wait")
+    return seconds
+
+
+_debug_option = click.option("--debug", is_flag=True, help="Show where an error comes from (a Python traceback).")
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=_print_version,
+              help="Show the version.")  # fmt: skip
+def cli() -> None:
+    """A RISC-V machine that boots Linux and plays sound. To begin: pyemu boot."""
+
+
+@cli.command(epilog=_EPILOG)
+@click.argument("image", required=False, type=click.Path(path_type=Path))
+@click.argument("rootfs", required=False, type=click.Path(path_type=Path))
+@click.option("-m", "--memory", metavar="SIZE", help="RAM, like 512M or 1G.  [default: 256M]")
+@click.option(
+    "-a",
+    "--append",
+    metavar="TEXT",
+    help='More for the kernel\'s command line, after "console=ttyS0"; with a console= of its own, instead.',
+)
+@click.option(
+    "--disk",
+    "disks",
+    metavar="FILE[,readonly][,snapshot]",
+    multiple=True,
+    help="A raw disk image, the guest's vda, vdb ... A snapshot can be written to, but nothing is kept.",
+)
+@click.option(
+    "--audio",
+    metavar="null|wav:OUT.wav",
+    default="null",
+    show_default=True,
+    help="Where sound goes: nowhere (in its time), or into a file, exactly as it was played.",
+)
+@click.option(
+    "--clock",
+    type=click.Choice(["host", "warp"]),
+    default="host",
+    show_default=True,
+    help="Real time; or time that jumps to the next event whenever the guest waits.",
+)
+@click.option(
+    "--exec",
+    "commands",
+    metavar="COMMAND",
+    multiple=True,
+    help="Type this at the guest's shell, then power off. Of several, the first that fails is the last.",
+)
+@click.option(
+    "--timeout", type=float, metavar="SECONDS", callback=_check_timeout, help="Stop after so many seconds of real time."
+)
+@click.option(
+    "--bios",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="M-mode firmware, like OpenSBI's fw_jump.bin, instead of the built-in one.",
+)
+@click.option(
+    "--dump-dtb",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Write the machine's device tree to FILE instead of booting.",
+)
+@_debug_option
+def boot(
+    *,
+    image: Path | None,
+    rootfs: Path | None,
+    audio: str,
+    commands: tuple[str, ...],
+    timeout: float | None,
+    dump_dtb: Path | None,
+    append: str | None,
+    debug: bool,
+    **hardware: Any,
+) -> int:
+    """Switch on a machine with the kernel IMAGE and the initramfs ROOTFS.
+
+    IMAGE is a kernel's arch/riscv/boot/Image, ROOTFS a cpio archive, both plain or compressed. Without them it is
+    the default guest, which is built when it is needed first: that takes some minutes.
+
+    The guest's console is on stdin and stdout; everything else is said on stderr. C-a x quits, C-a h helps.
+    """
+    with _reporting(debug), Signals(timeout) as signals:
+        if image is None:
+            image, rootfs = _default_guest()
+        from emu import session  # noqa: PLC0415
+        from emu.machine import DEFAULT_APPEND, Machine  # noqa: PLC0415
+
+        if append is not None:
+            hardware["append"] = append if "console=" in append else f"{DEFAULT_APPEND} {append}"
+        if hardware["memory"] is None:
+            del hardware["memory"]
+
+        def switch_on(output: Callable[[bytes], None] | None, backend: "AudioBackend | None") -> Machine:
+            return Machine(image, rootfs, audio=backend, output=output, close_audio=False, **hardware)
+
+        if dump_dtb is not None:
+            with switch_on(None, None) as machine:
+                _write_file(dump_dtb, machine.dtb)
+            return 0
+        with _sound(audio) as backend:
+            return session.run(lambda output: switch_on(output, backend), signals, commands)
+
+
+def _default_guest() -> tuple[Path, Path]:
+    from emu import guest  # noqa: PLC0415
+
+    said: list[str] = []
+
+    def progress(line: str) -> None:
+        if not said:
+            say("building the default guest, which takes some minutes, but only once")
+        said.append(line)
+        say(line)
+
+    return guest.files(progress)
+
+
+@contextlib.contextmanager
+def _sound(spec: str) -> "Iterator[AudioBackend]":
+    """Have the backend that ``--audio`` names, and in the end what it has to say."""
+    import logging  # noqa: PLC0415
+
+    from devices import audio  # noqa: PLC0415
+
+    class Say(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            say(f"{record.levelname.lower()}: {record.getMessage()}")
+
+    logging.getLogger().addHandler(Say(logging.WARNING))
+    backend = audio.parse(spec)
+    try:
+        yield backend
+    finally:
+        backend.close()
+        for line in backend.summary():
+            say(line)
+
+
+def _write_file(path: Path, data: bytes) -> None:
+    try:
+        path.write_bytes(data)
+    except OSError as error:
+        raise UsageError(f"{path} cannot be written: {error.strerror}") from error
+
+
+@cli.group("guest")
+def guest_group() -> None:
+    """The default guest: Linux with ALSA's tools, built on this machine and cached."""
+
+
+@guest_group.command("build")
+@_debug_option
+def guest_build(debug: bool) -> None:
+    """Build the default guest, unless it is there already."""
+    with _reporting(debug), Signals():
+        image, rootfs = _default_guest()
+        say(f"the default guest is {image} and {rootfs}")
+
+
+@guest_group.command("path")
+@_debug_option
+def guest_path(debug: bool) -> None:
+    """Print where Image and rootfs.cpio of the default guest are, a line each; builds them first if need be."""
+    with _reporting(debug), Signals():
+        for path in _default_guest():
+            click.echo(path)

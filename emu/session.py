@@ -1,0 +1,116 @@
+"""A machine and its user: what ``pyemu boot`` does between the first instruction and the exit status."""
+
+import contextlib
+import os
+import select
+import signal
+from collections.abc import Callable, Sequence
+
+from devices.power import PowerAction
+from emu.errors import MachineError
+from emu.listener import Listener
+from emu.machine import Machine
+from emu.signals import Ending, Signals
+from emu.terminal import EscapeKeys, RawTerminal, say
+
+__all__ = ["GuestOutput", "run"]
+
+_STDIN, _STDOUT = 0, 1
+#: Exit status of a process whose reader has gone, as a shell shows SIGPIPE.
+_BROKEN_PIPE = 141
+
+_BANNER = "C-a x quits, C-a h helps"
+_KEYS = ("C-a x    quit: the machine loses its power", "C-a h    this help", "C-a C-a  send C-a to the guest")
+
+
+class GuestOutput:
+    """Standard output, which gets what the guest prints: at once, and every byte as it is.
+
+    Where writing has to wait for a reader, ``signals`` may interrupt it. Raises Ending when the reader has gone,
+    MachineError when nothing can be written for another reason.
+    """
+
+    def __init__(self, signals: Signals) -> None:
+        self._signals = signals
+        self._lost = False
+        self._unfinished_line = False
+
+    def __call__(self, data: bytes) -> None:
+        """Write all of ``data``."""
+        if self._lost:
+            return
+        self._signals.interruptible = True
+        try:
+            _write(data)
+        except BrokenPipeError:
+            self._lost = True
+            raise Ending(_BROKEN_PIPE) from None
+        except OSError as error:
+            self._lost = True
+            raise MachineError(f"the guest's output cannot be written: {error.strerror}") from error
+        except Ending:
+            self._lost = True
+            raise
+        finally:
+            self._signals.interruptible = False
+        self._unfinished_line = not data.endswith(b"\n")
+
+    def finish_line(self) -> None:
+        """Have what pyemu says, and the shell's prompt, begin at the left edge of the user's terminal."""
+        if self._unfinished_line and not self._lost and os.isatty(_STDOUT):
+            with contextlib.suppress(OSError):
+                _write(b"\r\n")
+
+
+def _write(data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        try:
+            view = view[os.write(_STDOUT, view) :]
+        except BlockingIOError:  # another process made our common pipe or terminal non-blocking
+            select.select([], [_STDOUT], [])
+
+
+def run(switch_on: Callable[[Callable[[bytes], None]], Machine], signals: Signals, commands: Sequence[str] = ()) -> int:
+    """Run machines that ``switch_on(output)`` makes, a new one for each reset, and return the exit status.
+
+    The user's keys go to the guest, or else ``commands`` are typed at its shell. Raises what Machine and Shell do, and
+    Ending for whatever ends the run from outside.
+    """
+    output = GuestOutput(signals)
+    terminal = RawTerminal(_STDIN) if not commands and os.isatty(_STDIN) else None
+    with Listener(None if commands else _STDIN) as listener, contextlib.ExitStack() as at_the_end:
+        at_the_end.callback(output.finish_line)
+        if terminal is not None:
+            listener.receive = _keys(listener.send)
+            signals.handle(signal.SIGTSTP, terminal.suspend)
+            signals.handle(signal.SIGCONT, terminal.resume)
+            say(_BANNER)
+        while True:
+            with switch_on(output) as machine, terminal or contextlib.nullcontext():
+                signals.post = machine.post
+                listener.attach(machine)
+                signals.check()
+                if commands:
+                    from emu.shell import run_commands  # noqa: PLC0415 - not needed to boot
+
+                    return run_commands(machine, commands)
+                request = machine.run()
+            signals.post = None
+            signals.check()
+            if request.action is PowerAction.OFF:
+                return 0
+            if request.action is PowerAction.FAIL:
+                raise MachineError(f"the guest switched the machine off because of a failure (code {request.code})")
+
+
+def _keys(send: Callable[[bytes], None]) -> EscapeKeys:
+    def leave() -> None:
+        raise Ending(0)
+
+    def show_help() -> None:
+        say("keys")
+        for line in _KEYS:
+            say(line)
+
+    return EscapeKeys(send, {"x": leave, "h": show_help, "?": show_help, "c": lambda: say("there is no monitor yet")})

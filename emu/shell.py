@@ -1,0 +1,222 @@
+"""``--exec``: find the guest's shell on the console, type commands there, and learn how each of them ended.
+
+The shell gets a prompt of our own, which has the exit status in it and a word that nobody can know beforehand: so the
+end of a command is unmistakable, whatever it prints. All waiting is bounded in guest time, which costs nothing under
+the warp clock; only a command may take as long as it likes.
+"""
+
+import os
+import re
+from collections.abc import Callable, Sequence
+
+from devices.power import PowerAction
+from emu.errors import PyemuError
+from emu.machine import Machine
+
+__all__ = ["Shell", "ShellError", "run_commands"]
+
+#: Cursor movements, colours, window titles: of no interest here.
+_TERMINAL = re.compile(rb"\x1b(?:\[[0-9;?]*[A-Za-z]|\][^\x07\x1b]*(?:\x07|\x1b\\))")
+#: The kernel may print a line of its own into the middle of anything.
+_KERNEL_LINE = re.compile(rb"\[ *\d+\.\d{6}\] [^\r\n]*\r?\n")
+_PROMPT = re.compile(rb"(?:^|\n)[^\r\n]{0,100}[#$] \Z")
+_LOGIN = re.compile(rb"login: ?\Z")
+_PASSWORD = re.compile(rb"[Pp]assword: ?\Z")
+_ENTER = re.compile(rb"(?i)press enter to activate this console\.\s*\Z")
+
+_TAIL = 512
+#: Guest time in seconds. A prompt is one if nothing follows it for so long:
+_QUIET = 0.05
+#: After so much silence, Enter makes a shell or a login show its prompt again, if a kernel message had hidden it.
+_NUDGE = 3.0
+#: After so much silence there is no shell.
+_SILENT = 90.0
+#: For a shell to take a line, or to log in.
+_PROMPTLY = 20.0
+#: For an orderly way out, and for a rude one after it.
+_POWER_OFF = 20.0
+
+#: A command of these bytes can be typed in a line, within the shell's quotes; any other, in octal, in many.
+_PRINTABLE = re.compile(rb"[ -~]{0,300}")
+_TO_OCTAL = re.compile(rb"[^ -~]|['\\]")
+_PIECE = 300
+
+
+class ShellError(PyemuError):
+    """The guest's shell cannot be found, went away, or does not do as it is told."""
+
+
+def run_commands(machine: Machine, commands: Sequence[str]) -> int:
+    """Type ``commands`` at the guest's shell until one fails, and switch the guest off; return the last exit status.
+
+    Raises ShellError; MachineError if the guest's kernel panics.
+    """
+    shell = Shell(machine)
+    shell.find()
+    status = 0
+    for number, command in enumerate(commands, 1):
+        try:
+            status = shell.run(command)
+        except SwitchedError as switched:
+            if switched.action is PowerAction.OFF and number == len(commands):
+                return 0
+            raise
+        if status:
+            break
+    shell.power_off()
+    return status
+
+
+class SwitchedError(ShellError):
+    """The guest was switched off, or restarts."""
+
+    def __init__(self, action: PowerAction) -> None:
+        super().__init__(f"--exec: the guest went away ({action.value}) before all commands had run")
+        self.action = action
+
+
+class Shell:
+    """The shell on ``machine``'s console."""
+
+    def __init__(self, machine: Machine) -> None:
+        self._machine = machine
+        self._console = machine.console
+        word = f"pyemu-{os.urandom(3).hex()}"
+        # Cut in two, so that the echo of what is typed does not look like a prompt.
+        self._setup = f"PS1='{word[:4]}''{word[4:]}:$?# '"
+        self._own_prompt = re.compile(rb"%s:(\d+)# " % word.encode())
+        self._position = 0  # in what the console printed: nothing before it matters any more
+
+    # ---------------------------------------------------------------- the three things it does
+
+    def find(self) -> None:
+        """Wait for a shell, log in if asked, and have it use our prompt; raises ShellError."""
+        if self._wait_for_prompt() is _LOGIN:
+            self._forget()
+            self._console.sendline("root")
+            if self._wait_for_prompt() is _LOGIN:
+                raise ShellError(f"--exec: root cannot log in; the console ends with {self._ending()}")
+        self._console.sendline(self._setup)
+        if self._wait_for_status(_PROMPTLY) is None:
+            raise ShellError(f"--exec: what looked like a shell is none; the console ends with {self._ending()}")
+
+    def run(self, command: str) -> int:
+        """Run ``command``, however long it takes, and return its exit status."""
+        status = None
+        for line in _lines(command.encode(errors="surrogateescape")):
+            self._console.sendline(line)
+            status = self._wait_for_status()
+        if status is None:
+            raise ShellError(f"--exec {command!r}: the shell has ended, or another one has taken its place")
+        return status
+
+    def power_off(self) -> None:
+        """Switch the guest off, in order if it can do that; raises ShellError if it does not go, or restarts."""
+        for command in ("poweroff", "sync; poweroff -f"):
+            self._console.sendline(command)
+            self._machine.run_for(_POWER_OFF)
+            power = self._machine.power
+            if power is not None and power.action is not PowerAction.OFF:
+                raise SwitchedError(power.action)
+            if power is not None:
+                return
+        raise ShellError("--exec: the guest cannot be switched off with poweroff")
+
+    # ---------------------------------------------------------------- finding it
+
+    def _wait_for_prompt(self) -> re.Pattern[bytes]:
+        """Wait for the prompt of a shell or of a login, and say which of them it is."""
+        silent, nudge = 0.0, _NUDGE
+        while silent < _SILENT:
+            shown = self._look(_PROMPT, _LOGIN, _PASSWORD, _ENTER)
+            if shown is _PASSWORD:
+                raise ShellError("--exec: the guest asks for a password; pyemu can only log in where root needs none")
+            if shown is _ENTER:
+                self._forget()
+                self._console.sendline()
+            elif not self._is_quiet(_NUDGE if shown is None else _QUIET):
+                silent, nudge = 0.0, _NUDGE
+            elif shown is not None:
+                return shown
+            else:
+                silent += _NUDGE
+                if silent >= nudge:  # ever more seldom, for something else may be reading
+                    nudge *= 2
+                    self._console.sendline()
+        raise ShellError(f"--exec: the guest shows no shell; its console ends with {self._ending()}")
+
+    def _look(self, *patterns: re.Pattern[bytes]) -> re.Pattern[bytes] | None:
+        """Say which of ``patterns`` stands at the end of what was printed since the last time it mattered."""
+        text = _TERMINAL.sub(b"", self._console.since(max(self._position, self._console.printed - _TAIL)))
+        return next((pattern for pattern in patterns if pattern.search(text)), None)
+
+    def _ending(self) -> str:
+        text = _TERMINAL.sub(b"", self._console.since(self._console.printed - _TAIL))
+        return repr(text.rstrip().rpartition(b"\n")[2].decode(errors="replace"))
+
+    # ---------------------------------------------------------------- waiting
+
+    def _wait_for_status(self, seconds: float | None = None) -> int | None:
+        """Wait for our prompt and return the exit status in it.
+
+        None if it does not come within ``seconds``; without them, if another shell's stands there.
+        """
+        looked, found = self._position, None
+
+        def prompted() -> bool:
+            nonlocal looked, found
+            if looked != self._console.printed:
+                text = self._console.since(max(self._position, looked - _TAIL))
+                looked = self._console.printed
+                found = self._own_prompt.search(_KERNEL_LINE.sub(b"", text))
+            return found is not None
+
+        while not self._run(prompted, seconds or _NUDGE):
+            if seconds is not None or self._is_another_shell():
+                break
+        self._forget()
+        return None if found is None else int(found[1])
+
+    def _is_another_shell(self) -> bool:
+        """Whether the prompt of another shell stands there: on Enter it comes again."""
+        if self._look(_PROMPT, _LOGIN) is None or not self._is_quiet(_QUIET):
+            return False
+        prompt, printed = self._ending(), self._console.printed
+        self._console.sendline()
+        while not self._is_quiet(_QUIET):
+            pass
+        return self._look(_PROMPT, _LOGIN) is not None and self._ending() == prompt and self._console.printed > printed
+
+    def _is_quiet(self, seconds: float) -> bool:
+        """Wait for ``seconds``, or until something is printed, and say whether nothing was."""
+        printed = self._console.printed
+        return not self._run(lambda: self._console.printed != printed, seconds)
+
+    def _forget(self) -> None:
+        self._position = self._console.printed
+
+    def _run(self, done: Callable[[], bool], seconds: float) -> bool:
+        """Run until ``done()``, at most ``seconds`` of guest time, and say whether it came to that.
+
+        Raises ShellError if the guest is switched off or reset.
+        """
+        machine = self._machine
+        over: list[bool] = []
+        end = machine.events.at(machine.clock.now() + round(seconds * 1e9), lambda: over.append(True))
+        machine.run_until(lambda: done() or bool(over))
+        end.cancel()
+        if machine.power is not None:
+            raise SwitchedError(machine.power.action)
+        return not over or done()
+
+
+def _lines(command: bytes) -> list[bytes]:
+    """Return what to type for ``command``.
+
+    It is given to eval, so that a missing quote is an error and not the beginning of a longer command.
+    """
+    if _PRINTABLE.fullmatch(command):
+        return [b"eval '%s'" % command.replace(b"'", rb"'\''")]
+    octal = _TO_OCTAL.sub(lambda match: b"\\0%03o" % ord(match[0]), command)
+    pieces = [octal[start : start + _PIECE] for start in range(0, len(octal), _PIECE)]
+    return [b"_pyemu=", *(b"_pyemu=$_pyemu'%s'" % piece for piece in pieces), b'eval "$(printf %b "$_pyemu")"']

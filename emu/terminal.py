@@ -1,0 +1,110 @@
+"""The user's terminal: raw mode and its way back, the C-a keys, and lines for the user beside the guest's output."""
+
+import atexit
+import contextlib
+import os
+import signal
+import sys
+import termios
+import tty
+from collections.abc import Callable, Mapping
+from types import TracebackType
+from typing import Any, Self
+
+__all__ = ["EscapeKeys", "RawTerminal", "say"]
+
+_ESCAPE = 0x01  # C-a
+
+
+def say(text: str) -> None:
+    """Show the user a line. On stderr, for stdout belongs to the guest."""
+    end = "\r\n" if _is_raw(2) else "\n"
+    with contextlib.suppress(OSError, ValueError):  # nobody listens
+        sys.stderr.write(f"pyemu: {text}{end}")
+        sys.stderr.flush()
+
+
+def _is_raw(fd: int) -> bool:
+    try:
+        return not termios.tcgetattr(fd)[1] & termios.OPOST
+    except termios.error:
+        return False
+
+
+class RawTerminal:
+    """While it is entered, the terminal ``fd`` passes every key to us, and every byte of the guest's unchanged.
+
+    Only a process in the foreground may touch its terminal, so in the background everything stays as it is.
+    """
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        self._cooked: list[Any] | None = None
+
+    def __enter__(self) -> Self:
+        self._cooked = termios.tcgetattr(self._fd)
+        atexit.register(self._leave)
+        self.resume()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._leave()
+        self._cooked = None
+        atexit.unregister(self._leave)
+
+    def resume(self) -> None:
+        """Go into raw mode (again): for SIGCONT. The shell has its own mode while we are stopped."""
+        if self._cooked is not None and self._is_ours():
+            tty.setraw(self._fd, termios.TCSANOW)
+
+    def suspend(self) -> None:
+        """Stop the process with the terminal in order, as SIGTSTP asks for; returns when it goes on."""
+        self._leave()
+        handler = signal.signal(signal.SIGTSTP, signal.SIG_DFL)
+        signal.raise_signal(signal.SIGTSTP)
+        signal.signal(signal.SIGTSTP, handler)
+        self.resume()
+
+    def _leave(self) -> None:
+        if self._cooked is not None and self._is_ours():
+            termios.tcsetattr(self._fd, termios.TCSANOW, self._cooked)
+
+    def _is_ours(self) -> bool:
+        try:
+            return os.tcgetpgrp(self._fd) == os.getpgrp()
+        except OSError:  # it is gone
+            return False
+
+
+class EscapeKeys:
+    """Passes what is typed on to ``send``, except for the keys after C-a that are in ``actions``.
+
+    C-a C-a is one C-a. Any other key, and the C-a before it, is for the guest.
+    """
+
+    def __init__(self, send: Callable[[bytes], None], actions: Mapping[str, Callable[[], None]]) -> None:
+        self._send = send
+        self._actions = {ord(key): action for key, action in actions.items()}
+        self._escaped = False
+
+    def __call__(self, data: bytes) -> None:
+        """Handle ``data``, any piece of what is typed."""
+        plain = bytearray()
+        for key in data:
+            if not self._escaped:
+                if key == _ESCAPE:
+                    self._escaped = True
+                else:
+                    plain.append(key)
+                continue
+            self._escaped = False
+            if key in self._actions:
+                self._send(bytes(plain))
+                plain.clear()
+                self._actions[key]()
+            else:
+                plain += bytes((_ESCAPE,)) if key == _ESCAPE else bytes((_ESCAPE, key))
+        if plain:
+            self._send(bytes(plain))

@@ -1,0 +1,271 @@
+"""The command line around small kernels: exit statuses, who gets which output, and what wrong usage is told."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from emu import machine
+from emu.cli import main
+from tests.emu import asm, tiny
+
+PYEMU = [sys.executable, "-m", "emu"]
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def kernel(tmp_path: Path):
+    """Make a kernel of the given instructions."""
+    return lambda *code: tiny.write_image(tmp_path / "Image", *code)
+
+
+@pytest.fixture
+def pyemu(capfd: pytest.CaptureFixture[str]):
+    """Run a command line; its exit status, stdout and stderr."""
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as end:
+            main([str(argument) for argument in arguments])
+        return end.value.code, *capfd.readouterr()
+
+    return run
+
+
+@contextmanager
+def process(*arguments: object, **options: object) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a command line in a process of its own, killed in the end if it is still there."""
+    options = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options}
+    with subprocess.Popen([*PYEMU, *map(str, arguments)], cwd=ROOT, **options) as running:
+        try:
+            yield running
+        finally:
+            running.kill()
+
+
+# ---------------------------------------------------------------- how it ends
+
+
+def test_power_off_is_status_0_and_only_the_guest_writes_to_stdout(kernel, pyemu):
+    assert pyemu("boot", kernel(tiny.say("hello\n"), tiny.POWER_OFF)) == (0, "hello\n", "")
+
+
+def test_failure_is_status_1(kernel, pyemu):
+    status, _, error = pyemu("boot", kernel(tiny.FAIL))
+    assert status == 1
+    assert error == "pyemu: error: the guest switched the machine off because of a failure (code 1)\n"
+
+
+def test_machine_error_is_status_1_and_a_line_with_hart_pc_and_cause(kernel, pyemu):
+    status, _, error = pyemu("boot", kernel(tiny.TRAP))
+    assert status == 1
+    assert re.fullmatch(r"pyemu: error: hart 0 .* pc 0x\w+, cause \d+ .*\n", error)
+
+
+def test_panic_is_status_1_and_repeats_why(kernel, pyemu):
+    image = kernel(tiny.say("Kernel panic - not syncing: for a test\n"), tiny.WAIT)
+    status, _, error = pyemu("boot", image, "--clock", "warp")
+    assert (status, error) == (1, "pyemu: error: the guest's kernel panicked: for a test\n")
+
+
+@pytest.mark.parametrize("code", [tiny.SPIN, tiny.WAIT], ids=["computing", "waiting"])
+def test_timeout_is_status_124(kernel, pyemu, code):
+    status, output, error = pyemu("boot", kernel(tiny.say("on\n"), code), "--timeout", "0.2")
+    assert (status, output, error) == (124, "on\n", "pyemu: stopped after 0.2 s (--timeout)\n")
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+@pytest.mark.parametrize("code", [tiny.SPIN, tiny.WAIT], ids=["computing", "waiting"])
+def test_signal_ends_it_with_the_shells_status(kernel, code, number, status):
+    with process("boot", kernel(tiny.say("on\n"), code)) as running:
+        assert running.stdout.read(3) == b"on\n"
+        running.send_signal(number)
+        assert running.wait(5) == status
+        assert running.stderr.read() == b""
+
+
+def test_signal_ends_it_where_nobody_reads_its_output(kernel):
+    forever = ["again", tiny.say("x"), asm.j("again")]
+    with process("boot", kernel(forever)) as running:
+        running.stdout.read(100_000)
+        time.sleep(0.3)  # the pipe is full now
+        running.terminate()
+        assert running.wait(5) == 143
+
+
+def test_ignored_signal_stays_ignored(kernel):
+    with process("boot", kernel(tiny.ECHO), stdin=subprocess.PIPE,
+                 preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN)) as running:  # fmt: skip
+        running.stdin.write(b"on")
+        running.stdin.flush()
+        assert running.stdout.read(2) == b"on"
+        running.send_signal(signal.SIGHUP)
+        running.stdin.write(b"\x04")
+        running.stdin.flush()
+        assert running.wait(5) == 0
+
+
+def test_reader_that_goes_away_is_status_141_without_a_word(kernel):
+    forever = ["again", tiny.say("x"), asm.j("again")]
+    with process("boot", kernel(forever)) as running:
+        running.stdout.close()
+        assert running.wait(5) == 141
+        assert running.stderr.read() == b""
+
+
+def test_full_disk_is_status_1(kernel):
+    with (
+        Path("/dev/full").open("wb") as full,
+        process("boot", kernel(tiny.say("x"), tiny.SPIN), stdout=full) as running,
+    ):
+        assert running.wait(5) == 1
+        assert running.stderr.read() == b"pyemu: error: the guest's output cannot be written: No space left on device\n"
+
+
+def test_closed_standard_files_are_not_replaced_by_the_disk(kernel, tmp_path):
+    disk = tmp_path / "disk.img"
+    disk.write_bytes(bytes(1 << 20))
+    image = kernel(tiny.say("not on the disk"), tiny.POWER_OFF)
+    command = f'exec "$@" boot {image} --disk {disk} 0<&- 1>&- 2>&-'
+    assert subprocess.run(["/bin/sh", "-c", command, "sh", *PYEMU], cwd=ROOT, check=False).returncode == 0
+    assert disk.read_bytes() == bytes(1 << 20)
+
+
+# ---------------------------------------------------------------- reset
+
+
+def test_reset_switches_it_on_again(kernel, pyemu, tmp_path):
+    disk, sound = tmp_path / "disk.img", tmp_path / "out.wav"
+    disk.write_bytes(bytes(1 << 20))
+    image = kernel(tiny.say("on\n"), tiny.RESET)
+    status, output, error = pyemu(
+        "boot", image, "--disk", disk, "--audio", f"wav:{sound}", "--timeout", "1", "--clock", "warp"
+    )
+    assert status == 124
+    assert output.count("on\n") > 3
+    assert error.splitlines() == [f"pyemu: {sound}: nothing was played", "pyemu: stopped after 1 s (--timeout)"]
+
+
+# ---------------------------------------------------------------- standard input
+
+
+def test_input_reaches_the_guest_unchanged_and_its_end_ends_nothing_else(kernel):
+    data = bytes(range(5, 256)) * 40 + bytes(range(4)) + b"\x01x"
+    with process("boot", kernel(tiny.ECHO), stdin=subprocess.PIPE) as running:
+        running.stdin.write(data)
+        running.stdin.close()
+        assert running.stdout.read(len(data)) == data
+        with pytest.raises(subprocess.TimeoutExpired):
+            running.wait(0.2)
+
+
+def test_input_that_the_guest_does_not_read_is_not_piled_up(kernel):
+    with process("boot", kernel(tiny.WAIT), stdin=subprocess.PIPE) as running:
+        os.set_blocking(running.stdin.fileno(), False)
+        written = 0
+        end = time.monotonic() + 1.5
+        while time.monotonic() < end:
+            try:
+                written += os.write(running.stdin.fileno(), bytes(1 << 16))
+            except BlockingIOError:
+                time.sleep(0.01)
+        assert 1 << 20 < written < 2 << 20
+
+
+# ---------------------------------------------------------------- options
+
+
+def test_append_adds_to_the_default(kernel, tmp_path, pyemu):
+    dtb = tmp_path / "dtb"
+    pyemu("boot", kernel(tiny.SPIN), "-a", "quiet", "--dump-dtb", dtb)
+    assert f"{machine.DEFAULT_APPEND} quiet\0".encode() in dtb.read_bytes()
+
+
+def test_append_with_a_console_replaces_the_default(kernel, tmp_path, pyemu):
+    dtb = tmp_path / "dtb"
+    pyemu("boot", kernel(tiny.SPIN), "-a", "console=hvc0 quiet", "--dump-dtb", dtb)
+    assert b"console=hvc0 quiet\0" in dtb.read_bytes()
+    assert machine.DEFAULT_APPEND.encode() not in dtb.read_bytes()
+
+
+def test_dump_dtb_writes_the_tree_and_does_not_boot(kernel, tmp_path, pyemu):
+    dtb = tmp_path / "dtb"
+    assert pyemu("boot", kernel(tiny.SPIN), "--dump-dtb", dtb) == (0, "", "")
+    assert dtb.read_bytes().startswith(b"\xd0\x0d\xfe\xed")
+
+
+def test_help_names_the_real_default(pyemu):
+    status, output, _ = pyemu("boot", "--help")
+    assert status == 0
+    assert f"[default: {machine.DEFAULT_MEMORY}]" in output
+    assert machine.DEFAULT_APPEND in output
+
+
+def test_version_and_help_import_no_machine():
+    code = "import sys, atexit; atexit.register(lambda: print([m for m in ('unicorn', 'numpy') if m in sys.modules]))"
+    for option in ("--version", "--help"):
+        command = [sys.executable, "-c", f"{code}; from emu.cli import main; main([{option!r}])"]
+        run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+        assert run.stdout.endswith("[]\n")
+
+
+def test_boot_imports_neither_numpy_nor_sounddevice(kernel, tmp_path):
+    names = ("numpy", "sounddevice", "asyncio", "importlib.metadata", "emu.guest", "emu.shell")
+    code = f"import sys, atexit; atexit.register(lambda: print([m for m in {names} if m in sys.modules]))"
+    arguments = ["boot", str(kernel(tiny.POWER_OFF)), "--audio", f"wav:{tmp_path / 'out.wav'}"]
+    command = [sys.executable, "-c", f"{code}; from emu.cli import main; main({arguments!r})"]
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, stdin=subprocess.DEVNULL)
+    assert run.stdout == "[]\n"
+
+
+# ---------------------------------------------------------------- wrong usage: a line, status 2
+
+
+WRONG = {
+    "no such command": (["bot"], "No such command 'bot'"),
+    "no such option": (["boot", "--colour"], "--colour"),
+    "no such file": (["boot", "{tmp}/nothing"], "nothing: .*No such file"),
+    "a directory": (["boot", "{tmp}"], "directory"),
+    "not a kernel": (["boot", "{disk}"], "not a RISC-V kernel"),
+    "swapped": (["boot", "{cpio}", "{image}"], "IMAGE ROOTFS"),
+    "too many files": (["boot", "{image}", "{cpio}", "{cpio}"], "unexpected extra argument"),
+    "little memory": (["boot", "{image}", "-m", "1M"], "memory"),
+    "much memory": (["boot", "{image}", "-m", "999999G"], "memory"),
+    "no memory": (["boot", "{image}", "-m", "lots"], "'lots' is not a size"),
+    "negative memory": (["boot", "{image}", "-m", "-5"], "'-5' is not a size"),
+    "no such clock": (["boot", "{image}", "--clock", "sun"], "'sun'"),
+    "no such backend": (["boot", "{image}", "--audio", "tape"], "tape"),
+    "unwritable sound": (["boot", "{image}", "--audio", "wav:{tmp}/no/out.wav"], "out.wav: No such file"),
+    "no such disk": (["boot", "{image}", "--disk", "{tmp}/nothing"], "nothing"),
+    "a disk twice": (["boot", "{image}", "--disk", "{disk}", "--disk", "{disk}"], "in use"),
+    "a disk option": (["boot", "{image}", "--disk", "{disk},fast"], "'fast'"),
+    "many disks": (["boot", "{image}", *["--disk", "{disk},readonly"] * 9], "room for 8"),
+    "no such firmware": (["boot", "{image}", "--bios", "{tmp}/nothing"], "nothing"),
+    "no time": (["boot", "{image}", "--timeout", "0"], "--timeout"),
+    "not a number": (["boot", "{image}", "--timeout", "nan"], "--timeout"),
+    "endless time": (["boot", "{image}", "--timeout", "inf"], "--timeout"),
+    "unwritable dtb": (["boot", "{image}", "--dump-dtb", "{tmp}/no/dtb"], "dtb cannot be written"),
+}
+
+
+@pytest.mark.parametrize(("arguments", "message"), WRONG.values(), ids=WRONG.keys())
+def test_wrong_usage(arguments, message, kernel, pyemu, tmp_path):
+    places = {"tmp": tmp_path, "image": kernel(tiny.SPIN), "disk": tmp_path / "disk", "cpio": tmp_path / "cpio"}
+    places["disk"].write_bytes(bytes(1 << 20))
+    places["cpio"].write_bytes(b"070701" + bytes(104) + b"TRAILER!!!\0")
+    status, output, error = pyemu(*(argument.format(**places) for argument in arguments))
+    assert (status, output) == (2, "")
+    assert re.fullmatch(f"pyemu: error: [^\n]*(?:{message})[^\n]*\n", error)
+
+
+def test_debug_shows_where_it_comes_from(pyemu, tmp_path):
+    status, _, error = pyemu("boot", tmp_path, "--debug")
+    assert status == 2
+    assert error.startswith("Traceback")
+    assert error.splitlines()[-1].startswith("pyemu: error: ")

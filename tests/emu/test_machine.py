@@ -1,0 +1,337 @@
+"""The machine with kernels of a few instructions: power, console, time, messages, and the end."""
+
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from devices.audio import NullSink
+from devices.power import PowerAction, PowerRequest
+from emu.clock import ManualClock
+from emu.console import ExpectError
+from emu.errors import MachineError, UsageError
+from emu.machine import Machine
+from tests.emu.asm import (
+    A0,
+    A1,
+    A2,
+    A6,
+    A7,
+    S0,
+    T0,
+    T1,
+    T2,
+    Csr,
+    Item,
+    add,
+    addi,
+    bltu,
+    csrr,
+    csrsi,
+    csrw,
+    ecall,
+    j,
+    la,
+    li,
+    lw,
+    rdtime,
+    sw,
+    wfi,
+)  # fmt: skip
+from tests.emu.tiny import ECHO, FAIL, POWER_OFF, RESET, SPIN, TRAP, WAIT, say, write_image
+
+TIME, SRST, DBCN = 0x54494D45, 0x53525354, 0x4442434E
+Make = Callable[..., Machine]
+STI = 1 << 5
+TICKS_PER_MS = 10_000
+
+
+def sbi(extension: int, function: int = 0, *arguments: int) -> list[Item]:
+    registers = (A0, A1, A2)
+    values = [li(register, value) for register, value in zip(registers, arguments, strict=False)]
+    return [values, li(A7, extension), li(A6, function), ecall()]
+
+
+def sleep(ticks: int) -> list[Item]:
+    """Set the timer, wait, and switch it off."""
+    return [
+        li(T0, STI), csrw(Csr.SIE, T0), rdtime(A0), li(T1, ticks), add(A0, A0, T1),
+        li(A7, TIME), li(A6, 0), ecall(), wfi(),
+    ]  # fmt: skip
+
+
+@pytest.fixture
+def make(tmp_path: Path, request: pytest.FixtureRequest) -> Make:
+    def machine(*code: Item, **options: object) -> Machine:
+        machine = Machine(write_image(tmp_path / "Image", *code), memory="32M", **options)  # type: ignore[arg-type]
+        request.addfinalizer(machine.close)
+        return machine
+
+    return machine
+
+
+# ---------------------------------------------------------------- power
+
+
+@pytest.mark.parametrize(
+    ("code", "action", "failure"),
+    [
+        (POWER_OFF, PowerAction.OFF, 0),
+        (RESET, PowerAction.RESET, 0),
+        (FAIL, PowerAction.FAIL, 1),
+        (sbi(SRST, 0, 0, 0), PowerAction.OFF, 0),
+        (sbi(SRST, 0, 1, 0), PowerAction.RESET, 0),
+        (sbi(8), PowerAction.OFF, 0),
+    ],
+)
+def test_the_guest_switches_off(make: Make, code: list[Item], action: PowerAction, failure: int) -> None:
+    machine = make(code, SPIN)
+    assert machine.run() == PowerRequest(action, failure)
+    assert machine.power == PowerRequest(action, failure)
+    assert not machine.run_until(lambda: False)
+
+
+def test_nothing_runs_after_power_off(make: Make) -> None:
+    machine = make(POWER_OFF[:-1], j(0), say("x"), SPIN)
+    machine.run()
+    assert bytes(machine.console.text) == b""
+
+
+# ---------------------------------------------------------------- console
+
+
+def test_output_by_the_uart_and_by_the_firmware(make: Make) -> None:
+    out = bytearray()
+    program = [
+        say("uart "),
+        sbi(1, 0, ord("!")),
+        sbi(DBCN, 2, ord("?")),
+        la(A1, "text"),
+        li(T0, 0x8020_0000 - 64),
+        li(A0, 4),
+        li(A2, 0),
+    ]
+    machine = make(
+        program, li(A7, DBCN), li(A6, 0), ecall(), POWER_OFF, "text", int.from_bytes(b"dbcn", "little"),
+        output=out.extend,
+    )  # fmt: skip
+    machine.run()
+    assert bytes(out) == b"uart !?dbcn"
+
+
+def test_what_is_typed_arrives_whole(make: Make) -> None:
+    machine = make(ECHO)
+    text = bytes(range(32, 127)) * 20
+    machine.console.send(text)
+    machine.console.expect(text, timeout=20)
+    machine.console.send(b"\x04")
+    assert machine.run().action is PowerAction.OFF
+    assert bytes(machine.console.text) == text
+
+
+def test_expect_without_success(make: Make) -> None:
+    machine = make(say("hello"), POWER_OFF)
+    with pytest.raises(ExpectError, match="did not print 'goodbye', but: 'hello'"):
+        machine.console.expect("goodbye")
+
+
+def test_a_kernel_that_panics(make: Make) -> None:
+    machine = make(say("Kernel panic - not syncing: no init\n"), WAIT, clock=ManualClock())
+    with pytest.raises(MachineError, match="panicked: no init"):
+        machine.run()
+
+
+# ---------------------------------------------------------------- time
+
+
+@pytest.mark.parametrize("clock", ["warp", "manual"])
+def test_waiting_takes_no_real_time(make: Make, clock: str) -> None:
+    machine = make(WAIT, clock=ManualClock() if clock == "manual" else clock)
+    begin = time.monotonic()
+    machine.run_for(3600)
+    assert time.monotonic() - begin < 2
+    assert 3600e9 <= machine.clock.now() < 3601e9
+
+
+def test_the_guest_sleeps_until_its_timer(make: Make) -> None:
+    machine = make(sleep(50 * TICKS_PER_MS), POWER_OFF, clock=ManualClock())
+    machine.run()
+    assert machine.clock.now() == 50_000_000
+
+
+def test_the_host_clock_sleeps_really(make: Make) -> None:
+    machine = make(sleep(50 * TICKS_PER_MS), POWER_OFF)
+    begin = time.monotonic()
+    machine.run()
+    assert 0.045 < time.monotonic() - begin < 2
+
+
+def test_a_busy_guest_is_called_back_at_the_deadline(make: Make) -> None:
+    machine = make(SPIN)
+    begin = time.monotonic()
+    machine.run_for(0.05)
+    assert 0.045 < time.monotonic() - begin < 2
+
+
+def test_a_busy_guest_does_not_warp(make: Make) -> None:
+    """Time goes by while it computes, and only then: a stop is not a wait."""
+    machine = make(
+        rdtime(S0), li(T0, 100 * TICKS_PER_MS), add(T0, T0, S0), "loop", rdtime(T1), addi(T2, T2, 1),
+        bltu(T1, T0, "loop"), POWER_OFF, clock="warp",
+    )  # fmt: skip
+    for n in range(50):
+        machine.events.at(n * 1_000_000, lambda: None)
+    machine.events.at(10**15, lambda: None)
+    begin = time.monotonic()
+    machine.run()
+    assert time.monotonic() - begin > 0.08
+    assert machine.clock.now() < 10**10
+
+
+def test_the_timer_interrupts_a_busy_guest(make: Make) -> None:
+    machine = make(
+        la(T0, "handler"), csrw(Csr.STVEC, T0), li(T0, STI), csrw(Csr.SIE, T0),
+        rdtime(A0), addi(A0, A0, 2000), li(A7, TIME), li(A6, 0), ecall(), csrsi(Csr.SSTATUS, 2), j(0),
+        "handler", csrr(S0, Csr.SCAUSE), say("tick"), POWER_OFF,
+    )  # fmt: skip
+    machine.run()
+    assert machine.console.text == b"tick"
+
+
+def test_the_time_csr_and_the_clint_agree(make: Make) -> None:
+    machine = make(li(T0, 0x200_BFF8), rdtime(A0), lw(A1, T0), rdtime(A2), "end", wfi(), j("end"), clock=ManualClock())
+    machine.clock.advance(123_400)  # type: ignore[attr-defined]
+    machine.run_for(0.001)
+    assert [machine._engine.state[register] for register in (A0, A1, A2)] == [1234] * 3
+
+
+# ---------------------------------------------------------------- messages
+
+
+@pytest.mark.parametrize("code", [SPIN, WAIT])
+def test_messages_from_other_threads(make: Make, code: list[Item]) -> None:
+    machine = make(code)
+    count, owner = 0, threading.get_ident()
+    threads_seen = set()
+
+    def message() -> None:
+        nonlocal count
+        count += 1
+        threads_seen.add(threading.get_ident())
+
+    def post() -> None:
+        for _ in range(300):
+            machine.post(message)
+            time.sleep(0.0001)
+
+    threads = [threading.Thread(target=post) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    assert machine.run_until(lambda: count == 900, timeout=20)
+    for thread in threads:
+        thread.join()
+    assert threads_seen == {owner}
+
+
+def test_a_message_that_raises_comes_out(make: Make) -> None:
+    def fail() -> None:
+        raise KeyboardInterrupt
+
+    machine = make(SPIN)
+    threading.Timer(0.02, machine.post, [fail]).start()
+    with pytest.raises(KeyboardInterrupt):
+        machine.run()
+    machine.run_for(0.01)
+
+
+def test_a_timeout_in_real_time(make: Make) -> None:
+    begin = time.monotonic()
+    assert not make(SPIN).run_until(lambda: False, timeout=0.05)
+    assert time.monotonic() - begin < 2
+
+
+# ---------------------------------------------------------------- hostile guests
+
+
+def test_a_trap_without_a_handler(make: Make) -> None:
+    with pytest.raises(MachineError, match=r"^hart 0 has no handler for its trap: pc 0x0, cause 1 "):
+        make(TRAP).run()
+
+
+def test_a_reset_vector_of_device_registers(make: Make) -> None:
+    with pytest.raises(MachineError, match=r"hart 0 .*cause 1"):
+        make(li(T0, 0x1000_0000), csrw(Csr.STVEC, T0), 0x0002_8067, SPIN).run()
+
+
+def test_all_of_the_address_space_is_safe_to_touch(make: Make) -> None:
+    """Loads and stores of junk, 4 bytes in every 64 KiB up to the end of the RAM and beyond."""
+    machine = make(
+        la(T0, "handler"), csrw(Csr.STVEC, T0), li(T0, 0x20_0000), li(T1, 0x8000_0000), li(T2, 0x1_0000), li(S0, -1),
+        "loop", lw(A0, T0), sw(S0, T0), "next", add(T0, T0, T2), bltu(T0, T1, "loop"), POWER_OFF,
+        "handler", csrr(A1, Csr.SEPC), addi(A1, A1, 4), csrw(Csr.SEPC, A1), 0x1020_0073,
+    )  # fmt: skip
+    assert machine.run_until(lambda: machine.power is not None, timeout=30)
+
+
+# ---------------------------------------------------------------- the end
+
+
+class Sink(NullSink):
+    closed = 0
+
+    def close(self) -> None:
+        self.closed += 1
+        super().close()
+
+
+def test_closed_twice(make: Make) -> None:
+    machine = make(WAIT)
+    machine.close()
+    machine.close()
+
+
+def test_the_context_closes_also_after_a_failure(tmp_path: Path) -> None:
+    sink = Sink()
+    threads = threading.active_count()
+    with pytest.raises(LookupError), Machine(write_image(tmp_path / "Image", WAIT), memory="32M", audio=sink):
+        raise LookupError
+    assert sink.closed == 1
+    assert threading.active_count() == threads
+
+
+def test_a_machine_that_cannot_be_built_lets_go_of_its_disks(tmp_path: Path) -> None:
+    disk = tmp_path / "disk.img"
+    disk.write_bytes(bytes(1 << 20))
+    image = write_image(tmp_path / "Image", POWER_OFF)
+    for _ in range(2):  # the lock of the first would be in the way of the second
+        with pytest.raises(UsageError, match="No such file"):
+            Machine(image, tmp_path / "none.cpio", memory="32M", disks=[str(disk)])
+    with Machine(image, memory="32M", disks=[str(disk)]) as machine:
+        assert machine.run().action is PowerAction.OFF
+
+
+def test_a_second_disk_that_is_not_there_lets_go_of_the_first(tmp_path: Path) -> None:
+    disk = tmp_path / "disk.img"
+    disk.write_bytes(bytes(1 << 20))
+    image = write_image(tmp_path / "Image", POWER_OFF)
+    for _ in range(2):
+        with pytest.raises(UsageError, match="none"):
+            Machine(image, memory="32M", disks=[str(disk), str(tmp_path / "none.img")])
+    with Machine(image, memory="32M", disks=[str(disk)]):
+        pass
+
+
+@pytest.mark.parametrize("memory", ["1M", "65G", "0", "-5M", "much", 1 << 70])
+def test_absurd_memory(tmp_path: Path, memory: str | int) -> None:
+    with pytest.raises(UsageError):
+        Machine(write_image(tmp_path / "Image", WAIT), memory=memory)
+
+
+def test_fifty_machines_one_after_the_other(tmp_path: Path) -> None:
+    image = write_image(tmp_path / "Image", say("x"), POWER_OFF)
+    for _ in range(50):
+        with Machine(image, memory="32M") as machine:
+            machine.run()
+            assert machine.console.text == b"x"

@@ -1,0 +1,256 @@
+"""--exec against a console with a script behind it: what a guest shows, and what it answers to each line."""
+
+import re
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from devices.power import PowerAction, PowerRequest
+from emu.clock import ManualClock
+from emu.console import Console
+from emu.events import DeadlineHeap
+from emu.shell import ShellError, run_commands
+
+Script = Callable[["Guest"], Iterator[None]]
+
+
+class Guest:
+    """What Shell needs of a Machine. ``script`` is the guest's program: it yields to wait for a line."""
+
+    def __init__(self, script: Script) -> None:
+        self.clock = ManualClock()
+        self.events = DeadlineHeap()
+        self.console = Console(lambda done, _timeout: self.run_until(done))
+        self.console.connect(self)
+        self.power: PowerRequest | None = None
+        self.ready = None
+        self.lines: list[str] = []  # typed, not yet read
+        self._partial = ""
+        self._script = script(self)
+        next(self._script, None)
+
+    # the serial line
+    def receive(self, data: bytes) -> int:
+        *lines, self._partial = (self._partial + data.decode()).split("\r")
+        self.lines += lines
+        return len(data)
+
+    def read(self, offset: int, size: int) -> int:
+        return 0
+
+    # the machine
+    def run_until(self, done: Callable[[], bool]) -> bool:
+        while not done() and self.power is None:
+            if self.lines:
+                next(self._script, None)
+            else:
+                deadline = self.events.next_deadline()
+                assert deadline is not None, "waits for ever"
+                self.clock.advance(max(0, deadline - self.clock.now()))
+            self.console.flush()
+            self.events.run_due(self.clock.now())
+        return done()
+
+    def run_for(self, seconds: float) -> None:
+        over: list[bool] = []
+        self.events.at(self.clock.now() + round(seconds * 1e9), lambda: over.append(True))
+        self.run_until(lambda: bool(over))
+
+    # the script's tools
+    def show(self, text: str) -> None:
+        self.console.print(text.encode())
+
+    def after(self, seconds: float, text: str) -> None:
+        self.events.at(self.clock.now() + round(seconds * 1e9), lambda: self.show(text))
+
+    def read_line(self) -> str:
+        line = self.lines.pop(0)
+        self.show(f"{line}\r\n")  # the echo
+        return line
+
+
+def shell(guest: Guest, prompt: str = "# ", answers: dict[str, tuple[str, int]] | None = None) -> Iterator[None]:
+    """A root shell that knows ``answers``: command -> (output, exit status)."""
+    status = 0
+    while True:
+        guest.show(prompt.replace("$?", str(status)))
+        yield
+        line = guest.read_line()
+        if setting := re.match(r"PS1='(.*?)'$", line.replace("''", "")):
+            prompt = setting[1]
+        elif line == "poweroff":
+            guest.power = PowerRequest(PowerAction.OFF)
+        elif line:
+            command = re.fullmatch(r"eval '(.*)'", line)[1]
+            if command == "exit":
+                return
+            output, status = (answers or {}).get(command, ("", 0))
+            guest.show(output)
+
+
+def test_status_of_the_last_command_when_all_succeed():
+    guest = Guest(lambda guest: shell(guest, answers={"one": ("1\r\n", 0)}))
+    assert run_commands(guest, ["one", "two"]) == 0
+    assert guest.power == PowerRequest(PowerAction.OFF)
+
+
+def test_stops_at_the_first_command_that_fails_and_still_powers_off():
+    guest = Guest(lambda guest: shell(guest, answers={"one": ("", 7)}))
+    assert run_commands(guest, ["one", "two"]) == 7
+    assert b"two" not in guest.console.text
+    assert guest.power == PowerRequest(PowerAction.OFF)
+
+
+@pytest.mark.parametrize("prompt", ["# ", "~ # ", "root@box:~# ", "\x1b[1;32mroot\x1b[0m# \x1b[6n", "sh-5.2$ "])
+def test_prompts_that_it_knows(prompt):
+    assert run_commands(Guest(lambda guest: shell(guest, prompt)), ["true"]) == 0
+
+
+@pytest.mark.parametrize("output", ["no newline", "# ", "\r\n# ", "pyemu-000000:0# ", "x" * 5000])
+def test_output_that_looks_like_a_prompt_or_has_no_newline(output):
+    guest = Guest(lambda guest: shell(guest, answers={"one": (output, 3)}))
+    assert run_commands(guest, ["one"]) == 3
+
+
+def test_kernel_line_in_the_middle_of_the_prompt():
+    def script(guest: Guest) -> Iterator[None]:
+        guest.show("# ")
+        yield
+        word = guest.read_line().replace("''", "")[5:].split(":")[0]
+        guest.show(f"{word[:7]}[    1.234567] a line of the kernel's\r\n{word[7:]}:0# ")
+        yield from shell(guest, f"{word}:$?# ")
+
+    assert run_commands(Guest(script), ["true"]) == 0
+
+
+def test_kernel_line_after_the_first_prompt():
+    def script(guest: Guest) -> Iterator[None]:
+        guest.show("# [    1.234567] a line of the kernel's\r\n")
+        yield
+        guest.read_line()
+        yield from shell(guest)
+
+    assert run_commands(Guest(script), ["true"]) == 0
+
+
+def test_logs_in_as_root():
+    def script(guest: Guest) -> Iterator[None]:
+        guest.show("\r\nWelcome\r\nbox login: ")
+        yield
+        assert guest.read_line() == "root"
+        yield from shell(guest)
+
+    assert run_commands(Guest(script), ["true"]) == 0
+
+
+def test_a_console_that_wants_enter_first():
+    def script(guest: Guest) -> Iterator[None]:
+        guest.show("\r\nPlease press Enter to activate this console. ")
+        yield
+        guest.read_line()
+        yield from shell(guest)
+
+    assert run_commands(Guest(script), ["true"]) == 0
+
+
+@pytest.mark.parametrize(("answer", "message"), [
+    ("Password: ", "asks for a password"),
+    ("\r\nLogin incorrect\r\nbox login: ", "root cannot log in"),
+])  # fmt: skip
+def test_login_that_fails(answer, message):
+    def script(guest: Guest) -> Iterator[None]:
+        guest.show("box login: ")
+        yield
+        guest.read_line()
+        guest.show(answer)
+        yield
+
+    with pytest.raises(ShellError, match=message):
+        run_commands(Guest(script), ["true"])
+
+
+def test_no_shell_is_given_up_and_the_console_is_quoted():
+    def script(guest: Guest) -> Iterator[None]:
+        guest.show("starting\r\n")
+        guest.after(20, "nothing more")
+        while True:
+            yield
+            guest.lines.clear()
+
+    guest = Guest(script)
+    with pytest.raises(ShellError, match="shows no shell; its console ends with 'nothing more'"):
+        run_commands(guest, ["true"])
+    assert 100 < guest.clock.now() / 1e9 < 200
+
+
+def test_something_that_only_looks_like_a_shell():
+    def script(guest: Guest) -> Iterator[None]:
+        guest.show("# ")
+        while True:
+            yield
+            guest.read_line()
+
+    with pytest.raises(ShellError, match="what looked like a shell is none"):
+        run_commands(Guest(script), ["true"])
+
+
+def test_shell_that_ends():
+    def script(guest: Guest) -> Iterator[None]:
+        yield from shell(guest)
+        guest.show("\r\n")
+        yield from shell(guest)
+
+    with pytest.raises(ShellError, match="'exit': the shell has ended"):
+        run_commands(Guest(script), ["exit", "true"])
+
+
+def test_command_may_take_its_time():
+    def script(guest: Guest) -> Iterator[None]:
+        for _ in shell(guest):
+            yield
+            if guest.lines == ["eval 'slow'"]:
+                guest.read_line()
+                break
+        word = re.search(rb"pyemu-\w{6}:", guest.console.text)[0].decode()
+        guest.after(5000, f"done\r\n{word}4# ")
+        yield
+        guest.power = PowerRequest(PowerAction.OFF)
+
+    assert run_commands(Guest(script), ["slow"]) == 4
+
+
+def test_power_off_by_the_last_command_is_its_success():
+    def script(guest: Guest) -> Iterator[None]:
+        for _ in shell(guest):
+            yield
+            if guest.lines == ["eval 'halt'"]:
+                guest.power = PowerRequest(PowerAction.OFF)
+
+    assert run_commands(Guest(script), ["halt"]) == 0
+    with pytest.raises(ShellError, match=r"went away \(power off\)"):
+        run_commands(Guest(script), ["halt", "true"])
+
+
+def test_reset_is_a_failure():
+    def script(guest: Guest) -> Iterator[None]:
+        for _ in shell(guest):
+            yield
+            if guest.lines == ["eval 'reboot'"]:
+                guest.power = PowerRequest(PowerAction.RESET)
+
+    with pytest.raises(ShellError, match=r"went away \(reset\)"):
+        run_commands(Guest(script), ["reboot"])
+
+
+def test_guest_that_does_not_power_off():
+    def script(guest: Guest) -> Iterator[None]:
+        for _ in shell(guest):
+            yield
+            if "poweroff" in guest.lines[0]:
+                break
+        while True:
+            guest.read_line()
+            yield
+
+    with pytest.raises(ShellError, match="cannot be switched off"):
+        run_commands(Guest(script), ["true"])
