@@ -4,6 +4,7 @@ import os
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -177,7 +178,11 @@ class Machine:
         else:
             latest = self.clock.now() + _LONGEST_RUN_NS
             self._doorbell.enter(latest if deadline is None else min(deadline, latest))
-            self._waiting = self._engine.run()
+            try:
+                self._waiting = self._engine.run()
+            except BaseException:
+                self.console.flush()  # what it printed comes before what is said about its end
+                raise
         self._doorbell.acknowledge()
         self.events.run_due(self.clock.now())
         while self._inbox:
@@ -214,15 +219,16 @@ class Machine:
 
     def close(self) -> None:
         """Flush and close everything; raises PyemuError if a disk loses data by that."""
-        if self._doorbell is not None:
-            self._doorbell.close()
-            self._doorbell = None
-            self._engine.close()
-        self.console.flush()
-        if self._close_audio:
-            self.audio.close()
-        for disk in self.disks:
-            disk.close()
+        with ExitStack() as closing:  # each of them, whatever happens to the others
+            for disk in self.disks:
+                closing.callback(disk.close)
+            if self._close_audio:
+                closing.callback(self.audio.close)
+            closing.callback(self.console.flush)
+            if self._doorbell is not None:
+                self._doorbell.close()
+                self._doorbell = None
+                self._engine.close()
 
     def __enter__(self) -> Self:
         return self
