@@ -7,7 +7,7 @@ This is the recipe from the distribution's packages (Debian or a derivative), wi
 from collections.abc import Callable
 from pathlib import Path
 
-from emu.guest import cache, inputs, kernel, requirements, rootfs
+from emu.guest import cache, inputs
 
 __all__ = ["files"]
 
@@ -20,9 +20,9 @@ def files(progress: Callable[[str], None] = lambda _line: None) -> tuple[Path, P
 
     Raises MissingPackageError if a package of the host is needed, PyemuError if the network, the disk or a build fails.
     """
-    parts = {inputs.kernel_name(): kernel.build, inputs.rootfs_name(): rootfs.build}
-    missing = [build for name, build in parts.items() if not (cache.directory() / name).is_dir()]
-    if missing:
-        requirements.check(kernel=kernel.build in missing, rootfs=rootfs.build in missing)
-    built_kernel, built_rootfs = (cache.obtain(name, build, progress) for name, build in parts.items())
-    return built_kernel / "Image", built_rootfs / "rootfs.cpio"
+    kernel, rootfs = (cache.directory() / name for name in (inputs.kernel_name(), inputs.rootfs_name()))
+    if not (kernel.is_dir() and rootfs.is_dir()):
+        from emu.guest import building  # noqa: PLC0415 - pyemu starts sooner if it does not load what only builds
+
+        building.build(kernel, rootfs, progress)
+    return kernel / "Image", rootfs / "rootfs.cpio"

@@ -30,8 +30,11 @@ _REPRODUCIBLE = {
     "KBUILD_BUILD_VERSION": "1",
 }
 
-# What another architecture, documentation or tests need is not even unpacked: a third of the files.
-_UNUSED = ("Documentation/*/*", "drivers/gpu/drm/amd/include/*", "tools/testing/*", "tools/perf/*")
+# Large, not needed here, and with no Kconfig or Makefile that others include: not even unpacked.
+_UNUSED = (
+    *("arch/arm/boot/dts/*", "arch/arm64/boot/dts/*", "drivers/gpu/drm/amd/include/*"),
+    *("Documentation/*/*", "tools/perf/*", "tools/testing/*"),
+)
 
 _STEPS = 1400  # lines that a build prints, about
 _REPORT_SECONDS = 5.0

@@ -40,17 +40,20 @@ def fetch(job: Job, names: Sequence[str]) -> list[Path]:
 
 def _select_source(job: Job, names: Sequence[str]) -> dict[str, str]:
     """Find a mirror and a suite that have the packages; returns the environment in which apt uses them."""
-    problem = "apt has no source of packages"
+    problems = []
     for suite, uri in product(_SUITES, _mirrors(job)):
-        job.report(f"looking for riscv64 packages in {suite}")
+        job.report(f"looking for riscv64 packages at {uri} {suite}")
         environment = _private_state(job, uri, suite)
         try:
             _apt(job, environment, "update", "--option", "APT::Update::Error-Mode=any")
             _apt(job, environment, "download", "--print-uris", *names)
         except CommandError as error:
-            problem = next(iter(re.findall(r"^E: (.+)", error.output, re.MULTILINE)), str(error))
+            problems += [*re.findall(r"^E: (.+)", error.output, re.MULTILINE), str(error)][:1]
+            if "Failed to fetch" in error.output:
+                break  # not the wrong place, but one that cannot be reached: so will the others be
         else:
             return environment
+    problem = next(iter(problems), "apt has no source of packages")
     raise PyemuError(f"the riscv64 packages for the guest cannot be fetched (is the network up?): {problem}")
 
 

@@ -51,7 +51,16 @@ _DATA = (
     "usr/share/sounds/alsa",
 )
 
-_DIRECTORIES = {"dev": 0o755, "mnt": 0o755, "proc": 0o755, "root": 0o700, "run": 0o755, "sys": 0o755, "tmp": 0o1777, "var/lib/alsa": 0o755}
+_DIRECTORIES = {
+    "dev": 0o755,
+    "mnt": 0o755,
+    "proc": 0o755,
+    "root": 0o700,
+    "run": 0o755,
+    "sys": 0o755,
+    "tmp": 0o1777,
+    "var/lib/alsa": 0o755,
+}
 
 _LIBRARIES = "usr/lib/riscv64-linux-gnu"
 _LOADER = "ld-linux-riscv64-lp64d.so.1"

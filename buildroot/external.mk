@@ -1,0 +1,1 @@
+# The guest needs no package that Buildroot does not have; Buildroot asks for this file all the same.

@@ -1,0 +1,79 @@
+"""Builds a part of the guest into the cache: only once, whoever asks, and never half.
+
+A part appears under its name in one step (rename). Beside it, only while it is being built: NAME.work, which lets an
+interrupted build go on, and NAME.lock, so that two at once do not build the same. After a failure, NAME.log has the
+output of the command that failed.
+"""
+
+import fcntl
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from emu.errors import PyemuError
+from emu.guest import kernel, requirements, rootfs
+from emu.guest.job import Job
+
+__all__ = ["build", "obtain"]
+
+
+def build(kernel_part: Path, rootfs_part: Path, progress: Callable[[str], None]) -> None:
+    """Build the kernel and the root file system where they are missing.
+
+    Raises MissingPackageError, before anything is done, if a package of the host is needed for that; else as obtain.
+    """
+    requirements.check(kernel=not kernel_part.is_dir(), rootfs=not rootfs_part.is_dir())
+    obtain(kernel_part, kernel.build, progress)
+    obtain(rootfs_part, rootfs.build, progress)
+
+
+def obtain(finished: Path, make: Callable[[Job, Path], None], progress: Callable[[str], None]) -> None:
+    """Have the part in the directory finished; if there is none yet, make(job, out) must fill the directory out.
+
+    Raises PyemuError if the cache cannot be written, or what make raises.
+    """
+    if finished.is_dir():
+        return
+    try:
+        with _locked(finished.with_name(f"{finished.name}.lock"), progress) as lock:
+            if not finished.is_dir():  # else another process built it while this one waited
+                _build(finished, make, lock, progress)
+    except OSError as error:
+        message = f"the guest cannot be built in {finished.parent}: {error}; PYEMU_CACHE chooses another place"
+        raise PyemuError(message) from error
+
+
+def _build(finished: Path, make: Callable[[Job, Path], None], lock: int, progress: Callable[[str], None]) -> None:
+    work = finished.with_name(f"{finished.name}.work")
+    out = work / "out"
+    shutil.rmtree(out, ignore_errors=True)
+    out.mkdir(parents=True)
+    make(Job(work, progress, lock), out)
+    for file in out.iterdir():
+        _flush(file)
+    out.rename(finished)
+    progress(f"removing {work.name}")
+    shutil.rmtree(work)
+    finished.with_name(f"{finished.name}.log").unlink(missing_ok=True)
+    finished.with_name(f"{finished.name}.lock").unlink()
+
+
+def _flush(file: Path) -> None:
+    """Have the contents on disk before the name, so that a power cut leaves no empty file under the final name."""
+    with file.open("rb") as opened:
+        os.fsync(opened.fileno())
+
+
+@contextmanager
+def _locked(path: Path, progress: Callable[[str], None]) -> Iterator[int]:
+    """Hold the lock at path; yields its file descriptor. The kernel gives it back if the process dies."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            progress("waiting for another build")
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield file.fileno()
