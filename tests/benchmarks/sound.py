@@ -1,6 +1,6 @@
 """Sound by the host's clock: exactness, guest time, xruns, lateness and processor time.
 
-    python -m tests.benchmarks.sound [SECONDS]
+python -m tests.benchmarks.sound [SECONDS]
 """
 
 import re
