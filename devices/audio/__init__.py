@@ -1,9 +1,23 @@
-"""Where the machine's sound goes: the backends that ``--audio`` chooses from, and the contract they keep."""
+"""Where the machine's sound goes and comes from: the backends of ``--audio``, and the contract they keep."""
 
-from devices.audio.base import AudioBackend, Playback
+from devices.audio.base import AudioBackend, Capture, Period, Playback
+from devices.audio.loopback import Loopback
 from devices.audio.null import NullSink
 from devices.audio.pcm import PcmParams, SampleFormat
+from devices.audio.periodlog import PeriodLog
 from devices.audio.spec import parse
 from devices.audio.wav import WavSink
 
-__all__ = ["AudioBackend", "NullSink", "PcmParams", "Playback", "SampleFormat", "WavSink", "parse"]
+__all__ = [
+    "AudioBackend",
+    "Capture",
+    "Loopback",
+    "NullSink",
+    "PcmParams",
+    "Period",
+    "PeriodLog",
+    "Playback",
+    "SampleFormat",
+    "WavSink",
+    "parse",
+]

@@ -1,4 +1,4 @@
-"""The contract between a sound device and what makes its sound heard, or keeps it.
+"""The contract between a sound device and what makes its sound heard, keeps it, or has sound for it to record.
 
 The device alone says *when*: it paces every stream on the machine's one clock, and a backend follows. So a backend
 
@@ -8,36 +8,35 @@ The device alone says *when*: it paces every stream on the machine's one clock, 
 - is opened and closed with the machine, before and after any stream, so that what the user asked for is checked
   before the guest runs.
 
-Capture will be a second method beside ``open_playback``. A backend that plays live will want the frames of a period
-when it begins, not when it has ended: that is an attribute of Playback to come, which devices/virtio/sound/stream.py
-has to honour in one place.
+A backend that plays live will want the frames of a period when it begins, not when it has ended: that is an attribute
+of Playback to come, which devices/virtio/sound/output.py has to honour in one place.
 """
 
-from typing import Protocol
+from collections.abc import Callable
+from typing import NamedTuple, Protocol
 
 from devices.audio.pcm import PcmParams
 
-__all__ = ["AudioBackend", "Playback"]
+__all__ = ["AudioBackend", "Capture", "Period", "Playback"]
 
 
-class Playback(Protocol):
-    """One output stream, from the driver's PREPARE to its RELEASE. Calls come in the order of the guest's sound."""
+class Port(Protocol):
+    """One stream's end in a backend, from the driver's PREPARE to its RELEASE."""
 
     @property
     def latency_bytes(self) -> int:
-        """How many of the bytes written are still to be heard: whole frames, 0 for a backend that only records."""
+        """How many of the bytes on this side of the device are still to be heard, or to be read: whole frames.
+
+        0 for a backend that keeps sound, or has it ready.
+        """
         ...
 
     def start(self) -> None:
-        """From now on the stream plays (again)."""
-        ...
-
-    def write(self, data: bytes) -> None:
-        """Take the frames that have just been played: whole frames, never none."""
+        """From now on the stream runs (again)."""
         ...
 
     def stop(self) -> None:
-        """From now on nothing is heard; ``start`` or ``close`` follows."""
+        """From now on nothing is heard or recorded; ``start`` or ``close`` follows."""
         ...
 
     def close(self) -> None:
@@ -45,8 +44,44 @@ class Playback(Protocol):
         ...
 
 
+class Playback(Port, Protocol):
+    """What an output stream plays to. Calls come in the order of the guest's sound."""
+
+    def write(self, data: bytes) -> None:
+        """Take the frames that have just been played: whole frames, never none."""
+        ...
+
+
+class Capture(Port, Protocol):
+    """What an input stream records from: a source of frames that has no end."""
+
+    def read(self, size: int) -> bytes:
+        """Return the next ``size`` bytes: whole frames, never none; silence where there is no sound."""
+        ...
+
+    def skip(self, size: int) -> None:
+        """Pass the next ``size`` bytes over: the guest was too slow for them. Quick, however many they are."""
+        ...
+
+
+class Period(NamedTuple):
+    """One I/O message that has completed; times are guest time in ns."""
+
+    direction: str  # "playback" or "capture"
+    stream: int  # among those of its direction
+    due: int
+    done: int
+    size: int  # bytes of frames
+    fill: int  # bytes that the driver has still queued
+
+
 class AudioBackend(Protocol):
-    """What ``--audio`` names."""
+    """What ``--audio`` names. Streams are numbered from 0 in each direction, as the guest's devices hw:0,N are."""
+
+    #: How many streams the sound device is to have: for playing, for recording.
+    streams: tuple[int, int] = (1, 1)
+    #: Is told of each period that completes.
+    observer: Callable[[Period], None] | None = None
 
     @property
     def played(self) -> int:
@@ -54,7 +89,11 @@ class AudioBackend(Protocol):
         ...
 
     def open_playback(self, stream: int, params: PcmParams) -> Playback:
-        """Get ready to play frames of ``params`` for the device's stream number ``stream``."""
+        """Get ready to play frames of ``params`` for an output stream."""
+        ...
+
+    def open_capture(self, stream: int, params: PcmParams) -> Capture:
+        """Get ready to record frames of ``params`` for an input stream."""
         ...
 
     def summary(self) -> list[str]:
@@ -62,5 +101,5 @@ class AudioBackend(Protocol):
         ...
 
     def close(self) -> None:
-        """Let go of files and host devices. Harmless when repeated, or while a playback is open."""
+        """Let go of files and host devices. Harmless when repeated, or while a stream is open."""
         ...

@@ -1,20 +1,34 @@
-"""No sound, but all of its timing: what the guest plays is counted and forgotten."""
+"""No sound, but all of its timing: what the guest plays is counted and forgotten, what it records is silence."""
 
-from devices.audio.base import Playback
+from devices.audio.base import AudioBackend, Capture, Playback
 from devices.audio.pcm import PcmParams
 
-__all__ = ["NullSink"]
+__all__ = ["NullSink", "SilentCapture"]
 
 
-class NullSink:
+class NullSink(AudioBackend):
     """Backend ``null``. ``played`` is the number of frames that the guest has played."""
 
-    def __init__(self) -> None:
-        self.played = 0
+    def __init__(self, *, streams: tuple[int, int] = (1, 1)) -> None:
+        self.streams = streams
+        self._played = 0
+
+    @property
+    def played(self) -> int:
+        """Frames played, by all streams."""
+        return self._played
 
     def open_playback(self, stream: int, params: PcmParams) -> Playback:  # noqa: ARG002 - counts all streams alike
         """Count the frames of one more stream."""
         return _NullPlayback(self, params.frame_size)
+
+    def open_capture(self, stream: int, params: PcmParams) -> Capture:  # noqa: ARG002 - silence is silence
+        """Record silence."""
+        return SilentCapture(params)
+
+    def count(self, frames: int) -> None:
+        """Take note of frames played."""
+        self._played += frames
 
     def summary(self) -> list[str]:
         """Nothing: who asked for no sound need not be told of it."""
@@ -35,10 +49,35 @@ class _NullPlayback:
         pass
 
     def write(self, data: bytes) -> None:
-        self._sink.played += len(data) // self._frame_size
+        self._sink.count(len(data) // self._frame_size)
 
     def stop(self) -> None:
         pass
 
     def close(self) -> None:
         pass
+
+
+class SilentCapture:
+    """A source of silence."""
+
+    latency_bytes = 0
+
+    def __init__(self, params: PcmParams) -> None:
+        self._params = params
+
+    def start(self) -> None:
+        """Silence needs no start."""
+
+    def read(self, size: int) -> bytes:
+        """Return so much silence."""
+        return self._params.silence(size)
+
+    def skip(self, size: int) -> None:
+        """All silence is alike."""
+
+    def stop(self) -> None:
+        """Nor does it stop."""
+
+    def close(self) -> None:
+        """Nothing to let go of."""

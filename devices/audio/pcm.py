@@ -1,4 +1,4 @@
-"""PCM as devices and backends speak of it: sample formats, and what a stream of frames is made of.
+"""What a stream of frames is made of.
 
 Samples are little-endian and interleaved, as virtio sound has them (virtio 1.3, 5.14.6.6.1).
 """
@@ -15,6 +15,21 @@ class SampleFormat:
     name: str
     #: Bytes that a sample takes in a stream.
     size: int
+
+    @property
+    def is_unsigned(self) -> bool:
+        """Whether silence is the middle of the range instead of 0."""
+        return self.name.startswith("U")
+
+    @property
+    def is_float(self) -> bool:
+        """Whether a sample is a floating-point number."""
+        return self.name.startswith("FLOAT")
+
+    @property
+    def significant(self) -> int:
+        """Bytes of a sample that mean something, the lowest ones."""
+        return 3 if self.name == "S24" else self.size
 
     def __str__(self) -> str:
         return self.name
@@ -41,6 +56,12 @@ class PcmParams:
     def frame_size(self) -> int:
         """Bytes of one frame."""
         return self.format.size * self.channels
+
+    def silence(self, size: int) -> bytes:
+        """Return ``size`` bytes of silence, whole frames."""
+        if not self.format.is_unsigned:
+            return bytes(size)
+        return (bytes(self.format.size - 1) + b"\x80") * (size // self.format.size)
 
     def __str__(self) -> str:
         return f"{self.rate} Hz, {self.format}, {self.channels} channel{'s' if self.channels > 1 else ''}"

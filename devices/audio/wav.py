@@ -1,9 +1,11 @@
 """What the guest plays, in WAV files: exactly the frames that were played, in order, and nothing else.
 
 Silence that was heard because the guest had nothing to play is not in the file, and neither is a period that was cut
-short (devices/virtio/sound/stream.py says why). All sounds of the same format, rate and channels follow each other in
+short (devices/virtio/sound/output.py says why). All sounds of the same format, rate and channels follow each other in
 one file. A sound that differs begins the next: OUT.wav, OUT.2.wav, OUT.3.wav ...; so does one that would make a file
 larger than the 4 GiB that WAV can tell.
+
+The first output stream has OUT.wav, the others OUT-s1.wav, OUT-s2.wav ..., made when they play.
 """
 
 import logging
@@ -11,9 +13,11 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from devices.audio.base import Playback
+from devices.audio.base import AudioBackend, Capture, Playback
+from devices.audio.null import SilentCapture
 from devices.audio.pcm import FORMATS, PcmParams
 from devices.audio.wavfile import WavFile
+from devices.audio.wavsource import WavSource
 from emu.errors import UsageError
 
 if TYPE_CHECKING:
@@ -27,69 +31,77 @@ logger = logging.getLogger(__name__)
 _UNTOUCHED = PcmParams(FORMATS["S16"], 48000, 2)
 
 
-class WavSink:
-    """Backend ``wav:OUT.wav``.
+class WavSink(AudioBackend):
+    """Backend ``wav:OUT.wav``. Input streams record from the WAV file ``source``, or silence.
 
-    The file is made at once, so that a path that cannot work is told before the guest runs (UsageError). When writing
-    fails later (a full disk) a warning says so once; what was written stays valid and the guest plays on.
+    Both files are opened at once, so that a path that cannot work is told before the guest runs (UsageError). When
+    writing fails later (a full disk) a warning says so once; what was written stays valid and the guest plays on.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        source: str | os.PathLike[str] | None = None,
+        streams: tuple[int, int] = (1, 1),
+    ) -> None:
         self.path = Path(path)
-        #: Frames played, those included that could not be written.
-        self.played = 0
-        #: The files written, the oldest first.
-        self.files: list[WavFile] = []
-        self._error: str | None = None
+        self.streams = streams
+        self.source = None if source is None else WavSource(source)
+        if self.source is not None and self.source.is_file(self.path):
+            self.source.close()
+            raise UsageError(f"cannot record from {self.path} and write to it")
+        self._played = 0
         self._closed = False
+        self._tracks = {0: _Track(self.path)}
         try:
-            self.files.append(WavFile(self.path, _UNTOUCHED))
+            self._tracks[0].begin(_UNTOUCHED)
         except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+            self.close()
             reason = error.strerror if isinstance(error, OSError) else error
             raise UsageError(f"cannot write sound to {self.path}: {reason}") from error
 
     @property
+    def played(self) -> int:
+        """Frames played, those included that could not be written."""
+        return self._played
+
+    @property
+    def files(self) -> list[WavFile]:
+        """The files written: those of the first stream, the oldest first, then those of the next."""
+        return [file for _, track in sorted(self._tracks.items()) for file in track.files]
+
+    @property
     def frames(self) -> "np.ndarray[Any, Any]":
-        """What is in the newest file, an array (frame, channel); 24-bit samples as int32, S8 as uint8 and so on:
-        as wavfile.py stores them.
+        """What is in the first stream's newest file, an array (frame, channel); 24-bit samples as int32, S8 as uint8
+        and so on: as wavfile.py stores them.
         """  # noqa: D205
-        return self.files[-1].read()
+        return self._tracks[0].files[-1].read()
 
-    def open_playback(self, stream: int, params: PcmParams) -> Playback:  # noqa: ARG002 - there is one stream
-        """Play on in the newest file if that holds the same kind of frames, else in the next one."""
-        return _WavPlayback(self, params)
+    def open_playback(self, stream: int, params: PcmParams) -> Playback:
+        """Play on in the stream's newest file if that holds the same kind of frames, else in the next one."""
+        return _WavPlayback(self, stream, params)
 
-    def record(self, params: PcmParams, data: bytes) -> None:
-        """Append frames of ``params``."""
-        self.played += len(data) // params.frame_size
-        if self._error is not None or self._closed:
-            return
-        try:
-            self._file_for(params, len(data)).append(data)
-        except OSError as error:
-            self._error = error.strerror or str(error)
-            logger.warning("%s: %s; the sound from here on is lost", self.files[-1].path, self._error)
+    def open_capture(self, stream: int, params: PcmParams) -> Capture:  # noqa: ARG002 - each has the whole source
+        """Record the source from its beginning."""
+        return SilentCapture(params) if self.source is None else self.source.open_capture(params)
 
-    def _file_for(self, params: PcmParams, size: int) -> WavFile:
-        newest = self.files[-1]
-        if newest.frames == 0:
-            if newest.params != params:
-                newest.reuse(params)
-        elif newest.params != params or not newest.has_room(size):
-            name = f"{self.path.stem}.{len(self.files) + 1}{self.path.suffix}"
-            newest.close()
-            self.files.append(WavFile(self.path.with_name(name), params))
-        return self.files[-1]
+    def record(self, stream: int, params: PcmParams, data: bytes) -> None:
+        """Append frames of ``params`` that a stream has played."""
+        self._played += len(data) // params.frame_size
+        if not self._closed:
+            if stream not in self._tracks:
+                self._tracks[stream] = _Track(self.path.with_name(f"{self.path.stem}-s{stream}{self.path.suffix}"))
+            self._tracks[stream].record(params, data)
 
     def summary(self) -> list[str]:
         """Say of each file what is in it."""
-        if not self.played:
+        if not self._played:
             return [f"{self.path}: nothing was played"]
         lines = [f"{file.path}: {file.frames} frames ({file.frames / file.params.rate:.3f} s), {file.params}"
-                 for file in self.files]  # fmt: skip
-        if self._error is not None:
-            lost = self.played - sum(file.frames for file in self.files)
-            lines.append(f"{lost} frames that were played are missing: {self._error}")
+                 for file in self.files if file.frames]  # fmt: skip
+        lines += [f"{track.lost} frames that were played are missing: {track.error}"
+                  for _, track in sorted(self._tracks.items()) if track.error is not None]  # fmt: skip
         return lines
 
     def close(self) -> None:
@@ -97,20 +109,62 @@ class WavSink:
         self._closed = True
         for file in self.files:
             file.close()
+        if self.source is not None:
+            self.source.close()
+
+
+class _Track:
+    """What one stream has played: ``path``, and the files that follow it."""
+
+    def __init__(self, path: Path) -> None:
+        self.files: list[WavFile] = []
+        self.lost = 0  # frames
+        self.error: str | None = None
+        self._path = path
+
+    def begin(self, params: PcmParams) -> WavFile:
+        """Make the next file; raises OSError, ValueError."""
+        number = len(self.files) + 1
+        name = f"{self._path.stem}.{number}{self._path.suffix}"
+        if self.files:
+            self.files[-1].close()
+        self.files.append(WavFile(self._path if number == 1 else self._path.with_name(name), params))
+        return self.files[-1]
+
+    def record(self, params: PcmParams, data: bytes) -> None:
+        """Append frames, or say once why not."""
+        if self.error is None:
+            try:
+                self._file_for(params, len(data)).append(data)
+            except OSError as error:
+                self.error = error.strerror or str(error)
+                path = self.files[-1].path if self.files else self._path
+                logger.warning("%s: %s; the sound from here on is lost", path, self.error)
+        if self.error is not None:
+            self.lost += len(data) // params.frame_size
+
+    def _file_for(self, params: PcmParams, size: int) -> WavFile:
+        if not self.files:
+            return self.begin(params)
+        newest = self.files[-1]
+        if newest.frames == 0 and newest.params != params:
+            newest.reuse(params)
+        return newest if newest.params == params and newest.has_room(size) else self.begin(params)
 
 
 class _WavPlayback:
     latency_bytes = 0
 
-    def __init__(self, sink: WavSink, params: PcmParams) -> None:
+    def __init__(self, sink: WavSink, stream: int, params: PcmParams) -> None:
         self._sink = sink
+        self._stream = stream
         self._params = params
 
     def start(self) -> None:
         pass
 
     def write(self, data: bytes) -> None:
-        self._sink.record(self._params, data)
+        self._sink.record(self._stream, self._params, data)
 
     def stop(self) -> None:
         pass

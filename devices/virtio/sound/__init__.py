@@ -1,4 +1,8 @@
-"""virtio sound (virtio 1.3 section 5.14): wire format (wire), one PCM stream (stream), the device (device)."""
+"""virtio sound (virtio 1.3 section 5.14).
+
+Wire format (wire), PCM streams (stream; output and input; pacing), jacks, channel maps, controls and the events that
+tell of them (jacks, chmaps, controls, events), the device (device).
+"""
 
 from devices.virtio.sound.device import SoundDevice
 from devices.virtio.sound.stream import StreamStats

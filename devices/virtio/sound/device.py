@@ -11,62 +11,85 @@ from devices.contracts import Clock, Event, Events
 from devices.virtio.device import VirtioDevice
 from devices.virtio.queue import Chain, Queue
 from devices.virtio.sound import wire
-from devices.virtio.sound.stream import OutputStream, StreamParams, StreamStats, complete
+from devices.virtio.sound.chmaps import channel_maps
+from devices.virtio.sound.controls import Controls
+from devices.virtio.sound.events import EventQueue
+from devices.virtio.sound.input import InputStream
+from devices.virtio.sound.jacks import Jacks
+from devices.virtio.sound.output import OutputStream
+from devices.virtio.sound.requests import BAD_MSG, NOT_SUPP, Handler, query
+from devices.virtio.sound.stream import StreamParams, StreamStats, complete
 
 __all__ = ["SoundDevice"]
 
-#: Bytes of a request that are looked at, and the most that a reply may hold: neither is the driver's to choose.
-_MAX_REQUEST = wire.PCM_SET_PARAMS.size
-_MAX_REPLY = 1 << 16
+#: Bytes of a request that are looked at: the longest there is.
+_MAX_REQUEST = wire.CTL_HDR.size + wire.CTL_VALUE_SIZE
 #: A buffer of more than 2.7 s of the fattest stream is a mistake.
 _MAX_BUFFER_BYTES = 64 << 20
 
-_OK = wire.HDR.pack(wire.S_OK)
-_BAD_MSG = wire.HDR.pack(wire.S_BAD_MSG)
-_NOT_SUPP = wire.HDR.pack(wire.S_NOT_SUPP)
+_AnyStream = OutputStream | InputStream
 
 
 class SoundDevice(VirtioDevice):
-    """One output stream, played by ``backend`` and paced by ``clock``; ``stats`` has a record for each stream."""
+    """Streams that play to ``backend`` and record from it, paced by ``clock``.
+
+    ``outputs`` of them play, ``inputs`` record; the first one of each is hw:0,0 in the guest, the second hw:0,1 and so
+    on. The driver's stream numbers are the outputs', then the inputs', and ``stats`` has a record for each.
+    """
 
     device_id = 25
+    features = wire.F_CTLS
     # Linux needs a descriptor for each page of a period, so 528 for the largest buffer (8 channels of 384 kHz).
     queue_sizes = (64, 64, 1024, 1024)
 
-    def __init__(self, clock: Clock, events: Events, backend: AudioBackend) -> None:
-        self.stats = [StreamStats()]
+    def __init__(
+        self, clock: Clock, events: Events, backend: AudioBackend, *, outputs: int = 1, inputs: int = 1
+    ) -> None:
+        # Each stream's hda_fn_nid, which is its number in the guest, and its direction.
+        self._groups = [(nid, wire.D_OUTPUT) for nid in range(outputs)] + [(nid, wire.D_INPUT) for nid in range(inputs)]
+        self.stats = [StreamStats() for _ in self._groups]
         self._clock = clock
         self._events = events
         self._backend = backend
         self._queues: Sequence[Queue] = ()
-        self._streams: list[OutputStream] = []
+        self._streams: list[_AnyStream] = []
         self._refused: list[tuple[Queue, Chain]] = []
         self._refusal: Event | None = None
-        self._requests: dict[int, Callable[[bytes, int], bytes]] = {
-            wire.R_JACK_INFO: lambda request, room: _query(request, room, []),
-            wire.R_PCM_INFO: lambda request, room: _query(request, room, [_pcm_info(s) for s in self._streams]),
-            wire.R_CHMAP_INFO: lambda request, room: _query(request, room, []),
+        #: To be plugged, set and looked at from the host's side, on the machine's thread.
+        self.jacks = Jacks(self._tell)
+        self.controls = Controls(self._tell)
+        self._event_queue = EventQueue([self.jacks, self.controls], self.queue_sizes[wire.EVENTQ])
+        self._control_requests: dict[int, Handler] = {}  # there are some if the driver has accepted F_CTLS
+        self._requests: dict[int, Handler] = {
+            **self.jacks.requests,
+            wire.R_PCM_INFO: lambda request, room: query(request, room, [_pcm_info(s) for s in self._streams]),
+            wire.R_CHMAP_INFO: lambda request, room: query(request, room, self._channel_maps()),
             wire.R_PCM_SET_PARAMS: self._set_params,
-            wire.R_PCM_PREPARE: self._on_stream(OutputStream.prepare),
-            wire.R_PCM_START: self._on_stream(OutputStream.start),
-            wire.R_PCM_STOP: self._on_stream(OutputStream.stop),
+            wire.R_PCM_PREPARE: self._on_stream(lambda stream: stream.prepare()),
+            wire.R_PCM_START: self._on_stream(lambda stream: stream.start()),
+            wire.R_PCM_STOP: self._on_stream(lambda stream: stream.stop()),
             wire.R_PCM_RELEASE: self._on_stream(self._release),
         }
 
     def config(self) -> bytes:
-        """No jacks, one stream, no channel maps."""
-        return wire.CONFIG.pack(0, len(self.stats), 0)
+        """How many there are of everything that the driver can ask for."""
+        return wire.CONFIG.pack(len(self.jacks), len(self.stats), len(self._channel_maps()), len(self.controls))
 
     def activate(self, queues: Sequence[Queue], features: int, config_changed: Callable[[], None]) -> None:  # noqa: ARG002
         """Make new streams: nothing of the last driver's is left."""
         self.reset()
         self._queues = queues
+        self._control_requests = self.controls.negotiate(features)
+        self._event_queue.attach(queues[wire.EVENTQ])
         self._streams = [
-            OutputStream(
-                number, queues[wire.TXQ], clock=self._clock, events=self._events, backend=self._backend, stats=stats
-            )
-            for number, stats in enumerate(self.stats)
+            self._make_stream(*group, stats) for group, stats in zip(self._groups, self.stats, strict=True)
         ]
+
+    def _make_stream(self, nid: int, direction: int, stats: StreamStats) -> _AnyStream:
+        kind, queue = (OutputStream, wire.TXQ) if direction == wire.D_OUTPUT else (InputStream, wire.RXQ)
+        return kind(
+            nid, self._queues[queue], clock=self._clock, events=self._events, backend=self._backend, stats=stats
+        )
 
     def reset(self) -> None:
         """Stop all streams and forget their messages."""
@@ -74,19 +97,25 @@ class SoundDevice(VirtioDevice):
             stream.close()
         self._streams = []
         self._queues = ()
+        self._event_queue.detach()
         self._refused.clear()
         if self._refusal is not None:
             self._refusal.cancel()
             self._refusal = None
 
     def notify(self, index: int) -> None:
-        """Serve the driver. Buffers for events stay in their queue: there are none to tell of."""
+        """Serve the driver. Buffers for events stay in their queue until there is something to tell."""
         if index == wire.CONTROLQ:
             self._serve_control()
+        elif index == wire.EVENTQ:
+            self._tell()
         elif index == wire.TXQ:
             self._take_messages(self._queues[wire.TXQ], wire.D_OUTPUT)
         elif index == wire.RXQ:
             self._take_messages(self._queues[wire.RXQ], wire.D_INPUT)
+
+    def _tell(self) -> None:
+        self._event_queue.deliver()
 
     # I/O messages.
 
@@ -97,7 +126,7 @@ class SoundDevice(VirtioDevice):
             if stream is None or stream.direction != direction or not stream.submit(chain):
                 self._refuse(queue, chain)
 
-    def _stream_of(self, chain: Chain) -> OutputStream | None:
+    def _stream_of(self, chain: Chain) -> _AnyStream | None:
         """Find the stream that an I/O message is for; None if it is malformed."""
         if len(chain.readable) < wire.PCM_XFER.size or len(chain.writable) < wire.PCM_STATUS.size:
             return None
@@ -143,25 +172,29 @@ class SoundDevice(VirtioDevice):
 
     def _reply_to(self, request: bytes, room: int) -> bytes:
         if len(request) < wire.HDR.size:
-            return _BAD_MSG
+            return BAD_MSG
         (code,) = wire.HDR.unpack_from(request)
-        handler = self._requests.get(code)
-        return handler(request, room) if handler is not None else _NOT_SUPP
+        self._event_queue.heed(code)
+        handler = self._requests.get(code) or self._control_requests.get(code)
+        return handler(request, room) if handler is not None else NOT_SUPP
 
-    def _on_stream(self, command: Callable[[OutputStream], int]) -> Callable[[bytes, int], bytes]:
+    def _channel_maps(self) -> list[bytes]:
+        return channel_maps(self._groups)
+
+    def _on_stream(self, command: Callable[[_AnyStream], int]) -> Callable[[bytes, int], bytes]:
         """Handle requests that name a stream and say no more."""
 
         def handler(request: bytes, room: int) -> bytes:  # noqa: ARG001 - a status always fits
             if len(request) < wire.PCM_HDR.size:
-                return _BAD_MSG
+                return BAD_MSG
             _, number = wire.PCM_HDR.unpack_from(request)
             if number >= len(self._streams):
-                return _BAD_MSG
+                return BAD_MSG
             return wire.HDR.pack(command(self._streams[number]))
 
         return handler
 
-    def _release(self, stream: OutputStream) -> int:
+    def _release(self, stream: _AnyStream) -> int:
         """RELEASE; refused messages too are to be returned before it is answered (5.14.6.6.5.1)."""
         if self._refusal is not None:
             self._refusal.cancel()
@@ -170,41 +203,30 @@ class SoundDevice(VirtioDevice):
 
     def _set_params(self, request: bytes, room: int) -> bytes:  # noqa: ARG002 - a status always fits
         if len(request) < wire.PCM_SET_PARAMS.size:
-            return _BAD_MSG
+            return BAD_MSG
         _, number = wire.PCM_HDR.unpack_from(request)
         if number >= len(self._streams):
-            return _BAD_MSG
+            return BAD_MSG
         params = _parse_params(request)
         return params if isinstance(params, bytes) else wire.HDR.pack(self._streams[number].set_params(params))
 
 
 def _parse_params(request: bytes) -> StreamParams | bytes:
     """Check a SET_PARAMS request; its parameters, or the reply that refuses them."""
-    _, _, buffer_bytes, period_bytes, features, channels, fmt, rate, padding = wire.PCM_SET_PARAMS.unpack(request)
+    _, _, buffer_bytes, period_bytes, features, channels, fmt, rate, padding = wire.PCM_SET_PARAMS.unpack_from(request)
     if features or padding or not channels or fmt >= wire.PCM_FORMATS_DEFINED or rate >= len(wire.PCM_RATES):
-        return _BAD_MSG  # no feature is offered
+        return BAD_MSG  # no feature is offered
     if fmt not in wire.PCM_FORMATS or channels > wire.CHANNELS_MAX:
-        return _NOT_SUPP
+        return NOT_SUPP
     pcm = PcmParams(wire.PCM_FORMATS[fmt], wire.PCM_RATES[rate], channels)
     if not period_bytes or not buffer_bytes or buffer_bytes % period_bytes or period_bytes % pcm.frame_size:
-        return _BAD_MSG
+        return BAD_MSG
     if buffer_bytes > _MAX_BUFFER_BYTES:
-        return _NOT_SUPP
+        return NOT_SUPP
     return StreamParams(pcm, buffer_bytes, period_bytes)
 
 
-def _query(request: bytes, room: int, items: list[bytes]) -> bytes:
-    """Reply to a request for information: as many items as asked for, each of the size that the driver wants."""
-    if len(request) < wire.QUERY_INFO.size:
-        return _BAD_MSG
-    _, first, count, size = wire.QUERY_INFO.unpack_from(request)
-    # Python's integers do not wrap (CVE-2026-3196).
-    if first + count > len(items) or size < wire.INFO_HDR_SIZE or wire.HDR.size + count * size > min(room, _MAX_REPLY):
-        return _BAD_MSG
-    return _OK + b"".join(item[:size].ljust(size, b"\0") for item in items[first : first + count])
-
-
-def _pcm_info(stream: OutputStream) -> bytes:
+def _pcm_info(stream: _AnyStream) -> bytes:
     formats = sum(1 << code for code in wire.PCM_FORMATS)
     rates = (1 << len(wire.PCM_RATES)) - 1
-    return wire.PCM_INFO.pack(0, 0, formats, rates, stream.direction, 1, wire.CHANNELS_MAX)
+    return wire.PCM_INFO.pack(stream.number, 0, formats, rates, stream.direction, 1, wire.CHANNELS_MAX)

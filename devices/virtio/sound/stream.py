@@ -1,44 +1,45 @@
-"""One output stream: the state machine of virtio 1.3 section 5.14.6.6.1, and the pacing of its messages.
+"""One PCM stream: the state machine of virtio 1.3 section 5.14.6.6.1, and the pacing of its I/O messages.
+
+What is the same for playing (output.py) and recording (input.py) is here.
 
 When a message completes
     A stream has a stopwatch of guest time, which runs while the stream does: START starts it, STOP stops it. A
-    message is played when the stopwatch has reached the end of its last frame, counted from the first one and rounded
-    up to the next ns. It completes then, in an event of its own: never earlier, and never within a notification,
-    because Linux 6.1 queues the message again from the completion interrupt, and would never leave that.
-
-    When the last message is played and no other is there, the stream plays silence. The next message begins when it
-    arrives; what was missed is not caught up with, as there is nothing that it could be caught up by.
+    message is played, or recorded, when the stopwatch has reached the end of its last frame, counted from the first
+    one and rounded up to the next ns. It completes then, in an event of its own: never earlier, and never within a
+    notification, because Linux 6.1 queues the message again from the completion interrupt, and would never leave that.
 
     A machine that was late completes what is due in one batch, with one interrupt, but never a whole buffer: a driver
-    that sees a full turn of its buffer sees no progress at all. When the machine was later than that, the time is
-    given up ("stall"): the next message begins now, because a burst would only play what the guest had no time to fill.
+    that sees a full turn of its buffer sees no progress at all. When the stream is later than that, the time is
+    given up ("stall"): the next message begins now, and the sound goes on where it was. A burst would only play what
+    the guest had no time to fill, or record over what it had no time to read.
 
-What is played
-    A message's bytes are read when it completes, and go to the backend once. Earlier they may be stale: Linux 6.1
-    queues each period again before the application has filled it.
+    What a message that completed says of latency is measured then: see output.py and input.py.
 
-    A message that STOP cuts short stays where it is, and START goes on with the very next sample. If RELEASE follows
-    instead, it returns unplayed, and the backend never gets its beginning. For a device cannot tell the beginning of
-    a new period from that of a stale one, which Linux 6.1 always has in the queue when it drains: the last period
-    completes, a worker wakes up and stops the stream, and the instants between belong to a sound played before.
-    So what a backend gets are whole messages, those that the driver was told are played, and no others.
+STOP and RELEASE
+    A message that STOP cuts short stays where it is, and START goes on with the very next sample. RELEASE returns all
+    messages, with status OK and nothing played or recorded, before it is answered (5.14.6.6.5.1).
 """
 
+from abc import ABC, abstractmethod
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
+from typing import Generic, TypeVar
 
-from devices.audio import AudioBackend, PcmParams, Playback
+from devices.audio import AudioBackend, PcmParams, Period
+from devices.audio.base import Port
 from devices.contracts import Clock, Event, Events
 from devices.virtio.queue import Chain, Queue
 from devices.virtio.sound import wire
+from devices.virtio.sound.pacing import Stopwatch
 
-__all__ = ["OutputStream", "State", "StreamParams", "StreamStats", "complete"]
+__all__ = ["Message", "State", "Stream", "StreamParams", "StreamStats", "complete"]
 
 #: Payload of a message beyond which it is refused: 0.6 s of the fattest stream. What is copied at once is bounded.
 MAX_MESSAGE_BYTES = 16 << 20
 
-_NS = 1_000_000_000
+PortT = TypeVar("PortT", bound=Port)
 
 
 class State(Enum):
@@ -86,38 +87,44 @@ class StreamParams:
 class StreamStats:
     """What has happened to a stream since the machine was switched on."""
 
-    frames: int = 0  # played
+    frames: int = 0  # played or recorded
     messages: int = 0
     underruns: int = 0  # gaps within a sound, because the driver was late
     silence_ns: int = 0  # their length
-    stalls: int = 0  # times that the machine was later than can be caught up with
+    overruns: int = 0  # times that frames were lost, because the driver was late
+    lost_frames: int = 0
+    stalls: int = 0  # times that the stream was later than can be caught up with
     lateness_max_ns: int = 0  # of a completion
 
 
 @dataclass(frozen=True, slots=True)
-class _Message:
+class Message:
+    """An I/O message that waits for its turn."""
+
     chain: Chain
-    size: int  # of the payload, in bytes
+    size: int  # of the frames that it holds, or takes, in bytes
     frames: int
 
 
-def complete(queue: Queue, chain: Chain, status: int, latency_bytes: int = 0) -> None:
+def complete(queue: Queue, chain: Chain, status: int, latency_bytes: int = 0, recorded: int = 0) -> None:
     """Give an I/O message back with a status, if it has room for one: the last bytes that the device may write."""
     room = len(chain.writable)
     if room < wire.PCM_STATUS.size:
         queue.push(chain, 0)
         return
     chain.writable.write(room - wire.PCM_STATUS.size, wire.PCM_STATUS.pack(status, latency_bytes))
-    queue.push(chain, wire.PCM_STATUS.size)
+    queue.push(chain, wire.PCM_STATUS.size + recorded)
 
 
-class OutputStream:
-    """Stream number ``number`` of a device, from one reset to the next, with its messages on ``queue``.
+class Stream(ABC, Generic[PortT]):
+    """Stream number ``number`` of those in its direction, from one reset to the next, with its messages on ``queue``.
 
     The commands return the status to reply with; one that is illegal now (S_BAD_MSG) changes nothing.
     """
 
-    direction = wire.D_OUTPUT
+    direction: int
+    #: As the log of periods has it.
+    direction_name: str
 
     def __init__(
         self, number: int, queue: Queue, *, clock: Clock, events: Events, backend: AudioBackend, stats: StreamStats
@@ -125,20 +132,41 @@ class OutputStream:
         self.number = number
         self.state = State.NEW
         self.stats = stats
+        self.params: StreamParams | None = None  # from the first SET_PARAMS on
         self._queue = queue
         self._clock = clock
         self._events = events
         self._backend = backend
-        self._params: StreamParams | None = None  # from the first SET_PARAMS on
-        self._playback: Playback | None = None  # from PREPARE to RELEASE
-        self._fifo: deque[_Message] = deque()
+        self._observer: Callable[[Period], None] | None = backend.observer
+        self._port: PortT | None = None  # from PREPARE to RELEASE
+        self._fifo: deque[Message] = deque()  # empty but between PREPARE and RELEASE
+        self._stopwatch = Stopwatch(1)
         self._event: Event | None = None  # the end of the first message, while the stopwatch runs
-        # The stopwatch: its zero in guest time while it runs, its value while it does not, and the frames before the
-        # first message. It counts from the last time that the stream began after silence, so that numbers stay small.
-        self._zero = 0
-        self._elapsed = 0
-        self._frames = 0
-        self._dry_since: int | None = None  # running, and nothing to play any more
+        self._ready = 0  # since when there has been a message in the running stream: none is due before
+
+    # What a direction is.
+
+    @abstractmethod
+    def _open(self, params: PcmParams) -> PortT:
+        """Have the backend make the stream's port."""
+
+    @abstractmethod
+    def _payload(self, chain: Chain) -> int | None:
+        """How many bytes of frames a message holds or takes; None if it cannot be played or recorded."""
+
+    @abstractmethod
+    def _transfer(self, message: Message, now: int) -> None:
+        """Play or record a message, whose time has come, and give it back."""
+
+    @abstractmethod
+    def _arrived(self, now: int) -> None:
+        """Go on: the stream runs, and had no message until now."""
+
+    def _ran_dry(self, end: int) -> None:
+        """Take note that the last message is over, since ``end``, and no other is there."""
+
+    def _stopped(self, now: int) -> None:
+        """Take note of STOP."""
 
     # Commands.
 
@@ -147,40 +175,40 @@ class OutputStream:
         if not self._enter(wire.R_PCM_SET_PARAMS):
             return wire.S_BAD_MSG
         self._return_all()
-        self._params = params
+        self.params = params
         return wire.S_OK
 
     def prepare(self) -> int:
         """PREPARE: messages may be queued from now on, and wait."""
         if not self._enter(wire.R_PCM_PREPARE):
             return wire.S_BAD_MSG
-        if self._playback is None:
-            assert self._params is not None
-            self._playback = self._backend.open_playback(self.number, self._params.pcm)
+        if self._port is None:
+            assert self.params is not None
+            self._stopwatch = Stopwatch(self.params.pcm.rate)
+            self._port = self._open(self.params.pcm)
         return wire.S_OK
 
     def start(self) -> int:
-        """START: the first sample, or the next one after STOP, is heard now."""
+        """START: the first sample, or the next one after STOP, is now."""
         if not self._enter(wire.R_PCM_START):
             return wire.S_BAD_MSG
-        assert self._playback is not None
-        self._playback.start()
-        self._zero = self._clock.now() - self._elapsed
+        assert self._port is not None
+        self._port.start()
+        self._ready = self._clock.now()
+        self._stopwatch.start(self._ready)
         self._schedule()
         return wire.S_OK
 
     def stop(self) -> int:
-        """STOP: nothing is heard from now on, and no message completes."""
+        """STOP: nothing is heard or recorded from now on, and no message completes."""
         if not self._enter(wire.R_PCM_STOP):
             return wire.S_BAD_MSG
-        assert self._playback is not None
-        self._playback.stop()
+        assert self._port is not None
+        self._port.stop()
         self._cancel()
-        if self._fifo:
-            self._elapsed = self._clock.now() - self._zero
-        else:  # in silence, which need not be gone on with
-            self._elapsed = self._frames = 0
-        self._dry_since = None
+        now = self._clock.now()
+        self._stopwatch.stop(now)
+        self._stopped(now)
         return wire.S_OK
 
     def release(self) -> int:
@@ -194,11 +222,9 @@ class OutputStream:
         """Stop, and forget all: the device is reset."""
         self._cancel()
         self._fifo.clear()
-        if self._playback is not None:
-            if self.state is State.RUNNING:
-                self._playback.stop()
-            self._playback.close()
-            self._playback = None
+        if self._port is not None and self.state is State.RUNNING:
+            self._port.stop()
+        self._close_port()
 
     def _enter(self, command: int) -> bool:
         state = _TRANSITIONS.get((self.state, command))
@@ -212,45 +238,37 @@ class OutputStream:
             complete(self._queue, message.chain, wire.S_OK)
         self._fifo.clear()
         self._queue.signal()
-        self._elapsed = self._frames = 0
-        if self._playback is not None:
-            self._playback.close()
-            self._playback = None
+        self._close_port()
+
+    def _close_port(self) -> None:
+        if self._port is not None:
+            self._port.close()
+            self._port = None
 
     # Messages.
 
     def submit(self, chain: Chain) -> bool:
-        """Queue a message that has a header and room for a status; False if it cannot be played."""
-        if self._playback is None:  # not between PREPARE and RELEASE
+        """Queue a message that has a header and room for a status; False if it cannot be played or recorded."""
+        if self._port is None:  # not between PREPARE and RELEASE
             return False
-        assert self._params is not None
-        size = len(chain.readable) - wire.PCM_XFER.size
-        frames, rest = divmod(size, self._params.pcm.frame_size)
-        if rest or size > MAX_MESSAGE_BYTES:
+        assert self.params is not None
+        size = self._payload(chain)
+        if size is None or size > MAX_MESSAGE_BYTES:
             return False
-        self._fifo.append(_Message(chain, size, frames))
+        self._fifo.append(Message(chain, size, size // self.params.pcm.frame_size))
         if self.state is State.RUNNING and len(self._fifo) == 1:
-            self._begin_after_silence()
+            self._ready = self._clock.now()
+            self._arrived(self._ready)
+            self._schedule()
         return True
 
-    def _begin_after_silence(self) -> None:
-        now = self._clock.now()
-        if self._dry_since is not None:
-            self.stats.underruns += 1
-            self.stats.silence_ns += now - self._dry_since
-            self._dry_since = None
-        self._zero = now
-        self._frames = 0
-        self._schedule()
-
-    def _end_of(self, message: _Message) -> int:
-        """Guest time at which the first message in the queue is played."""
-        assert self._params is not None
-        return self._zero - (self._frames + message.frames) * _NS // -self._params.pcm.rate  # rounded up
+    def _due(self) -> int:
+        """Guest time at which the first message in the queue is over."""
+        return max(self._stopwatch.end_of(self._fifo[0].frames), self._ready)
 
     def _schedule(self) -> None:
         if self._fifo:
-            self._event = self._events.at(self._end_of(self._fifo[0]), self._complete_due)
+            self._event = self._events.at(self._due(), self._complete_due)
 
     def _cancel(self) -> None:
         if self._event is not None:
@@ -261,28 +279,30 @@ class OutputStream:
         self._event = None
         if not self._queue.running:
             return  # the driver has broken or stopped it: there are no bytes to play until the next reset
-        assert self._params is not None
+        assert self.params is not None
         now = self._clock.now()
-        for _ in range(max(1, self._params.buffer_bytes // self._params.period_bytes - 1)):
-            end = self._end_of(self._fifo[0])
-            if end > now:
+        stats = self.stats
+        for _ in range(max(1, self.params.buffer_bytes // self.params.period_bytes - 1)):
+            due = self._due()
+            if due > now:
                 break
-            self.stats.lateness_max_ns = max(self.stats.lateness_max_ns, now - end)
-            self._play(self._fifo.popleft())
+            stats.lateness_max_ns = max(stats.lateness_max_ns, now - due)
+            message = self._fifo.popleft()
+            self._stopwatch.frames += message.frames
+            self._transfer(message, now)
+            stats.frames += message.frames
+            stats.messages += 1
+            if self._observer is not None:
+                self._tell(self._observer, message, due, now)
             if not self._fifo:
-                self._dry_since = end
+                self._ran_dry(due)
                 break
-        if self._fifo and self._end_of(self._fifo[0]) <= now:
-            self.stats.stalls += 1
-            self._zero, self._frames = now, 0
+        if self._fifo and self._due() <= now:
+            stats.stalls += 1
+            self._stopwatch.restart(now)
         self._queue.signal()
         self._schedule()
 
-    def _play(self, message: _Message) -> None:
-        assert self._playback is not None
-        if message.size:
-            self._playback.write(message.chain.readable.read(wire.PCM_XFER.size, message.size))
-        complete(self._queue, message.chain, wire.S_OK, self._playback.latency_bytes)
-        self._frames += message.frames
-        self.stats.frames += message.frames
-        self.stats.messages += 1
+    def _tell(self, observer: Callable[[Period], None], message: Message, due: int, now: int) -> None:
+        fill = sum(waiting.size for waiting in self._fifo)
+        observer(Period(self.direction_name, self.number, due, now, message.size, fill))

@@ -10,8 +10,11 @@ from devices.audio.pcm import FORMATS
 # Queues (5.14.2).
 CONTROLQ, EVENTQ, TXQ, RXQ = range(4)
 
-#: Configuration space: jacks, streams, chmaps (5.14.4).
-CONFIG = Struct("<III")
+#: Feature: there are control elements (5.14.3).
+F_CTLS = 1 << 0
+
+#: Configuration space: jacks, streams, chmaps, controls (5.14.4).
+CONFIG = Struct("<IIII")
 
 # Requests (5.14.6).
 R_JACK_INFO = 0x0001
@@ -23,6 +26,21 @@ R_PCM_RELEASE = 0x0103
 R_PCM_START = 0x0104
 R_PCM_STOP = 0x0105
 R_CHMAP_INFO = 0x0200
+R_CTL_INFO = 0x0300
+R_CTL_ENUM_ITEMS = 0x0301
+R_CTL_READ = 0x0302
+R_CTL_WRITE = 0x0303
+R_CTL_TLV_READ = 0x0304
+R_CTL_TLV_WRITE = 0x0305
+R_CTL_TLV_COMMAND = 0x0306
+
+#: The requests that a driver begins with: queries for information (5.14.6.1).
+QUERIES = frozenset((R_JACK_INFO, R_PCM_INFO, R_CHMAP_INFO, R_CTL_INFO))
+
+# Events (5.14.6).
+EVT_JACK_CONNECTED = 0x1000
+EVT_JACK_DISCONNECTED = 0x1001
+EVT_CTL_NOTIFY = 0x1200
 
 # Status of a reply, or of an I/O message.
 S_OK = 0x8000
@@ -34,6 +52,12 @@ S_IO_ERR = 0x8003
 HDR = Struct("<I")
 #: Request for items of information: code, first item, number of items, bytes of each in the reply (5.14.6.1).
 QUERY_INFO = Struct("<IIII")
+#: An event: code, what it is about (5.14.6).
+EVENT = Struct("<II")
+#: hda_fn_nid, features, configuration default, capabilities, connected (5.14.6.4.1).
+JACK_INFO = Struct("<IIIIB7x")
+#: code, jack number, association, sequence (5.14.6.4.2).
+JACK_REMAP = Struct("<IIII")
 #: Request about one stream: code, stream number (5.14.6.6.1).
 PCM_HDR = Struct("<II")
 #: code, stream, buffer_bytes, period_bytes, features, channels, format, rate, padding (5.14.6.6.3).
@@ -44,6 +68,19 @@ PCM_INFO = Struct("<IIQQBBB5x")
 PCM_XFER = Struct("<I")
 #: End of an I/O message: status, latency_bytes.
 PCM_STATUS = Struct("<II")
+
+#: hda_fn_nid, direction, number of channels, their positions (5.14.6.9.1).
+CHMAP_INFO = Struct("<IBB18s")
+#: Request about one control: code, control number (5.14.6.10).
+CTL_HDR = Struct("<II")
+#: hda_fn_nid, role, type, access, count, index, name, least, most, step of an INTEGER (5.14.6.10.1). Structures have
+#: no padding that is not written down, but compilers align the 64-bit member of the union: so Linux's has some.
+CTL_INFO = Struct("<IIIIII44sIII12x")
+CTL_INFO_ALIGNED = Struct("<IIIIII44s4xIII12x")
+#: The largest value of a control: 128 32-bit integers (5.14.6.10.2).
+CTL_VALUE_SIZE = 512
+#: An event: code, control number, what has changed (5.14.6.10.4).
+CTL_EVENT = Struct("<IHH")
 
 #: The first field of every item of information; no item can be shorter.
 INFO_HDR_SIZE = 4
@@ -71,3 +108,16 @@ PCM_RATES = (
 )  # fmt: skip
 
 CHANNELS_MAX = 8
+
+# JACK_F_*: a bit number.
+JACK_F_REMAP = 0
+
+# CTL_ROLE_*, to be shifted by one and combined with a direction; CTL_TYPE_*; CTL_ACCESS_* and CTL_EVT_MASK_* as bits.
+CTL_ROLE_VOLUME = 1
+CTL_ROLE_MUTE = 2
+CTL_TYPE_BOOLEAN = 0
+CTL_TYPE_INTEGER = 1
+CTL_ACCESS_READ = 1 << 0
+CTL_ACCESS_WRITE = 1 << 1
+CTL_ACCESS_TLV_READ = 1 << 4
+CTL_EVT_MASK_VALUE = 1 << 0

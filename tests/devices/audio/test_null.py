@@ -11,3 +11,11 @@ def test_it_counts_frames_of_whatever_kind():
     assert sink.played == 12
     assert sink.summary() == []
     sink.close()
+
+
+def test_silence_is_the_middle_of_a_formats_range():
+    read = {name: NullSink().open_capture(0, PcmParams(FORMATS[name], 48000, 1)).read(24) for name in FORMATS}
+    assert read["U8"] == b"\x80" * 24
+    assert read["U16"] == b"\x00\x80" * 12
+    assert read["U32"] == b"\x00\x00\x00\x80" * 6
+    assert {read[name] for name in FORMATS if name[0] != "U"} == {bytes(24)}

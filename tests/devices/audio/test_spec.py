@@ -2,8 +2,17 @@
 
 import pytest
 
-from devices.audio import NullSink, WavSink, parse
+from devices.audio import Loopback, NullSink, PeriodLog, WavSink, parse
+from devices.audio.pcm import FORMATS, PcmParams
+from devices.audio.wavfile import WavFile
 from emu.errors import UsageError
+
+
+@pytest.fixture
+def recording(tmp_path):
+    file = WavFile(tmp_path / "in.wav", PcmParams(FORMATS["S16"], 48000, 2))
+    file.close()
+    return file.path
 
 
 def test_null():
@@ -18,6 +27,41 @@ def test_wav_takes_the_rest_as_the_path(tmp_path):
     sink.close()
 
 
+def test_wav_records_from_a_file(tmp_path, recording):
+    sink = parse(f"wav:{tmp_path}/out.wav,in={recording}")
+    assert sink.source.path == recording
+    sink.close()
+
+
+@pytest.mark.parametrize(("text", "frames"), [("loopback", 4800), ("loopback:0", 0), ("loopback:96000", 96000)])
+def test_loopback(text, frames):
+    loopback = parse(text)
+    assert isinstance(loopback, Loopback)
+    assert loopback.frames == frames
+
+
+@pytest.mark.parametrize("kind", ["null", "loopback", "wav"])
+@pytest.mark.parametrize(("text", "streams"), [("", (1, 1)), (",streams=3+2", (3, 2)), (",streams=0+8", (0, 8))])
+def test_any_backend_has_as_many_streams_as_it_should(kind, text, streams, tmp_path):
+    backend = parse(f"wav:{tmp_path}/out.wav{text}" if kind == "wav" else kind + text)
+    assert backend.streams == streams
+    backend.close()
+
+
+def test_any_backend_may_keep_a_log(tmp_path):
+    backend = parse(f"loopback:7,streams=2+1,log={tmp_path}/log.jsonl")
+    assert isinstance(backend, PeriodLog)
+    assert isinstance(backend.backend, Loopback)
+    assert (backend.streams, backend.path) == ((2, 1), tmp_path / "log.jsonl")
+    backend.close()
+
+
+def test_without_its_log_a_backend_is_closed(tmp_path):
+    with pytest.raises(UsageError, match="cannot write the record of periods"):
+        parse(f"wav:{tmp_path}/out.wav,log={tmp_path}/no/log.jsonl")
+    parse(f"wav:{tmp_path}/out.wav").close()  # or it would be locked
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -27,9 +71,26 @@ def test_wav_takes_the_rest_as_the_path(tmp_path):
         ("wav", "name of the file is missing"),
         ("wav:", "name of the file is missing"),
         ("wav:,x", "name of the file is missing"),
-        ("wav:a.wav,in=b.wav", "not available yet"),
+        ("wav:a.wav,in=b.wav", "cannot record from b.wav: No such file"),
+        ("wav:a.wav,in=", "in= needs one value"),
+        ("wav:a.wav,in", "unknown option 'in'"),
+        ("null,in=b.wav", "unknown option 'in=b.wav'"),
+        ("loopback,frames=3", "unknown option 'frames=3'"),
+        ("loopback:", "no such backend"),
+        ("loopback:x", "use a number of frames"),
+        ("loopback:-1", "use a number of frames"),
+        ("loopback:3840001", "use a number of frames, at most 3840000"),
+        ("loopback:" + 5000 * "9", "use a number of frames"),
+        ("null,streams=", "streams= needs one value"),
+        ("null,streams=1", "use OUT[+]IN"),
+        ("null,streams=1+", "use OUT[+]IN"),
+        ("null,streams=1+2+3", "use OUT[+]IN"),
+        ("null,streams=9+1", "use OUT[+]IN, like 2[+]1, at most 8 of each"),
+        ("null,streams=-1+1", "use OUT[+]IN"),
+        ("null,streams=1+1,streams=1+1", "streams= needs one value"),
+        ("wav:a.wav,streams=x,log=b", "use OUT[+]IN"),
         ("wav:a,b.wav", "unknown option 'b.wav'"),
-        ("host", "not available yet; use null or wav:OUT.wav"),
+        ("host", "not available yet; use null, wav:OUT.wav"),
     ],
 )
 def test_nonsense_is_told_in_a_line(text, message, tmp_path, monkeypatch):

@@ -137,3 +137,72 @@ for name in FORMATS:
 assert "numpy" not in sys.modules
 """
     subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=True)
+
+
+# Several streams.
+
+
+def test_every_stream_has_files_of_its_own(path):
+    sink = WavSink(path, streams=(3, 1))
+    for stream, params, data in (
+        (2, S16_STEREO, b"abcd"),
+        (0, S16_STEREO, b"efgh"),
+        (2, S16_STEREO, b"ijkl"),
+        (2, U8_MONO, b"x"),
+    ):
+        sink.open_playback(stream, params).write(data)
+    names = ["out.wav", "out-s2.wav", "out-s2.2.wav"]
+    assert [file.path.name for file in sink.files] == names
+    assert [read_wav(path.with_name(name)).data for name in names] == [b"efgh", b"abcdijkl", b"x"]
+    assert sink.played == 4
+    assert [line.split(":")[0] for line in sink.summary()] == [str(path.with_name(name)) for name in names]
+    sink.close()
+
+
+def test_a_stream_whose_file_cannot_be_made_is_told_and_the_others_play_on(path, caplog):
+    path.with_name("out-s1.wav").mkdir()
+    sink = WavSink(path, streams=(2, 1))
+    for stream in (1, 0, 1):
+        sink.open_playback(stream, S16_STEREO).write(b"abcd")
+    assert len(caplog.records) == 1
+    assert "out-s1.wav: Is a directory" in caplog.text
+    assert [read_wav(file.path).data for file in sink.files] == [b"abcd"]
+    assert sink.summary()[-1] == "2 frames that were played are missing: Is a directory"
+    sink.close()
+
+
+# Recording.
+
+
+def test_without_a_source_silence_is_recorded(sink):
+    assert sink.open_capture(0, U8_MONO).read(3) == b"\x80\x80\x80"
+
+
+def test_every_stream_records_the_source(tmp_path, path):
+    song = wavfile.WavFile(tmp_path / "in.wav", U8_MONO)
+    song.append(b"abc")
+    song.close()
+    sink = WavSink(path, source=song.path)
+    captures = [sink.open_capture(stream, U8_MONO) for stream in (0, 1)]
+    assert [capture.read(4) for capture in captures] == [b"abc\x80"] * 2
+    sink.close()
+    assert captures[0].read(2) == b"\x80\x80"
+
+
+def test_a_source_that_cannot_be_read_is_told_before_anything_is_written(tmp_path, path):
+    with pytest.raises(UsageError, match="cannot record from"):
+        WavSink(path, source=tmp_path / "in.wav")
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("link", [False, True])
+def test_a_file_is_not_recorded_from_and_written_to(tmp_path, path, link):
+    other = tmp_path / "other.wav"
+    song = wavfile.WavFile(other if link else path, U8_MONO)
+    song.append(b"abc")
+    song.close()
+    if link:
+        path.symlink_to(other)
+    with pytest.raises(UsageError, match=r"cannot record from .*out\.wav and write to it"):
+        WavSink(path, source=song.path)
+    assert read_wav(path).data == b"abc"

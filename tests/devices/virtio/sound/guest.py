@@ -11,12 +11,13 @@ Codes stand here a second time, as the specification has them.
 """
 
 import math
+import random
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from fractions import Fraction
 
-from devices.audio import AudioBackend, PcmParams, Playback
+from devices.audio import AudioBackend, Capture, PcmParams, Period, Playback
 from devices.audio.pcm import FORMATS
 from devices.virtio.sound import SoundDevice
 from tests.devices.virtio.fake_driver import Driver, Token
@@ -25,6 +26,8 @@ from tests.fakes import FakeClock, FakeEvents
 CONTROLQ, EVENTQ, TXQ, RXQ = range(4)
 JACK_INFO, JACK_REMAP, PCM_INFO, CHMAP_INFO = 1, 2, 0x100, 0x200
 SET_PARAMS, PREPARE, RELEASE, START, STOP = 0x101, 0x102, 0x103, 0x104, 0x105
+CTL_INFO, CTL_ENUM_ITEMS, CTL_READ, CTL_WRITE, CTL_TLV_READ, CTL_TLV_WRITE, CTL_TLV_COMMAND = range(0x300, 0x307)
+JACK_CONNECTED, JACK_DISCONNECTED, CTL_NOTIFY = 0x1000, 0x1001, 0x1200
 OK, BAD_MSG, NOT_SUPP, IO_ERR = 0x8000, 0x8001, 0x8002, 0x8003
 
 FORMAT_CODES = {
@@ -53,6 +56,52 @@ SECOND = 1_000_000_000
 S16_STEREO = PcmParams(FORMATS["S16"], 48000, 2)
 
 
+#: What there is to record: no two stretches are alike.
+SOURCE = random.Random(1).randbytes(1 << 20)
+
+
+@dataclass
+class Source:
+    """What a stream records: SOURCE, again and again. Checks that it is called as the contract says."""
+
+    params: PcmParams
+    latency_bytes: int = 0
+    state: str = "stopped"
+    position: int = 0
+
+    def start(self) -> None:
+        assert self.state == "stopped"
+        self.state = "started"
+
+    def read(self, size: int) -> bytes:
+        assert self.state == "started"
+        self.skip(size)
+        return source(self.position - size, size)
+
+    def skip(self, size: int) -> None:
+        assert self.state in {"started", "stopped"}
+        assert size > 0
+        assert size % self.params.frame_size == 0
+        self.position += size
+
+    def stop(self) -> None:
+        assert self.state == "started"
+        self.state = "stopped"
+
+    def close(self) -> None:
+        assert self.state == "stopped"
+        self.state = "closed"
+
+
+def source(offset: int, size: int) -> bytes:
+    """What ``size`` bytes recorded from ``offset`` on are."""
+    begin = offset % len(SOURCE)
+    data = SOURCE[begin : begin + size]
+    while len(data) < size:
+        data += SOURCE[: size - len(data)]
+    return data
+
+
 @dataclass
 class Recorder:
     """A backend that keeps what it gets, and checks that it is called as the contract says."""
@@ -62,12 +111,20 @@ class Recorder:
     latency_bytes: int = 0
     state: str = "closed"
     opened: list[PcmParams] = field(default_factory=list)
+    streams: tuple[int, int] = (1, 1)
+    observer: Callable[[Period], None] | None = None
+    captures: list[Source] = field(default_factory=list)
 
     def open_playback(self, stream: int, params: PcmParams) -> Playback:
         assert self.state == "closed"
         self.state = "stopped"
         self.opened.append(params)
         return self
+
+    def open_capture(self, stream: int, params: PcmParams) -> Capture:
+        assert all(capture.state == "closed" for capture in self.captures)
+        self.captures.append(Source(params))
+        return self.captures[-1]
 
     def start(self) -> None:
         assert self.state == "stopped"
@@ -91,24 +148,47 @@ class Recorder:
         return []
 
 
+class Card:
+    """A backend of one Recorder, or Source, for each stream."""
+
+    observer = None
+
+    def __init__(self, streams: tuple[int, int]) -> None:
+        self.streams = streams
+        self.outputs = [Recorder() for _ in range(streams[0])]
+        self.inputs: dict[int, Source] = {}
+
+    def open_playback(self, stream: int, params: PcmParams) -> Playback:
+        return self.outputs[stream].open_playback(stream, params)
+
+    def open_capture(self, stream: int, params: PcmParams) -> Capture:
+        assert stream not in self.inputs or self.inputs[stream].state == "closed"
+        self.inputs[stream] = Source(params)
+        return self.inputs[stream]
+
+
 @dataclass(frozen=True)
 class Done:
-    """An I/O message that came back."""
+    """An I/O message that came back; ``data`` is what it has recorded."""
 
     time: int
     token: Token
     status: int
     latency: int
+    data: bytes = b""
 
 
 class Guest:
     """A driver of a SoundDevice that records every message that comes back, with the time of its interrupt."""
 
-    def __init__(self, backend: AudioBackend | None = None, *, indirect: bool = True) -> None:
+    def __init__(
+        self, backend: AudioBackend | None = None, *, indirect: bool = True, streams: tuple[int, int] = (1, 1)
+    ) -> None:
         self.clock = FakeClock(123_456_789)
         self.events = FakeEvents(self.clock)
         self.backend = backend if backend is not None else Recorder()
-        self.device = SoundDevice(self.clock, self.events, self.backend)
+        outputs, inputs = streams
+        self.device = SoundDevice(self.clock, self.events, self.backend, outputs=outputs, inputs=inputs)
         self.driver = Driver(self.device)
         self.driver.start()
         self.indirect = indirect
@@ -151,23 +231,42 @@ class Guest:
         self.pcm = pcm
         return status_of(self.request(struct.pack("<IIIIIBBBB", SET_PARAMS, *fields.values())))
 
-    def open(self, pcm: PcmParams = S16_STEREO, buffer: int = 64, period: int = 16) -> None:
+    def open(self, pcm: PcmParams = S16_STEREO, buffer: int = 64, period: int = 16, stream: int = 0) -> None:
         """SET_PARAMS and PREPARE."""
-        assert self.set_params(pcm, buffer, period) == OK
-        assert self.command(PREPARE) == OK
+        assert self.set_params(pcm, buffer, period, stream=stream) == OK
+        assert self.command(PREPARE, stream) == OK
 
-    def close(self) -> None:
+    def close(self, stream: int = 0) -> None:
         """STOP and RELEASE."""
-        assert self.command(STOP) == OK
-        assert self.command(RELEASE) == OK
+        assert self.command(STOP, stream) == OK
+        assert self.command(RELEASE, stream) == OK
+
+    def query(self, code: int, first: int, count: int, size: int, room: int = 4096) -> bytes:
+        """Ask for items of information; the reply."""
+        return self.request(struct.pack("<IIII", code, first, count, size), room)
+
+    # Events.
+
+    def listen(self, buffers: int = 1, size: int = 8) -> None:
+        """Put buffers into the event queue, and kick."""
+        for _ in range(buffers):
+            self.driver.submit(EVENTQ, [], [size])
+        self.driver.kick(EVENTQ)
+
+    def heard(self) -> list[tuple[int, int]]:
+        """Code and data of the events that have come since the last call."""
+        events = self.driver.completed(EVENTQ)
+        assert bool(self.driver.ack()) == bool(events), "an interrupt is for an event, and an event interrupts"
+        assert all(done.used_len == 8 for done in events)
+        return [struct.unpack_from("<II", done.data) for done in events]
 
     # Messages.
 
     @property
     def messages_are_back(self) -> bool:
-        """Whether the used ring has something new."""
-        ring = self.driver.queues.get(TXQ)
-        return ring is not None and ring.last_used != ring.used_idx
+        """Whether a used ring has something new."""
+        rings = [self.driver.queues[queue] for queue in (TXQ, RXQ) if queue in self.driver.queues]
+        return any(ring.last_used != ring.used_idx for ring in rings)
 
     def submit(self, data: bytes, stream: int = 0) -> Token:
         """Queue a message as Linux lays it out, without a kick."""
@@ -178,6 +277,13 @@ class Guest:
         for data in messages:
             self.submit(data)
         self.driver.kick(TXQ)
+
+    def offer(self, *sizes: int, stream: int = 1) -> Token:
+        """Queue messages that record so many bytes, as Linux lays them out, and kick once; the last one."""
+        for size in sizes:
+            token = self.driver.submit(RXQ, [struct.pack("<I", stream)], [size, 8], indirect=self.indirect)
+        self.driver.kick(RXQ)
+        return token
 
     def refill(self, token: Token, data: bytes) -> None:
         """Change what a queued message says."""
@@ -209,11 +315,13 @@ class Guest:
             assert not self.messages_are_back, "no interrupt"
             return
         self.driver.ack()
-        for done in self.driver.completed(TXQ):
-            assert done.used_len == 8
-            record = Done(self.clock.now(), done.token, *struct.unpack("<II", done.data[-8:]))
-            self.done.append(record)
-            self.on_done(record)
+        for queue in (TXQ, RXQ):
+            for done in self.driver.completed(queue) if queue in self.driver.queues else ():
+                assert 8 <= done.used_len <= len(done.data) if queue == RXQ else done.used_len == 8
+                status, latency = struct.unpack("<II", done.data[-8:])
+                record = Done(self.clock.now(), done.token, status, latency, done.data[: done.used_len - 8])
+                self.done.append(record)
+                self.on_done(record)
 
 
 def status_of(reply: bytes) -> int:

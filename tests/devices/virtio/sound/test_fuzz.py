@@ -11,20 +11,30 @@ from tests.devices.virtio.sound.guest import (
     PREPARE,
     RELEASE,
     RXQ,
+    S16_STEREO,
     SECOND,
     SET_PARAMS,
+    SOURCE,
     START,
     STOP,
     TXQ,
+    Card,
     Guest,
     noise,
+    source,
 )
 
 U32 = st.integers(0, 0xFFFF_FFFF)
 CODES = st.sampled_from([0, 1, 2, 0x100, 0x101, 0x102, 0x103, 0x104, 0x105, 0x106, 0x200, 0x300, 0xFFFF_FFFF])
 STATUSES = {0x8000, 0x8001, 0x8002}
+# Streams 0 and 1 play, 2 and 3 record, 4 is not there.
+STREAMS = (2, 2)
 
-good_command = st.sampled_from([SET_PARAMS, PREPARE, START, STOP, RELEASE]).map(lambda code: ("command", code))
+good_command = st.tuples(
+    st.just("command"),
+    st.sampled_from([SET_PARAMS, PREPARE, START, STOP, RELEASE]),
+    st.sampled_from([0, 0, 2, 2, 1, 3]),
+)
 any_request = st.tuples(
     st.just("request"),
     st.one_of(
@@ -32,23 +42,34 @@ any_request = st.tuples(
         st.tuples(CODES, U32 | st.just(0)).map(lambda f: struct.pack("<II", *f)),
         st.tuples(CODES, U32, U32, U32).map(lambda f: struct.pack("<IIII", *f)),
         st.tuples(
-            st.just(SET_PARAMS), st.just(0), U32, U32, st.integers(0, 2), *[st.integers(0, 30)] * 3, st.integers(0, 1)
+            st.just(SET_PARAMS),
+            st.integers(0, 4),
+            U32,
+            U32,
+            st.integers(0, 2),
+            *[st.integers(0, 30)] * 3,
+            st.integers(0, 1),
         ).map(lambda f: struct.pack("<IIIIIBBBB", *f)),
     ),
     st.sampled_from([0, 3, 4, 8, 36, 4096]),
 )
-message = st.tuples(
+HEADERS = st.one_of(
+    st.integers(0, 4).map(lambda stream: struct.pack("<I", stream)), st.sampled_from([b"", b"\0\0", b"\xff" * 4])
+)
+ROOMS = [[], [3], [7], [8], [4, 4], [9], [100]]
+output = st.tuples(st.just("message"), st.just(TXQ), HEADERS, st.integers(0, 600), st.sampled_from([[8]] * 7 + ROOMS))
+input_ = st.tuples(
     st.just("message"),
-    st.sampled_from([TXQ, TXQ, TXQ, RXQ]),
-    st.sampled_from([b"", b"\0\0", struct.pack("<I", 0), struct.pack("<I", 0), struct.pack("<I", 1), b"\xff" * 4]),
-    st.integers(0, 600),
-    st.sampled_from([[8], [8], [8], [], [3], [4, 4], [7], [100]]),
+    st.just(RXQ),
+    HEADERS,
+    st.sampled_from([0, 0, 0, 5]),
+    st.integers(0, 600).map(lambda size: [size, 8]) | st.sampled_from(ROOMS),
 )
 time = st.tuples(st.just("run"), st.integers(0, 20_000_000))
 late = st.tuples(st.just("late"), st.integers(0, SECOND))
 reset = st.just(("reset",))
 operations = st.lists(
-    st.one_of(good_command, good_command, any_request, message, message, time, late, reset), max_size=60
+    st.one_of(good_command, good_command, any_request, output, input_, time, late, reset), max_size=60
 )
 
 
@@ -56,14 +77,14 @@ class Fuzzed:
     """A guest on which operations are carried out, and the chains that it has in each queue."""
 
     def __init__(self) -> None:
-        self.guest = Guest()
+        self.guest = Guest(Card(STREAMS), streams=STREAMS)
         self.pending = {TXQ: 0, RXQ: 0}
 
-    def command(self, code: int) -> None:
+    def command(self, code: int, stream: int) -> None:
         if code == SET_PARAMS:
-            self.guest.set_params()
+            self.guest.set_params(stream=stream)
         else:
-            self.guest.command(code)
+            self.guest.command(code, stream)
 
     def request(self, data: bytes, room: int) -> None:
         reply = self.guest.request(data, room)
@@ -96,10 +117,17 @@ class Fuzzed:
         for queue in (TXQ, RXQ):
             for done in self.guest.driver.completed(queue):
                 self.pending[queue] -= 1
-                assert done.used_len == (8 if len(done.data) >= 8 else 0)
-                if done.used_len:
-                    status, latency = struct.unpack("<II", done.data[-8:])
-                    assert (status in {0x8000, 0x8003}, latency) == (True, 0)
+                room = len(done.data)
+                if room < 8:
+                    assert done.used_len == 0
+                    continue
+                status, latency = struct.unpack("<II", done.data[-8:])
+                assert status in {0x8000, 0x8003}
+                if queue == TXQ or status == 0x8003:
+                    assert (done.used_len, latency) == (8, 0)
+                else:
+                    assert 8 <= done.used_len <= room
+                    assert latency <= 64 << 20
         assert not self.guest.driver.completed(CONTROLQ)
         assert not self.guest.driver.completed(EVENTQ)
 
@@ -112,21 +140,28 @@ def test_any_sequence_is_survived(sequence):
         getattr(fuzzed, name)(*arguments)
         fuzzed.collect()
     # Stopped and released, nothing is pending: every chain has come back, exactly once.
-    fuzzed.command(STOP)
-    fuzzed.command(RELEASE)
+    for stream in range(sum(STREAMS)):
+        fuzzed.command(STOP, stream)
+        fuzzed.command(RELEASE, stream)
     fuzzed.run(0)
     fuzzed.collect()
     assert fuzzed.pending == {TXQ: 0, RXQ: 0}
     # And the next driver finds a device like new.
     fuzzed.reset()
     guest = fuzzed.guest
-    before = len(guest.backend.data)
+    before = len(guest.backend.outputs[0].data)
+    guest.open(stream=2)
     guest.open()
+    guest.offer(16, stream=2)
     guest.send(noise(1, 16))
+    guest.command(START, 2)
     guest.command(START)
     guest.run(SECOND)
-    assert guest.backend.data[before:] == noise(1, 16)
-    assert guest.done[-1].time == guest.end_of(4)
+    assert guest.backend.outputs[0].data[before:] == noise(1, 16)
+    assert [(done.time, done.data) for done in guest.done] == [
+        (guest.end_of(4), b""),
+        (guest.end_of(4), SOURCE[:16]),
+    ]
 
 
 @settings(deadline=None, max_examples=100)
@@ -149,3 +184,30 @@ def test_stops_and_starts_at_any_time_add_up(pauses):
     guest.started = begin
     assert guest.backend.data == b"".join(sound)
     assert guest.done[-1].time == guest.end_of(1110)
+
+
+@settings(deadline=None, max_examples=100)
+@given(
+    st.lists(st.tuples(st.integers(0, 3_000_000), st.integers(0, SECOND)), max_size=30),
+    st.lists(st.integers(0, 60), min_size=1, max_size=5),
+)
+def test_recording_is_exact_whatever_stops_it_and_whatever_the_messages(pauses, frames):
+    guest = Guest()
+    guest.open(S16_STEREO, 1 << 20, 16, stream=1)
+    guest.on_done = lambda done: guest.offer(4 * frames[len(guest.done) % len(frames)] or 4)
+    guest.offer(*(4 * n for n in frames))
+    guest.command(START, 1)
+    begin = guest.started
+    for recorded, silent in pauses:
+        guest.run(recorded)
+        guest.command(STOP, 1)
+        guest.run(silent)
+        guest.command(START, 1)
+        begin += silent
+    guest.run(10_000_000)
+    guest.started = begin
+    data = b"".join(done.data for done in guest.done)
+    assert data == source(0, len(data))
+    assert guest.done[-1].time == guest.end_of(len(data) // 4)
+    assert guest.clock.now() < guest.end_of(len(data) // 4 + max(frames) + 1)
+    assert {done.latency for done in guest.done} == {0}

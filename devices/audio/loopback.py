@@ -1,0 +1,157 @@
+"""What the guest plays comes back as what it records, a fixed number of frames later, bit for bit.
+
+Playback stream N returns in capture stream N, if both have the same parameters; else, and when nothing is played, the
+guest records silence. A sound's first frame comes back ``frames`` frames of the recording after it was played.
+
+The device hands frames over when a period has been played, and takes them when a period has been recorded. So the
+delay cannot be less than a period of each together, and is made so long where ``frames`` are fewer. When a sound is
+interrupted by silence, or the recording by STOP, the next frames played come back after the same delay again; what was
+on its way when the recording was stopped is lost.
+"""
+
+from devices.audio.base import AudioBackend, Capture, Playback
+from devices.audio.pcm import PcmParams
+
+__all__ = ["Loopback"]
+
+#: A tenth of a second, at 48 kHz.
+_FRAMES = 4800
+#: Bytes that may be on their way, while the guest plays and records nothing: a device's largest buffer.
+_MOST = 64 << 20
+
+
+class Loopback(AudioBackend):
+    """Backend ``loopback[:FRAMES]``."""
+
+    def __init__(self, frames: int = _FRAMES, *, streams: tuple[int, int] = (1, 1)) -> None:
+        self.frames = frames
+        self.streams = streams
+        self._played = 0
+        self._lines: dict[int, _Line] = {}
+
+    @property
+    def played(self) -> int:
+        """Frames played, by all streams."""
+        return self._played
+
+    def open_playback(self, stream: int, params: PcmParams) -> Playback:
+        """Play to capture stream ``stream``."""
+        return _LoopbackPlayback(self, self._line(stream), params)
+
+    def open_capture(self, stream: int, params: PcmParams) -> Capture:
+        """Record from playback stream ``stream``."""
+        return _LoopbackCapture(self._line(stream), params)
+
+    def _line(self, stream: int) -> "_Line":
+        return self._lines.setdefault(stream, _Line(self.frames))
+
+    def count(self, frames: int) -> None:
+        """Take note of frames played."""
+        self._played += frames
+
+    def summary(self) -> list[str]:
+        """Nothing is left of it."""
+        return []
+
+    def close(self) -> None:
+        """Nothing to let go of."""
+
+
+class _Line:
+    """A delay line: frames on their way from a playback to a capture."""
+
+    def __init__(self, delay: int) -> None:
+        self._delay = delay
+        self._params: PcmParams | None = None  # of the recording, while it runs
+        self._data = bytearray()
+        self._dry = True  # nothing is on its way: the next frames begin a sound
+        self._first: int | None = None  # bytes of the first frames of a sound, until some of it is asked for
+
+    def listen(self, params: PcmParams | None) -> None:
+        """Have what is played from now on, if it has these ``params``; None for nothing."""
+        self._params = params
+        self._data.clear()
+        self._dry = True
+        self._first = None
+
+    def put(self, params: PcmParams, data: bytes) -> None:
+        """Send frames that have just been played."""
+        if params != self._params:
+            return
+        if self._dry:
+            self._dry = False
+            self._first = len(data)
+        self._data += data
+        if len(self._data) > _MOST:
+            del self._data[: len(self._data) - _MOST]
+
+    def take(self, size: int) -> bytes:
+        """Receive ``size`` bytes; when there are fewer, silence follows them."""
+        assert self._params is not None
+        self._begin(size)
+        data = bytes(self._data[:size])
+        del self._data[:size]
+        if len(data) == size:
+            return data
+        self._dry = True
+        return data + self._params.silence(size - len(data))
+
+    def skip(self, size: int) -> None:
+        """Receive ``size`` bytes for nothing."""
+        self._begin(0)
+        if size > len(self._data):
+            self._dry = True
+        del self._data[:size]
+
+    def _begin(self, size: int) -> None:
+        """Put the delay before a new sound, of which ``size`` bytes are asked for."""
+        if self._first is not None and self._params is not None:
+            # The first frame was played self._first before it came; and no later read must find too few.
+            silence = max(self._delay * self._params.frame_size - self._first, size)
+            self._data[:0] = self._params.silence(silence)
+            self._first = None
+
+
+class _LoopbackPlayback:
+    latency_bytes = 0
+
+    def __init__(self, loopback: Loopback, line: _Line, params: PcmParams) -> None:
+        self._loopback = loopback
+        self._line = line
+        self._params = params
+
+    def start(self) -> None:
+        pass
+
+    def write(self, data: bytes) -> None:
+        self._loopback.count(len(data) // self._params.frame_size)
+        self._line.put(self._params, data)
+
+    def stop(self) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+class _LoopbackCapture:
+    latency_bytes = 0
+
+    def __init__(self, line: _Line, params: PcmParams) -> None:
+        self._line = line
+        self._params = params
+
+    def start(self) -> None:
+        self._line.listen(self._params)
+
+    def read(self, size: int) -> bytes:
+        return self._line.take(size)
+
+    def skip(self, size: int) -> None:
+        self._line.skip(size)
+
+    def stop(self) -> None:
+        self._line.listen(None)
+
+    def close(self) -> None:
+        pass

@@ -1,0 +1,146 @@
+"""Between the machine and its backend: where Python plays into the microphone, and a copy of the sound is taken.
+
+What is played goes to the backend and, while there is one, to the ``tap``. What is recorded is what was played with
+``play``, and when that is over the backend's. With neither of them, all passes unchanged.
+"""
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+from devices.audio.base import AudioBackend, Capture, Playback
+from devices.audio.pcm import PcmParams
+from devices.audio.periodlog import PeriodLog
+from devices.audio.wav import WavSink
+from emu.errors import UsageError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from devices.audio.microphone import Microphone
+
+__all__ = ["Patchbay", "Tap"]
+
+
+class Tap(Protocol):
+    """Gets a copy of what is played; a WavSink is one."""
+
+    def record(self, stream: int, params: PcmParams, data: bytes) -> None:
+        """Take frames of ``params`` that a stream has played."""
+        ...
+
+
+class Patchbay(AudioBackend):
+    """``backend``, as ``machine.audio`` shows it."""
+
+    def __init__(self, backend: AudioBackend) -> None:
+        self.backend = backend
+        self.streams = backend.streams
+        self.observer = backend.observer
+        self.tap: Tap | None = None
+        self._microphone: Microphone | None = None
+
+    @property
+    def played(self) -> int:
+        """Frames played since the backend was made."""
+        return self.backend.played
+
+    @property
+    def frames(self) -> "np.ndarray[Any, Any]":
+        """What the first stream has played, an array (frame, channel), if the backend is a WavSink (else UsageError).
+
+        Its newest file, that is: the sounds since the last change of format, rate or channels. See WavSink.
+        """
+        backend = self.backend
+        while isinstance(backend, PeriodLog):
+            backend = backend.backend
+        if not isinstance(backend, WavSink):
+            raise UsageError('nothing keeps the frames that are played; give the machine audio=WavSink("out.wav")')
+        return backend.frames
+
+    def play(self, samples: "np.ndarray[Any, Any]") -> None:
+        """Play ``samples`` into the microphone, for the guest to record on its first input stream.
+
+        They wait until the guest records, and follow what waits already: so the first frame of a recording that begins
+        then is ``samples[0]``. An array (frame,) or (frame, channel) of uint8, int16, int32, or of float32 or float64
+        between -1 and 1; the rate is the recording's. Raises UsageError for other arrays.
+
+            machine.audio.play(np.sin(np.arange(48000) * (2 * np.pi * 440 / 48000)))
+            machine.console.run("arecord -D hw:0,0 -f S16_LE -r 48000 -d 1 /tmp/a440.wav")
+        """
+        if self._microphone is None:
+            from devices.audio.microphone import Microphone  # noqa: PLC0415 - not needed to boot
+
+            self._microphone = Microphone()
+        self._microphone.play(samples)
+
+    def switch(self, backend: AudioBackend) -> AudioBackend:
+        """Use ``backend`` for the sounds that begin from now on, and return the one before, for the caller to close.
+
+        Raises UsageError if it has another number of streams, which the guest has been told.
+        """
+        if backend.streams != self.streams:
+            raise UsageError(f"the machine has {self.streams} streams to play and record, not {backend.streams}")
+        before, self.backend = self.backend, backend
+        return before
+
+    def open_playback(self, stream: int, params: PcmParams) -> Playback:
+        """Play to the backend and the tap."""
+        return _PatchedPlayback(self, self.backend.open_playback(stream, params), stream, params)
+
+    def open_capture(self, stream: int, params: PcmParams) -> Capture:
+        """Record from Python and the backend."""
+        port = self.backend.open_capture(stream, params)
+        return port if stream else _PatchedCapture(self, port, params)
+
+    def say(self, params: PcmParams, count: int) -> bytes:
+        """Take up to ``count`` frames of what was played into the microphone."""
+        return b"" if self._microphone is None else self._microphone.read(params, count)
+
+    def summary(self) -> list[str]:
+        """Say what the backend says."""
+        return self.backend.summary()
+
+    def close(self) -> None:
+        """Close the backend."""
+        self.backend.close()
+
+
+class _PatchedPlayback:
+    def __init__(self, patchbay: Patchbay, port: Playback, stream: int, params: PcmParams) -> None:
+        self._patchbay = patchbay
+        self._port = port
+        self._stream = stream
+        self._params = params
+        self.start, self.stop, self.close = port.start, port.stop, port.close
+
+    def __getattr__(self, name: str) -> Any:  # what some backends' ports have beyond the contract
+        return getattr(self._port, name)
+
+    @property
+    def latency_bytes(self) -> int:
+        return self._port.latency_bytes
+
+    def write(self, data: bytes) -> None:
+        self._port.write(data)
+        if self._patchbay.tap is not None:
+            self._patchbay.tap.record(self._stream, self._params, data)
+
+
+class _PatchedCapture:
+    def __init__(self, patchbay: Patchbay, port: Capture, params: PcmParams) -> None:
+        self._patchbay = patchbay
+        self._port = port
+        self._params = params
+        self.start, self.stop, self.close = port.start, port.stop, port.close
+
+    @property
+    def latency_bytes(self) -> int:
+        return self._port.latency_bytes
+
+    def read(self, size: int) -> bytes:
+        data = self._port.read(size)  # in any case, to keep up with it
+        said = self._patchbay.say(self._params, size // self._params.frame_size)
+        return said + data[len(said) :]
+
+    def skip(self, size: int) -> None:
+        self._port.skip(size)
+        self._patchbay.say(self._params, size // self._params.frame_size)

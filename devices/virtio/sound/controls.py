@@ -1,0 +1,214 @@
+"""Control elements (virtio 1.3, 5.14.6.10): volume and mute, for playback and for capture.
+
+A control changes when the driver writes it or the host sets it. Either way the driver is notified, of its own writes
+too: Linux tells its applications of a change only when it hears of one from the device (its put callback never says
+that a value changed). Writing what is there already is no change.
+
+The driver is notified of controls whose value it has read or written. One that has not cannot hold an old value, and
+may not be ready: Linux has no elements to notify until they are all set up.
+
+Values outlive a reset of the device, like those of a sound card: Linux does not restore them when it wakes up from
+sleep, and a mute that the host has set is not for a new driver to lift.
+
+The device changes no sample. A backend that is heard applies ``gains``; what is recorded, looped back or counted is
+what the guest plays, bit for bit, at every setting.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from struct import Struct
+
+from devices.virtio.sound import wire
+from devices.virtio.sound.chmaps import sides
+from devices.virtio.sound.requests import BAD_MSG, NOT_SUPP, OK, Handler, query
+from emu.errors import UsageError
+
+__all__ = ["VOLUME_MAX", "Control", "Controls"]
+
+#: Full volume, 0 dB; each step less is half a dB less, and 0 is silence.
+VOLUME_MAX = 100
+_STEP_MILLIBEL = 50
+
+# ALSA's metadata of that: SNDRV_CTL_TLVT_DB_SCALE, its length, dB at 0, step and that 0 is silence.
+_DB_SCALE = 1
+_DB_MUTE_AT_MINIMUM = 1 << 16
+_VOLUME_TLV = Struct("<IIiI").pack(_DB_SCALE, 8, -VOLUME_MAX * _STEP_MILLIBEL, _STEP_MILLIBEL | _DB_MUTE_AT_MINIMUM)
+
+# Any value will do, as most sound cards of Linux say: its own mixer-test (6.12) miscalculates with another step.
+_STEP = 0
+
+_LEFT_AND_RIGHT = 2
+_VALUES = Struct(f"<{_LEFT_AND_RIGHT}i")
+
+
+class Control:
+    """One control, of values from 0 to ``maximum`` for left and right; at first all are at the maximum."""
+
+    def __init__(self, name: str, role: int, kind: int, maximum: int, tlv: bytes = b"") -> None:
+        self.name = name
+        self.maximum = maximum
+        self.values = (maximum,) * _LEFT_AND_RIGHT
+        #: What ALSA calls TLV; empty if there is none.
+        self.tlv = tlv
+        self._role = role
+        self._kind = kind
+
+    def accepts(self, values: Sequence[int]) -> bool:
+        """Whether these can be the values."""
+        return len(values) == _LEFT_AND_RIGHT and all(0 <= value <= self.maximum for value in values)
+
+    def info(self, layout: Struct) -> bytes:
+        """Describe the control to the driver, in one of the two layouts there are."""
+        access = wire.CTL_ACCESS_READ | wire.CTL_ACCESS_WRITE | (wire.CTL_ACCESS_TLV_READ if self.tlv else 0)
+        name = self.name.encode("ascii")
+        return layout.pack(0, self._role, self._kind, access, _LEFT_AND_RIGHT, 0, name, 0, self.maximum, _STEP)
+
+
+def _volume(name: str, direction: int) -> Control:
+    return Control(name, wire.CTL_ROLE_VOLUME << 1 | direction, wire.CTL_TYPE_INTEGER, VOLUME_MAX, _VOLUME_TLV)
+
+
+def _switch(name: str, direction: int) -> Control:
+    return Control(name, wire.CTL_ROLE_MUTE << 1 | direction, wire.CTL_TYPE_BOOLEAN, 1)
+
+
+class Controls:
+    """The controls by number, as the driver has them, and by name; ``changed`` is called when there is news for it."""
+
+    def __init__(self, changed: Callable[[], None]) -> None:
+        self._changed = changed
+        self._controls = (
+            _volume("Master Playback Volume", wire.D_OUTPUT),
+            _switch("Master Playback Switch", wire.D_OUTPUT),
+            _volume("Capture Volume", wire.D_INPUT),
+            _switch("Capture Switch", wire.D_INPUT),
+        )
+        #: Called with each control that has changed, whoever did it.
+        self.listeners: list[Callable[[Control], None]] = []
+        self._negotiated = False
+        self._known: set[int] = set()  # numbers of the controls whose value the driver has
+        self._news: set[int] = set()  # and of those among them that have changed since
+        self._requests: dict[int, Handler] = {
+            wire.R_CTL_INFO: self._info,
+            wire.R_CTL_ENUM_ITEMS: self._on_control(self._no_metadata),
+            wire.R_CTL_READ: self._on_control(self._read),
+            wire.R_CTL_WRITE: self._on_control(self._write),
+            wire.R_CTL_TLV_READ: self._on_control(self._tlv_read),
+            wire.R_CTL_TLV_WRITE: self._on_control(self._no_metadata),
+            wire.R_CTL_TLV_COMMAND: self._on_control(self._no_metadata),
+        }
+
+    def __len__(self) -> int:
+        return len(self._controls)
+
+    def __iter__(self) -> Iterator[Control]:
+        return iter(self._controls)
+
+    def __getitem__(self, name: str) -> Control:
+        """Find a control; raises UsageError if there is none of that name."""
+        return self._controls[self._number_of(name)]
+
+    def set(self, name: str, values: int | Sequence[int]) -> None:
+        """Set a control from the host's side: left and right, or one value for both; raises UsageError."""
+        number = self._number_of(name)
+        control = self._controls[number]
+        wanted = (values,) * _LEFT_AND_RIGHT if isinstance(values, int) else tuple(values)
+        if not control.accepts(wanted):
+            raise UsageError(f"{name} takes values from 0 to {control.maximum}, one or {_LEFT_AND_RIGHT} of them")
+        self._set(number, wanted)
+
+    def gains(self, direction: int, channels: int) -> list[float]:
+        """Return the factor for each channel of the streams of one direction: 0 is silence, 1 the sample as it is."""
+        volume, switch = (self._controls[2 * direction + i].values for i in range(2))
+        left, right = (_gain(level) if on else 0.0 for level, on in zip(volume, switch, strict=True))
+        return [left * of_left + right * of_right for of_left, of_right in sides(channels)]
+
+    def negotiate(self, features: int) -> dict[int, Handler]:
+        """Begin with a driver; return what answers its requests, by code: none if it has not accepted F_CTLS."""
+        self._negotiated = bool(features & wire.F_CTLS)
+        return self._requests if self._negotiated else {}
+
+    # Events.
+
+    @property
+    def has_news(self) -> bool:
+        """Whether the driver has a value that is not right any more."""
+        return self._negotiated and bool(self._news)
+
+    def next_event(self) -> bytes:
+        """Say which."""
+        number = min(self._news)
+        self._news.remove(number)
+        return wire.CTL_EVENT.pack(wire.EVT_CTL_NOTIFY, number, wire.CTL_EVT_MASK_VALUE)
+
+    def forget(self) -> None:
+        """There is a new driver, which has no value."""
+        self._known.clear()
+        self._news.clear()
+
+    # Requests.
+
+    def _info(self, request: bytes, room: int) -> bytes:
+        # The size says which layout the driver has: as the text reads, or as it is compiled on all that have 64 bits.
+        _, _, _, size = wire.QUERY_INFO.unpack_from(request.ljust(wire.QUERY_INFO.size, b"\0"))
+        layout = wire.CTL_INFO if size < wire.CTL_INFO_ALIGNED.size else wire.CTL_INFO_ALIGNED
+        return query(request, room, [control.info(layout) for control in self._controls])
+
+    def _on_control(self, answer: Callable[[int, bytes, int], bytes]) -> Handler:
+        """Handle requests about one control: ``answer`` gets its number, what follows the header, and the room."""
+
+        def handler(request: bytes, room: int) -> bytes:
+            if len(request) < wire.CTL_HDR.size:
+                return BAD_MSG
+            _, number = wire.CTL_HDR.unpack_from(request)
+            return answer(number, request[wire.CTL_HDR.size :], room) if number < len(self._controls) else BAD_MSG
+
+        return handler
+
+    def _read(self, number: int, _: bytes, room: int) -> bytes:
+        if room < len(OK) + _VALUES.size:
+            return BAD_MSG
+        self._known.add(number)
+        # The structure has room for 128 values; a driver that knows how many there are may leave out the rest.
+        size = min(room, len(OK) + wire.CTL_VALUE_SIZE)
+        return (OK + _VALUES.pack(*self._controls[number].values)).ljust(size, b"\0")
+
+    def _write(self, number: int, payload: bytes, _: int) -> bytes:
+        if len(payload) < _VALUES.size:
+            return BAD_MSG
+        values = _VALUES.unpack_from(payload)
+        if not self._controls[number].accepts(values):
+            return BAD_MSG
+        self._known.add(number)
+        self._set(number, values)
+        return OK
+
+    def _tlv_read(self, number: int, _: bytes, room: int) -> bytes:
+        tlv = self._controls[number].tlv
+        return (OK + tlv)[:room] if tlv else NOT_SUPP
+
+    def _no_metadata(self, number: int, payload: bytes, room: int) -> bytes:  # noqa: ARG002
+        """None of the controls is enumerated, and none has metadata that could be written or commanded."""
+        return NOT_SUPP
+
+    # State.
+
+    def _number_of(self, name: str) -> int:
+        for number, control in enumerate(self._controls):
+            if control.name == name:
+                return number
+        raise UsageError(f"there is no control {name!r}: {', '.join(control.name for control in self._controls)}")
+
+    def _set(self, number: int, values: tuple[int, ...]) -> None:
+        control = self._controls[number]
+        if values == control.values:
+            return
+        control.values = values
+        for listener in self.listeners:
+            listener(control)
+        if number in self._known:
+            self._news.add(number)
+            self._changed()
+
+
+def _gain(level: int) -> float:
+    return float(10 ** ((level - VOLUME_MAX) * _STEP_MILLIBEL / 2000)) if level else 0.0

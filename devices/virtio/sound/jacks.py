@@ -1,0 +1,123 @@
+"""The jacks of a sound device (virtio 1.3, 5.14.6.4): one to listen at, one for a microphone.
+
+Plugging is done from the host's side. The driver hears of it once it has asked for the jacks, and of changes alone:
+what was plugged and unplugged while there was no way to tell is no news.
+
+REMAP is offered. It changes the association and the sequence in the pin's configuration default register, and as in
+High Definition Audio it changes nothing else: the register says to software what belongs together, is kept for it,
+and has no effect on the hardware. It survives a reset.
+"""
+
+from collections.abc import Callable, Iterator
+
+from devices.virtio.sound import wire
+from devices.virtio.sound.requests import BAD_MSG, OK, Handler, query
+from emu.errors import UsageError
+
+__all__ = ["Jack", "Jacks"]
+
+#: Function group of the streams that the jacks belong to: the first playback and capture streams (hda_fn_nid).
+_NID = 0
+
+# Configuration default (High Definition Audio 7.3.3.31): 31:30 connectivity (0 a jack), 29:24 location (1 rear, 2
+# front), 23:20 device (0 line out, A microphone), 19:16 connector (1 3.5 mm), 15:12 colour (4 green, 9 pink), 11:8
+# (bit 8 set if nobody could tell what is plugged in), 7:4 association, 3:0 sequence.
+_LINE_OUT_REAR_GREEN = 0x0101_4010
+_MIC_REAR_PINK = 0x01A1_9020
+_ASSOCIATION_AND_SEQUENCE = 0xFF
+
+# Pin capabilities (7.3.4.9).
+_PRESENCE_DETECT = 1 << 2
+_OUTPUT = 1 << 4
+_INPUT = 1 << 5
+
+
+class Jack:
+    """One jack; ``connected`` says whether something is plugged in, ``name`` what the host calls it."""
+
+    def __init__(self, name: str, defconf: int, caps: int) -> None:
+        self.name = name
+        self.connected = True
+        #: Both registers are High Definition Audio's.
+        self.defconf = defconf
+        self.caps = caps
+        #: What the driver believes of ``connected``; None if it has not asked.
+        self.told: bool | None = None
+
+    def info(self) -> bytes:
+        """Describe the jack to the driver."""
+        return wire.JACK_INFO.pack(_NID, 1 << wire.JACK_F_REMAP, self.defconf, self.caps, self.connected)
+
+
+class Jacks:
+    """The jacks by number, as the driver has them, and by name; ``changed`` is called when there is news for it."""
+
+    def __init__(self, changed: Callable[[], None]) -> None:
+        self._changed = changed
+        self._jacks = (
+            Jack("line", _LINE_OUT_REAR_GREEN, _PRESENCE_DETECT | _OUTPUT),
+            Jack("mic", _MIC_REAR_PINK, _PRESENCE_DETECT | _INPUT),
+        )
+        #: What answers the driver's requests, by code.
+        self.requests: dict[int, Handler] = {wire.R_JACK_INFO: self._info, wire.R_JACK_REMAP: self._remap}
+
+    def __len__(self) -> int:
+        return len(self._jacks)
+
+    def __iter__(self) -> Iterator[Jack]:
+        return iter(self._jacks)
+
+    def __getitem__(self, name: str) -> Jack:
+        """Find a jack; raises UsageError if there is none of that name."""
+        for jack in self._jacks:
+            if jack.name == name:
+                return jack
+        raise UsageError(f"there is no jack {name!r}: {', '.join(jack.name for jack in self._jacks)}")
+
+    def plug(self, name: str, *, connected: bool) -> None:
+        """Plug something in, or pull it out; raises UsageError if there is no jack of that name."""
+        self[name].connected = connected
+        self._changed()
+
+    # Events.
+
+    @property
+    def has_news(self) -> bool:
+        """Whether the driver is wrong about a jack."""
+        return any(_is_news(jack) for jack in self._jacks)
+
+    def next_event(self) -> bytes:
+        """Put it right about the first of them."""
+        number, jack = next((number, jack) for number, jack in enumerate(self._jacks) if _is_news(jack))
+        jack.told = jack.connected
+        return wire.EVENT.pack(wire.EVT_JACK_CONNECTED if jack.connected else wire.EVT_JACK_DISCONNECTED, number)
+
+    def forget(self) -> None:
+        """There is a new driver, which knows of no jack."""
+        for jack in self._jacks:
+            jack.told = None
+
+    # Requests.
+
+    def _info(self, request: bytes, room: int) -> bytes:
+        reply = query(request, room, [jack.info() for jack in self._jacks])
+        if reply.startswith(OK):
+            _, first, count, _ = wire.QUERY_INFO.unpack_from(request)
+            for jack in self._jacks[first : first + count]:
+                jack.told = jack.connected
+        return reply
+
+    def _remap(self, request: bytes, room: int) -> bytes:  # noqa: ARG002 - a status always fits
+        if len(request) < wire.JACK_REMAP.size:
+            return BAD_MSG
+        _, number, association, sequence = wire.JACK_REMAP.unpack_from(request)
+        # Both are four bits wide, and association 0 is reserved.
+        if number >= len(self._jacks) or not 0 < association < 16 or sequence >= 16:
+            return BAD_MSG
+        jack = self._jacks[number]
+        jack.defconf = jack.defconf & ~_ASSOCIATION_AND_SEQUENCE | association << 4 | sequence
+        return OK
+
+
+def _is_news(jack: Jack) -> bool:
+    return jack.told is not None and jack.told is not jack.connected

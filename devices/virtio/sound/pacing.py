@@ -1,0 +1,46 @@
+"""When a frame has been played or recorded: exact arithmetic on guest time, no error of which adds up."""
+
+__all__ = ["Stopwatch"]
+
+_NS = 1_000_000_000
+
+
+class Stopwatch:
+    """Guest time (ns) that runs while a stream does, and how many of the stream's frames are done with.
+
+    Both are counted from the last ``restart``, or from where the stream began.
+    """
+
+    __slots__ = ("_elapsed", "_rate", "_zero", "frames")
+
+    def __init__(self, rate: int) -> None:
+        self.frames = 0
+        self._rate = rate
+        self._zero = 0  # in guest time, while it runs
+        self._elapsed = 0  # while it does not
+
+    def start(self, now: int) -> None:
+        """Go on."""
+        self._zero = now - self._elapsed
+
+    def stop(self, now: int) -> None:
+        """Stand still."""
+        self._elapsed = now - self._zero
+
+    def restart(self, now: int) -> None:
+        """Forget frames and time: the next frame begins now."""
+        self._zero = now
+        self.frames = 0
+
+    def rewind(self) -> None:
+        """Forget frames and time, standing still."""
+        self._elapsed = 0
+        self.frames = 0
+
+    def end_of(self, frames: int) -> int:
+        """Guest time at which ``frames`` more are over, rounded up: never early."""
+        return self._zero - (self.frames + frames) * _NS // -self._rate
+
+    def behind(self, now: int) -> int:
+        """How many more frames are over by now, whole ones."""
+        return (now - self._zero) * self._rate // _NS - self.frames

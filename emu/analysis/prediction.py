@@ -1,0 +1,87 @@
+"""Where sound does what nobody could expect: the error of a linear prediction, and where it stands out.
+
+A sample of tones or music is nearly a weighted sum of those before it. Where somebody has cut, pasted or overwritten
+samples it is not, for one sample exactly, whatever pitch, loudness and drift the sound has.
+"""
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["ORDER", "discontinuities"]
+
+Samples = npt.NDArray[np.float64]
+
+#: Samples that the next is predicted from.
+ORDER = 32
+_BLOCK = 4096  # with weights of its own
+_CHUNK = 2048  # in which the usual error is judged
+_INAUDIBLE = 1e-4  # of the peak, -80 dB
+# The usual error is a Gaussian's sigma, also if there are some outliers.
+_SIGMA_OF_MEDIAN = 1.4826
+_SIGMA_OF_95 = 1 / 1.96
+
+
+def discontinuities(samples: Samples, quantum: float, outlier: float) -> npt.NDArray[np.intp]:
+    """Positions of the samples that do not fit to those before them; ``quantum`` is the step between values.
+
+    An error that is ``outlier`` times the usual around it counts: one of 8 is no chance with noise, one of 30 happens
+    in speech (plosives). The first ORDER samples are never among them: too little is known before them.
+    """
+    error = np.abs(_prediction_error(samples))
+    # Where a fade ends there is a kink of no more than that.
+    inaudible = _INAUDIBLE * np.abs(samples).max(initial=0.0)
+    return np.flatnonzero(error > np.maximum(outlier * np.maximum(_usual(error), quantum / np.sqrt(12)), inaudible))
+
+
+def _prediction_error(samples: Samples) -> Samples:
+    error = np.zeros(len(samples))
+    order = min(ORDER, len(samples) // 8)
+    if order < 2:
+        return error
+    past = np.lib.stride_tricks.sliding_window_view(samples, order)
+    for start in range(order, len(samples), _BLOCK):
+        end = min(start + _BLOCK, len(samples))
+        # A short last block is judged by the weights of a full one.
+        first = max(min(start, end - _BLOCK), order)
+        known, next_one = past[first - order : end - order], samples[first:end]
+        error[start:end] = _fit_and_predict(known, next_one)[start - first :]
+    return error
+
+
+def _fit_and_predict(known: Samples, next_one: Samples) -> Samples:
+    error = next_one - known @ _weights(known, next_one)
+    # The weights should not try to please what is to be found.
+    good = np.abs(error) <= 6 * _typical(np.abs(error))
+    if not good.all() and np.count_nonzero(good) > 8 * known.shape[1]:
+        error = next_one - known @ _weights(known[good], next_one[good])
+    return error
+
+
+def _typical(error: Samples) -> Samples:
+    """Like ``_usual``, but with less around each sample: a block may hold loud sound and silence."""
+    pieces = np.array_split(error, max(len(error) // 256, 1))
+    return np.concatenate([np.full(len(piece), _SIGMA_OF_MEDIAN * float(np.median(piece))) for piece in pieces])
+
+
+def _weights(known: Samples, next_one: Samples) -> Samples:
+    rows, order = known.shape
+    # In pieces so small that BLAS does not share them among threads: waiting for those takes longer than the work.
+    piece = min(rows, 128)
+    rows -= rows % piece
+    stack = known[:rows].reshape(-1, piece, order)
+    gram = (stack.transpose(0, 2, 1) @ stack).sum(axis=0)
+    # A pure tone is predicted by many weights; prefer small ones.
+    gram.flat[:: order + 1] += 1e-13 * np.trace(gram) + 1e-300
+    return np.linalg.solve(gram, next_one[:rows] @ known[:rows])
+
+
+def _usual(error: Samples) -> Samples:
+    """The usual error around each sample: where the sound gets louder, what is usual then."""
+    sigmas = []
+    for start in range(0, len(error), _CHUNK):
+        chunk = error[start : start + _CHUNK]
+        middle, high = np.quantile(chunk, (0.5, 0.95)).tolist()
+        sigmas.append(max(middle * _SIGMA_OF_MEDIAN, high * _SIGMA_OF_95))
+    around = np.array([0.0, *sigmas, 0.0])
+    highest = np.maximum(around[1:-1], np.maximum(around[:-2], around[2:]))
+    return np.repeat(highest, _CHUNK)[: len(error)]
