@@ -26,6 +26,9 @@ MAX_QUEUE_SIZE = 32768
 # An index is 16 bits wide, so no driver can use more entries of an indirect table. Linux does use more than the queue
 # has, so the queue size is not the limit (virtio 1.2 section 2.7.5.3.1 notwithstanding).
 MAX_INDIRECT_ENTRIES = 65536
+#: Pieces of memory in all chains in flight: far more than any driver uses, but no guest decides how much of the host's
+#: memory they take, in 1024 indirect tables of the largest size.
+MAX_SEGMENTS_IN_FLIGHT = 1 << 18
 MAX_CHAIN_BYTES = 0xFFFF_FFFF  # used.len has to be able to tell it
 
 _DESCRIPTOR = struct.Struct("<QIHH")  # address, length, flags, next
@@ -102,6 +105,11 @@ class Buffer:
     def __len__(self) -> int:
         return self._ends[-1] if self._ends else 0
 
+    @property
+    def segments(self) -> int:
+        """Of how many pieces it is made."""
+        return len(self._segments)
+
     def read(self, offset: int, size: int) -> bytes:
         """Copy ``size`` bytes out, from ``offset``; raises ValueError if there are not so many."""
         read = self._queue.memory.read
@@ -170,7 +178,8 @@ class Queue:
         self._broken = broken
 
         self._running = True
-        self._in_flight = 0
+        self._in_flight = 0  # chains
+        self._segments = 0  # in them
         self._avail_idx = 0  # the driver's, when it was last read
         self._next_avail = 0  # the next entry to pop
         self._avail_event_idx = 0  # what the driver reads in avail_event
@@ -211,6 +220,7 @@ class Queue:
         memory.write(self._used + _RING_HEADER + _USED_ELEMENT.size * slot, _USED_ELEMENT.pack(chain.head, written))
         self._used_idx = (self._used_idx + 1) & 0xFFFF
         self._in_flight -= 1
+        self._segments -= chain.readable.segments + chain.writable.segments
         # The element must be there before idx tells of it. used.flags stay 0: every kick is welcome.
         memory.write(self._used, _USED_HEADER.pack(0, self._used_idx))
 
@@ -277,6 +287,9 @@ class Queue:
             if total > MAX_CHAIN_BYTES:
                 raise _CorruptError("a chain is longer than 4 GiB")
             segments.append((address, length))
+            if self._segments + len(readable) + len(writable) > MAX_SEGMENTS_IN_FLIGHT:
+                raise _CorruptError(f"more than {MAX_SEGMENTS_IN_FLIGHT} descriptors in flight")
+        self._segments += len(readable) + len(writable)
         return Chain(head, Buffer(self, readable), Buffer(self, writable))
 
     def _descriptors_from(self, index: int) -> Iterator[tuple[int, int, int]]:

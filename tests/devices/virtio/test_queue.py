@@ -282,6 +282,22 @@ def test_longest_indirect_table() -> None:
     assert len(rig.pop().readable) == 65536
 
 
+def test_descriptors_in_flight_are_bounded_and_counted_down() -> None:
+    """Otherwise a guest has the host remember 65536 pieces for each entry of a queue."""
+    rig = Rig(INDIRECTLY)
+    table = rig.buffer(65536 * 16)
+    entries = [descriptor(RAM_BASE, 1, NEXT, i + 1) for i in range(65535)]
+    rig.memory.store(table, b"".join(entries) + descriptor(RAM_BASE, 1, 0))
+    for head in range(6):
+        rig.ring.put_descriptor(head, table, 65536 * 16, INDIRECT)
+        rig.ring.make_available(head)
+    chains = [rig.pop() for _ in range(4)]
+    rig.queue.push(chains[0], 0)
+    rig.pop()
+    assert rig.queue.pop() is None
+    assert rig.is_broken()
+
+
 def descriptor(address: int, length: int, flags: int = 0, next_index: int = 0) -> bytes:
     return struct.pack("<QIHH", address, length, flags, next_index)
 
