@@ -63,5 +63,9 @@ class PcmParams:
             return bytes(size)
         return (bytes(self.format.size - 1) + b"\x80") * (size // self.format.size)
 
+    def duration_ns(self, frames: int) -> int:
+        """How long ``frames`` play, rounded up."""
+        return -(-frames * 1_000_000_000 // self.rate)
+
     def __str__(self) -> str:
         return f"{self.rate} Hz, {self.format}, {self.channels} channel{'s' if self.channels > 1 else ''}"

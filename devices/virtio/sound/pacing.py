@@ -32,6 +32,10 @@ class Stopwatch:
         self._zero = now
         self.frames = 0
 
+    def skip(self, ns: int) -> None:
+        """Forget so much time, but no frames."""
+        self._zero += ns
+
     def rewind(self) -> None:
         """Forget frames and time, standing still."""
         self._elapsed = 0

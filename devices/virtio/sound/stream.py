@@ -8,10 +8,11 @@ When a message completes
     one and rounded up to the next ns. It completes then, in an event of its own: never earlier, and never within a
     notification, because Linux 6.1 queues the message again from the completion interrupt, and would never leave that.
 
-    A machine that was late completes what is due in one batch, with one interrupt, but never a whole buffer: a driver
-    that sees a full turn of its buffer sees no progress at all. When the stream is later than that, the time is
-    given up ("stall"): the next message begins now, and the sound goes on where it was. A burst would only play what
-    the guest had no time to fill, or record over what it had no time to read.
+    A machine that was late catches up in small steps, each with one interrupt: a millisecond of sound or a single
+    message, and always less than a buffer (a driver that sees a full turn of its buffer sees no progress at all).
+    Between two steps the guest has time to act: ALSA takes a jump of several periods for lost interrupts, and a
+    stream that it is about to stop should not play on. When the machine was late by more than a whole buffer, the
+    time beyond that is given up ("stall"), and the sound goes on where it was.
 
     What a message that completed says of latency is measured then: see output.py and input.py.
 
@@ -38,6 +39,11 @@ __all__ = ["Message", "State", "Stream", "StreamParams", "StreamStats", "complet
 
 #: Payload of a message beyond which it is refused: 0.6 s of the fattest stream. What is copied at once is bounded.
 MAX_MESSAGE_BYTES = 16 << 20
+
+#: When late: how much sound completes in one step, and how long the guest has until the next, at most. It has a
+#: quarter of the step's duration, so that the stream does catch up.
+_STEP_NS = 1_000_000
+_MAX_BREATH_NS = 4_000_000
 
 PortT = TypeVar("PortT", bound=Port)
 
@@ -81,6 +87,17 @@ class StreamParams:
     pcm: PcmParams
     buffer_bytes: int
     period_bytes: int
+
+    @property
+    def buffer_ns(self) -> int:
+        """How long the buffer lasts."""
+        return self.pcm.duration_ns(self.buffer_bytes // self.pcm.frame_size)
+
+    @property
+    def step_frames(self) -> int:
+        """Most frames that complete at once, unless they are of a single message."""
+        all_but_a_period = (self.buffer_bytes - self.period_bytes) or self.period_bytes // 2
+        return min(all_but_a_period // self.pcm.frame_size, self.pcm.rate * _STEP_NS // 1_000_000_000)
 
 
 @dataclass(slots=True)
@@ -266,9 +283,9 @@ class Stream(ABC, Generic[PortT]):
         """Guest time at which the first message in the queue is over."""
         return max(self._stopwatch.end_of(self._fifo[0].frames), self._ready)
 
-    def _schedule(self) -> None:
+    def _schedule(self, earliest: int = 0) -> None:
         if self._fifo:
-            self._event = self._events.at(self._due(), self._complete_due)
+            self._event = self._events.at(max(earliest, self._due()), self._complete_due)
 
     def _cancel(self) -> None:
         if self._event is not None:
@@ -282,12 +299,16 @@ class Stream(ABC, Generic[PortT]):
         assert self.params is not None
         now = self._clock.now()
         stats = self.stats
-        for _ in range(max(1, self.params.buffer_bytes // self.params.period_bytes - 1)):
-            due = self._due()
-            if due > now:
+        self._give_up_time(now)
+        step = breath = 0
+        while self._fifo and (due := self._due()) <= now:
+            message = self._fifo[0]
+            if step and step + message.frames > self.params.step_frames:
+                breath = min(self.params.pcm.duration_ns(step) // 4, _MAX_BREATH_NS)
                 break
+            step += message.frames
             stats.lateness_max_ns = max(stats.lateness_max_ns, now - due)
-            message = self._fifo.popleft()
+            self._fifo.popleft()
             self._stopwatch.frames += message.frames
             self._transfer(message, now)
             stats.frames += message.frames
@@ -296,12 +317,16 @@ class Stream(ABC, Generic[PortT]):
                 self._tell(self._observer, message, due, now)
             if not self._fifo:
                 self._ran_dry(due)
-                break
-        if self._fifo and self._due() <= now:
-            stats.stalls += 1
-            self._stopwatch.restart(now)
         self._queue.signal()
-        self._schedule()
+        self._schedule(now + breath if breath else 0)
+
+    def _give_up_time(self, now: int) -> None:
+        """Move the stopwatch if the machine was later than it may catch up with."""
+        assert self.params is not None
+        excess = now - self._due() - self.params.buffer_ns
+        if excess > 0:
+            self.stats.stalls += 1
+            self._stopwatch.skip(excess)
 
     def _tell(self, observer: Callable[[Period], None], message: Message, due: int, now: int) -> None:
         fill = sum(waiting.size for waiting in self._fifo)

@@ -379,18 +379,53 @@ def late(guest, ns):
     guest.collect()
 
 
-def test_a_late_machine_catches_up_in_one_batch(guest):
+def test_a_late_machine_catches_up_with_short_messages_in_one_step(guest):
+    """Within 1 ms of sound, and less than the buffer."""
     guest.open()
-    guest.send(*(noise(i, 16) for i in range(4)))
+    guest.send(*(noise(i, 16) for i in range(6)))
     guest.command(START)
     edges = guest.driver.irq.edges
-    late(guest, 200_000)
-    assert len(guest.done) == 2
+    late(guest, 300_000)
+    assert len(guest.done) == 3
     assert guest.driver.irq.edges - edges == 1
     guest.run(SECOND)
-    assert [done.time for done in guest.done[2:]] == [guest.end_of(12), guest.end_of(16)]
-    assert guest.stats.lateness_max_ns == 200_000 - 83_334
+    assert [done.time for done in guest.done[4:]] == [guest.end_of(20), guest.end_of(24)]
+    assert guest.stats.lateness_max_ns == 300_000 - 83_334
     assert guest.stats.stalls == 0
+
+
+def test_a_late_machine_catches_up_with_long_messages_one_by_one(guest):
+    """10 ms each. The guest has 2.5 ms after each one that is late; those that are not late are on time."""
+    period = 4 * 480
+    guest.open(S16_STEREO, buffer=4 * period, period=period)
+    guest.send(*(noise(i, period) for i in range(6)))
+    guest.command(START)
+    late(guest, 35_000_000)
+    guest.run(SECOND)
+    assert [done.time - guest.started for done in guest.done] == [
+        35_000_000, 37_500_000, 40_000_000, 42_500_000, 50_000_000, 60_000_000,
+    ]  # fmt: skip
+    assert guest.stats.stalls == 0
+
+
+def test_a_stream_that_is_stopped_while_it_catches_up_plays_no_more(guest):
+    """Linux 6.1 stops a drained stream as soon as it is told that the last period is played; the next is stale."""
+    period = 4 * 480
+    guest.open(S16_STEREO, buffer=4 * period, period=period)
+    guest.send(*(noise(i, period) for i in range(4)))
+    guest.command(START)
+    late(guest, 25_000_000)
+    guest.run(1_000_000)
+    guest.close()
+    assert guest.backend.data == noise(0, period)
+
+
+def test_a_long_message_before_a_short_one_does_not_hold_it_up(guest):
+    guest.open(buffer=4 * 48000, period=48000)
+    guest.send(noise(1, 48000), noise(2, 4))
+    guest.command(START)
+    guest.run(SECOND)
+    assert [done.time for done in guest.done] == [guest.end_of(12000), guest.end_of(12001)]
 
 
 def test_silence_begins_when_the_last_message_ends_not_when_that_is_noticed(guest):
@@ -402,27 +437,39 @@ def test_silence_begins_when_the_last_message_ends_not_when_that_is_noticed(gues
     assert guest.stats.silence_ns == 100_000 - 83_334
 
 
-def test_never_a_whole_buffer_in_one_batch(guest):
-    guest.open()
-    guest.send(*(noise(i, 16) for i in range(8)))
+def test_time_beyond_a_buffer_is_given_up(guest):
+    guest.open()  # 4 frames a period, 16 a buffer
+    guest.send(*(noise(i, 16) for i in range(12)))
     guest.command(START)
     late(guest, SECOND)
-    assert len(guest.done) == 3
-    guest.started = guest.clock.now()
-    guest.run(SECOND)
-    assert [done.time for done in guest.done[3:]] == [guest.end_of(4 * n) for n in range(1, 6)]
+    assert len(guest.done) == 3, "never a whole buffer"
     assert guest.stats.stalls == 1
+    guest.run(SECOND)
+    # Now the first is late by the 16 frames of a buffer: 20 frames have passed.
+    guest.started += SECOND - guest.pcm.duration_ns(4) - guest.pcm.duration_ns(16)
+    assert [done.time for done in guest.done[6:]] == [guest.end_of(n) for n in range(28, 52, 4)]
 
 
 def test_a_buffer_of_one_period_completes_one_at_a_time(guest):
     guest.open(buffer=16, period=16)
     guest.send(*(noise(i, 16) for i in range(3)))
     guest.command(START)
-    late(guest, SECOND)
+    late(guest, 166_668)
     assert len(guest.done) == 1
-    guest.started = guest.clock.now()
     guest.run(SECOND)
-    assert [done.time for done in guest.done[1:]] == [guest.end_of(4), guest.end_of(8)]
+    assert [done.time - guest.started for done in guest.done] == [166_668, 166_668 + 83_334 // 4, 250_000]
+
+
+@pytest.mark.parametrize("periods", [1, 2, 16])
+def test_messages_of_a_frame_are_caught_up_with(guest, periods):
+    """They are shorter than the lateness, which must not add up."""
+    guest.open(buffer=1920 * periods, period=1920)
+    guest.send(*(noise(i, 4) for i in range(400)))
+    guest.command(START)
+    while guest.events.pending:
+        late(guest, max(0, guest.events.pending[0] - guest.clock.now()) + 30_000)
+    assert guest.stats.stalls == 0
+    assert guest.done[-1].time - guest.end_of(400) <= 60_000
 
 
 def test_stop_before_an_overdue_completion_keeps_the_message(guest):
