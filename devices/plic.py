@@ -60,6 +60,8 @@ class Plic:
         # The enabled sources above the threshold: what may raise a context. Kept, so that a line costs two `&`.
         self._eligible = [0] * len(contexts)
         self._output = [False] * len(contexts)
+        #: How often each source was claimed, by number.
+        self.claims = [0] * (sources + 1)
 
     @property
     def properties(self) -> Mapping[str, Property]:
@@ -149,7 +151,9 @@ class Plic:
                 lowest = sources & -sources
                 self._claimed |= lowest
                 self._update_outputs()
-                return lowest.bit_length() - 1
+                source = lowest.bit_length() - 1
+                self.claims[source] += 1
+                return source
         return 0
 
     def _complete(self, context: int, source: int) -> None:

@@ -1,1 +1,72 @@
-"""pyemu: a RISC-V machine in Python that boots Linux and plays sound correctly."""
+"""pyemu: a RISC-V machine in Python that boots Linux and plays sound correctly.
+
+    from emu import Machine
+
+    with Machine(audio="wav:out.wav", clock="warp") as machine:
+        status, output = machine.console.run("aplay -D hw:0,0 /root/tone.wav")
+        print(status, machine.audio.frames.shape)
+
+What is listed in ``__all__`` is the public interface. Each name is loaded when it is used first, so that the command
+line, and whoever needs the errors only, starts without the machine.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from devices.audio import AudioBackend, Loopback, NullSink, WavSink
+    from devices.power import PowerAction, PowerRequest
+    from devices.virtio.disk import open_disk
+    from emu.clock import Clock, HostClock, ManualClock, WarpClock
+    from emu.console import CommandResult, ExpectError
+    from emu.counters import Counters
+    from emu.errors import MachineError, MissingPackageError, PyemuError, UsageError
+    from emu.machine import Machine
+    from emu.shell import ShellError
+
+__all__ = [
+    "AudioBackend",
+    "Clock",
+    "CommandResult",
+    "Counters",
+    "ExpectError",
+    "HostClock",
+    "Loopback",
+    "Machine",
+    "MachineError",
+    "ManualClock",
+    "MissingPackageError",
+    "NullSink",
+    "PowerAction",
+    "PowerRequest",
+    "PyemuError",
+    "ShellError",
+    "UsageError",
+    "WarpClock",
+    "WavSink",
+    "open_disk",
+]
+
+_MODULES = {
+    "devices.audio": ("AudioBackend", "Loopback", "NullSink", "WavSink"),
+    "devices.power": ("PowerAction", "PowerRequest"),
+    "devices.virtio.disk": ("open_disk",),
+    "emu.clock": ("Clock", "HostClock", "ManualClock", "WarpClock"),
+    "emu.console": ("CommandResult", "ExpectError"),
+    "emu.counters": ("Counters",),
+    "emu.errors": ("MachineError", "MissingPackageError", "PyemuError", "UsageError"),
+    "emu.machine": ("Machine",),
+    "emu.shell": ("ShellError",),
+}
+_HOME = {name: module for module, names in _MODULES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(_HOME[name]), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

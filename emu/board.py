@@ -47,10 +47,11 @@ class Lines:
 
 @dataclass(frozen=True, slots=True)
 class Board:
-    """The devices in their places, which is all that the bus and the device tree are made from; and the UART."""
+    """The devices in their places, which is all that the bus and the device tree are made from, and two of them."""
 
     placements: tuple[Placement, ...]
     uart: Uart16550
+    plic: Plic
 
 
 def build_board(
@@ -81,4 +82,4 @@ def build_board(
         Placement(uart, UART_BASE, UART_IRQ),
         *slots,
     )
-    return Board(placements, uart)
+    return Board(placements, uart, plic)

@@ -33,6 +33,14 @@ class Clock(Protocol):
         """
         ...
 
+    def pause(self) -> None:
+        """Stand still until ``resume``; the CPU does not run meanwhile."""
+        ...
+
+    def resume(self) -> None:
+        """Go on where it was."""
+        ...
+
 
 class HostClock:
     """Real time, what a person hears.
@@ -43,7 +51,7 @@ class HostClock:
     """
 
     def __init__(self, monotonic: Callable[[], int] = time.monotonic_ns) -> None:
-        self._monotonic = monotonic
+        self._monotonic = self._host = monotonic
         self._origin = self._seen = monotonic()
         self._lock = threading.Lock()
 
@@ -62,6 +70,16 @@ class HostClock:
         if left > 0:
             sleep(min(left, _LONGEST_SLEEP_NS) / 1e9)
             self.now()
+
+    def pause(self) -> None:
+        """Stand still."""
+        paused_at = self._monotonic()
+        self._monotonic = lambda: paused_at
+
+    def resume(self) -> None:
+        """Go on where it was: what was paused is no time at all."""
+        paused = self._host() - self._monotonic()
+        self._monotonic = lambda: self._host() - paused  # one store, so that no thread finds anything in between
 
     def _resume(self, host: int) -> None:
         with self._lock:
@@ -102,6 +120,12 @@ class ManualClock:
             sleep(_LONGEST_SLEEP_NS / 1e9)
         else:
             self._now = max(self._now, deadline)
+
+    def pause(self) -> None:
+        """It stands still anyway."""
+
+    def resume(self) -> None:
+        """And goes on when it is told to."""
 
 
 def make_clock(name: str) -> Clock:

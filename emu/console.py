@@ -2,11 +2,11 @@
 
 import re
 from collections.abc import Callable
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from emu.errors import PyemuError
 
-__all__ = ["Console", "ExpectError"]
+__all__ = ["CommandResult", "Console", "ExpectError"]
 
 #: Output kept for ``text``; a guest may print for ever.
 _KEPT = 1 << 20
@@ -22,6 +22,29 @@ _PANIC = re.compile(rb"^(?:\[ *\d+\.\d+\] )?Kernel panic - not syncing: ?([^\r\n
 
 class ExpectError(PyemuError):
     """The guest did not print what was expected; the message ends with what it printed instead."""
+
+
+class CommandResult(NamedTuple):
+    """How a command ended, and all that it printed, with lines that end in a newline."""
+
+    status: int
+    output: str
+
+
+class CommandShell(Protocol):
+    """The guest's shell; see emu/shell.py."""
+
+    def limit(self, seconds: float) -> None:
+        """Give up when so much real time has passed."""
+        ...
+
+    def find(self) -> None:
+        """Get hold of it, logging in if need be."""
+        ...
+
+    def capture(self, command: str) -> tuple[int, bytes]:
+        """Run a command; its exit status and what it printed."""
+        ...
 
 
 class SerialLine(Protocol):
@@ -50,6 +73,7 @@ class Console:
         run_until: Callable[[Callable[[], bool], float], bool],
         output: Callable[[bytes], None] | None = None,
         later: Callable[[Callable[[], None]], None] | None = None,
+        shell: Callable[[], CommandShell] | None = None,
     ) -> None:
         self.output = output
         self.text = bytearray()
@@ -57,17 +81,22 @@ class Console:
         self.panic: str | None = None
         self._run_until = run_until
         self._later = later
+        self._new_shell = shell
+        self._shell: CommandShell | None = None
         self._line: SerialLine | None = None
         self._unsent = bytearray()
         self._input = bytearray()
         self._held = later is not None  # until a driver has started
         self._knocks = 0
         self._seen = 0  # how far into text expect() has come
+        self._running = False  # run() types
 
     # ---------------------------------------------------------------- for people and tests
 
     def send(self, data: bytes | str) -> None:
         """Type ``data``; the guest gets it as fast as it reads, however much it is."""
+        if not self._running:
+            self._shell = None  # whatever comes of it, the shell may not be where it was
         self._input += data.encode() if isinstance(data, str) else data
         if not self._held:
             self._feed()
@@ -100,6 +129,33 @@ class Console:
             raise ExpectError(f"the guest did not print {pattern.pattern.decode(errors='replace')!r}, but: {rest!r}")
         self._seen = match.end()
         return match
+
+    def run(self, command: str, timeout: float = 60.0) -> CommandResult:
+        """Run ``command`` at the guest's shell: its exit status, and what was printed meanwhile.
+
+        The shell is found by itself (with a guest that asks ``login:`` as root, without a password), and found again
+        when the console was used for something else; so the first call waits until the guest has booted. Neither echo
+        nor prompt is in the output, but what the kernel has to say meanwhile is. ``expect`` will look at what comes
+        after it.
+
+            status, output = machine.console.run("aplay /root/tone.wav")
+
+        Raises ShellError if there is no shell, or the guest is switched off, or after ``timeout`` seconds of real time:
+        then the command may still be running.
+        """
+        assert self._new_shell is not None
+        self._running = True
+        shell, self._shell = self._shell, None
+        try:
+            (found := shell or self._new_shell()).limit(timeout)
+            if shell is None:
+                found.find()
+            status, output = found.capture(command)
+        finally:
+            self._running = False
+        self._shell = found
+        self._seen = len(self.text)
+        return CommandResult(status, output.decode(errors="replace").replace("\r\n", "\n"))
 
     def since(self, position: int) -> bytes:
         """What was printed after the first ``position`` bytes, as far as it is kept."""

@@ -7,11 +7,12 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
-from devices.audio import AudioBackend, NullSink
+from devices.audio import AudioBackend, NullSink, parse
+from devices.audio.patchbay import Patchbay
 from devices.clint import ticks_from_ns
-from devices.power import PowerRequest
+from devices.power import PowerAction, PowerRequest
 from devices.virtio.blk import BlockDevice
 from devices.virtio.device import VirtioDevice
 from devices.virtio.disk import Disk
@@ -22,13 +23,18 @@ from emu.clock import Clock, make_clock
 from emu.console import Console
 from emu.doorbell import Doorbell
 from emu.engine import Engine
-from emu.errors import MachineError
+from emu.errors import MachineError, UsageError
 from emu.events import DeadlineHeap
 from emu.hart import MEIP, MSIP, MTIP, SEIP, SSIP, STIP, Hart
 from emu.memory import Ram
 from emu.options import parse_disk, parse_size
 from firmware import boot
 from firmware.sbi import Sbi, SbiHart, SupervisorTimer
+
+if TYPE_CHECKING:
+    from emu.counters import Counters
+    from emu.monitor import Monitor
+    from emu.shell import Shell
 
 __all__ = ["DEFAULT_APPEND", "DEFAULT_MEMORY", "Machine"]
 
@@ -41,23 +47,29 @@ _LONGEST_RUN_NS = 20_000_000
 _LAST_WORDS_NS = 300_000_000
 #: The console's sense of soon (guest time): when what was printed is shown at the latest.
 _LATER_NS = 5_000_000
+#: So often a paused machine looks for messages, if nobody rings.
+_PAUSED_S = 0.1
 
 
 class Machine:
     """A RISC-V machine, switched on.
 
-    ``kernel``, ``initrd`` and ``bios`` are files; ``memory`` is a size ("256M" or bytes); ``append`` the kernel's
-    command line; ``disks`` opened disks or texts like "disk.img,snapshot"; ``audio`` where sound goes (default
-    nowhere, in time); ``clock`` "host", "warp" or a clock; ``output`` gets what the guest prints. Use it as a context
-    manager: at the end everything is flushed and closed, the disks and the audio backend included (but with
-    ``close_audio=False`` the next machine can play on in the latter).
+    ``kernel``, ``initrd`` and ``bios`` are files; without a kernel it is the default guest's, with its root file
+    system unless ``initrd`` is another, and they are built if this is their first use (minutes). ``memory`` is a size
+    ("256M" or bytes); ``append`` the kernel's command line; ``disk`` and ``disks`` opened disks or texts like
+    "disk.img,snapshot", the guest's vda, vdb ...; ``audio`` a backend, or a text like "wav:out.wav" (default: played
+    nowhere, in time); ``clock`` "host", "warp" or a clock; ``output`` gets what the guest prints.
 
-        with Machine("Image", "rootfs.cpio", audio=WavSink("out.wav"), clock="warp") as m:
-            m.console.expect("# ")
-            m.console.sendline("aplay /root/tone.wav")
-            m.run_for(3.0)
+    Use it as a context manager: at the end everything is flushed and closed, the disks and the audio backend included
+    (but with ``close_audio=False`` the next machine can play on in the latter).
 
-    One thread, the one that calls its methods, owns the machine; from others, only ``post`` may be used.
+        with Machine(audio="wav:out.wav", clock="warp") as machine:
+            status, output = machine.console.run("aplay -D hw:0,0 /root/tone.wav")
+            print(status, machine.audio.frames.shape)
+
+    The guest runs only while a method waits for it: ``console.run`` and ``console.expect``, ``run``, ``run_for`` and
+    ``run_until``. One thread, the one that calls its methods, owns the machine; from others, only ``post`` may be
+    used.
 
     Raises UsageError for files and sizes that can't work; while it runs MachineError when the guest's kernel panics
     or its hart cannot go on.
@@ -65,43 +77,55 @@ class Machine:
 
     def __init__(
         self,
-        kernel: str | os.PathLike[str],
+        kernel: str | os.PathLike[str] | None = None,
         initrd: str | os.PathLike[str] | None = None,
         *,
         bios: str | os.PathLike[str] | None = None,
         memory: str | int = DEFAULT_MEMORY,
         append: str = DEFAULT_APPEND,
+        disk: Disk | str | None = None,
         disks: Sequence[Disk | str] = (),
-        audio: AudioBackend | None = None,
+        audio: AudioBackend | str | None = None,
         clock: Clock | str = "host",
         output: Callable[[bytes], None] | None = None,
         close_audio: bool = True,
     ) -> None:
         self.clock: Clock = make_clock(clock) if isinstance(clock, str) else clock
-        self.audio = audio if audio is not None else NullSink()
+        if kernel is None:
+            from emu import guest  # noqa: PLC0415 - whoever has a kernel needs no other
+
+            kernel, rootfs = guest.files()
+            initrd = rootfs if initrd is None else initrd
+        #: What is played and recorded: the backend, and Python's access to it.
+        self.audio = Patchbay(parse(audio) if isinstance(audio, str) else audio if audio is not None else NullSink())
         self._close_audio = close_audio
-        self.console = Console(self._run_until_console, output, self._later)
+        self.console = Console(self._run_until_console, output, self._later, self._make_shell)
         #: What the guest asked of the power switch; the machine doesn't run any more then.
         self.power: PowerRequest | None = None
+        #: ``events.at(ns, action)`` has something done at a guest time.
         self.events = DeadlineHeap(self._nearer)
         self._doorbell: Doorbell | None = None
         self._inbox: deque[Callable[[], None]] = deque()
         self._waiting = False  # the hart executed WFI
         self._panic_reported = False
+        self._monitor: Monitor | None = None
+        self._switched_on = time.monotonic_ns()
+        #: Whether guest time stands still; see ``pause``.
+        self.paused = False
         ram = Ram(RAM_BASE, parse_size(memory))
         self._engine = engine = Engine(ram.buffer, ram.base)
         self.disks: list[Disk] = []
         try:
-            for disk in disks:
-                self.disks.append(parse_disk(disk) if isinstance(disk, str) else disk)
+            for one in disks if disk is None else (disk, *disks):
+                self.disks.append(parse_disk(one) if isinstance(one, str) else one)
             engine.time = lambda: ticks_from_ns(now())
             now = self.clock.now
             ram.changed = engine.invalidate
             self.hart = Hart(engine)
             outputs, inputs = self.audio.streams
             self.sound = SoundDevice(self.clock, self.events, self.audio, outputs=outputs, inputs=inputs)
-            virtio: list[VirtioDevice] = [self.sound, EntropyDevice()]
-            virtio += [BlockDevice(disk, f"pyemu-disk{number}") for number, disk in enumerate(self.disks)]
+            self.virtio: list[VirtioDevice] = [self.sound, EntropyDevice()]
+            self.virtio += [BlockDevice(one, f"pyemu-disk{number}") for number, one in enumerate(self.disks)]
             lines = Lines(*map(self._line, (MSIP, MTIP, MEIP, SEIP)))
             board = build_board(
                 lines=lines,
@@ -109,10 +133,12 @@ class Machine:
                 events=self.events,
                 memory=ram,
                 power=self._switch,
-                virtio=virtio,
+                virtio=self.virtio,
                 print_=self.console.print,
             )
             self.console.connect(board.uart)
+            self.plic = board.plic
+            self.placements = board.placements
             for placement in board.placements:
                 device = placement.device
                 engine.map_device(placement.base, -(-device.size // _PAGE) * _PAGE, device.read, device.write)
@@ -155,8 +181,11 @@ class Machine:
     def run_until(self, done: Callable[[], bool], timeout: float | None = None) -> bool:
         """Run until ``done()``, which is asked whenever the CPU is back, and say whether it came to that.
 
-        It doesn't when the guest switches the machine off, or after ``timeout`` seconds of real time.
+        It doesn't when the guest switches the machine off, or after ``timeout`` seconds of real time, whatever the
+        guest does. Raises UsageError if the machine is paused: the guest would do nothing, for ever.
         """
+        if self.paused and timeout is None:
+            raise UsageError("the machine is paused; resume it first")
         end = None if timeout is None else time.monotonic() + timeout
         while not done():
             if self.power is not None or (end is not None and time.monotonic() > end):
@@ -170,10 +199,52 @@ class Machine:
         if self._doorbell is not None:
             self._doorbell.ring()
 
+    # ---------------------------------------------------------------- for people
+
+    def pause(self) -> None:
+        """Have guest time stand still, and the guest with it, until ``resume``. Messages are still taken."""
+        self.paused = True
+        self.clock.pause()
+
+    def resume(self) -> None:
+        """Go on where it was: for the guest, no time has passed."""
+        if self.paused:
+            self.paused = False
+            self.clock.resume()
+
+    def switch_off(self) -> None:
+        """Take the power away: the machine doesn't run any more, whatever the guest was doing."""
+        self._switch(PowerRequest(PowerAction.OFF))
+
+    def monitor(self, line: str) -> str:
+        """Do what ``line`` says at the monitor's prompt (C-a c in a terminal), and return what it shows.
+
+            print(machine.monitor("info irqs"))
+            machine.monitor("jack mic unplug")
+
+        ``help`` lists the commands. Raises UsageError for what isn't one, or can't be done.
+        """
+        if self._monitor is None:
+            from emu.monitor import Monitor  # noqa: PLC0415 - not needed to boot
+
+            self._monitor = Monitor(self)
+        return self._monitor.execute(line)
+
+    @property
+    def counters(self) -> "Counters":
+        """What has happened since power-on, in numbers: a snapshot."""
+        from emu.counters import count  # noqa: PLC0415 - not needed to boot
+
+        return count(self, time.monotonic_ns() - self._switched_on)
+
+    # ---------------------------------------------------------------- the loop
+
     def _step(self) -> None:
         assert self._doorbell is not None
         deadline = self.events.next_deadline()
-        if self._waiting and not self.hart.wakes():
+        if self.paused:
+            self._doorbell.sleep(_PAUSED_S)
+        elif self._waiting and not self.hart.wakes():
             self.clock.wait(deadline, self._doorbell.sleep)
         else:
             latest = self.clock.now() + _LONGEST_RUN_NS
@@ -197,6 +268,11 @@ class Machine:
 
     def _later(self, action: Callable[[], None]) -> None:
         self.events.at(self.clock.now() + _LATER_NS, action)
+
+    def _make_shell(self) -> "Shell":
+        from emu.shell import Shell  # noqa: PLC0415 - not needed to boot
+
+        return Shell(self, "console.run")
 
     def _run_until_console(self, done: Callable[[], bool], timeout: float) -> bool:
         return self.run_until(done, timeout)
@@ -224,6 +300,8 @@ class Machine:
                 closing.callback(disk.close)
             if self._close_audio:
                 closing.callback(self.audio.close)
+            if self._monitor is not None:
+                closing.callback(self._monitor.close)
             closing.callback(self.console.flush)
             if self._doorbell is not None:
                 self._doorbell.close()

@@ -5,13 +5,17 @@ import os
 import select
 import signal
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from devices.power import PowerAction
-from emu.errors import MachineError
+from emu.errors import MachineError, PyemuError
 from emu.listener import Listener
 from emu.machine import Machine
 from emu.signals import Ending, Signals
-from emu.terminal import EscapeKeys, RawTerminal, say
+from emu.terminal import EscapeKeys, RawTerminal, say, show
+
+if TYPE_CHECKING:
+    from emu.prompt import Prompt
 
 __all__ = ["GuestOutput", "run"]
 
@@ -20,7 +24,12 @@ _STDIN, _STDOUT = 0, 1
 _BROKEN_PIPE = 141
 
 _BANNER = "C-a x quits, C-a h helps"
-_KEYS = ("C-a x    quit: the machine loses its power", "C-a h    this help", "C-a C-a  send C-a to the guest")
+_KEYS = (
+    "C-a x    quit: the machine loses its power",
+    "C-a c    the monitor, and back; the guest runs on",
+    "C-a h    this help",
+    "C-a C-a  send C-a to the guest",
+)
 
 
 class GuestOutput:
@@ -82,13 +91,14 @@ def run(switch_on: Callable[[Callable[[bytes], None]], Machine], signals: Signal
     with Listener(None if commands else _STDIN) as listener, contextlib.ExitStack() as at_the_end:
         at_the_end.callback(output.finish_line)
         if terminal is not None:
-            listener.receive = _keys(listener.send)
             signals.handle(signal.SIGTSTP, terminal.suspend)
             signals.handle(signal.SIGCONT, terminal.resume)
             say(_BANNER)
         while True:
             with switch_on(output) as machine, terminal or contextlib.nullcontext():
                 signals.post = machine.post
+                if terminal is not None:
+                    listener.receive = _keys(listener.send, machine)
                 listener.attach(machine)
                 signals.check()
                 if commands:
@@ -104,7 +114,10 @@ def run(switch_on: Callable[[Callable[[bytes], None]], Machine], signals: Signal
                 raise MachineError(f"the guest switched the machine off because of a failure (code {request.code})")
 
 
-def _keys(send: Callable[[bytes], None]) -> EscapeKeys:
+def _keys(send: Callable[[bytes], None], machine: Machine) -> EscapeKeys:
+    """Make the handler of what is typed: for the guest, which is ``send``, or while it is open for the monitor."""
+    prompt: Prompt | None = None
+
     def leave() -> None:
         raise Ending(0)
 
@@ -113,4 +126,26 @@ def _keys(send: Callable[[bytes], None]) -> EscapeKeys:
         for line in _KEYS:
             say(line)
 
-    return EscapeKeys(send, {"x": leave, "h": show_help, "?": show_help, "c": lambda: say("there is no monitor yet")})
+    def toggle_monitor() -> None:
+        nonlocal prompt
+        if prompt is None:
+            from emu.prompt import Prompt  # noqa: PLC0415 - not needed to boot
+
+            keys.send = prompt = Prompt("(pyemu) ", show, ask_monitor, toggle_monitor)
+        else:
+            prompt.close()
+            prompt = None
+            keys.send = send
+
+    def ask_monitor(line: str) -> None:
+        try:
+            text = machine.monitor(line)
+        except PyemuError as error:
+            text = f"error: {error}"
+        if text:
+            show(f"{text}\n")
+        if machine.power is not None:
+            toggle_monitor()
+
+    keys = EscapeKeys(send, {"x": leave, "h": show_help, "?": show_help, "c": toggle_monitor})
+    return keys

@@ -1,12 +1,15 @@
-"""``--exec``: find the guest's shell on the console, type commands there, and learn how each of them ended.
+"""Find the guest's shell on the console, type commands there, and learn how each of them ended.
 
-The shell gets a prompt of our own, which has the exit status in it and a word that nobody can know beforehand: so the
-end of a command is unmistakable, whatever it prints. All waiting is bounded in guest time, which costs nothing under
-the warp clock; only a command may take as long as it likes.
+That is what ``--exec`` and ``console.run`` do. The shell gets a prompt of our own, which has the exit status in it and
+a word that nobody can know beforehand: so the end of a command is unmistakable, whatever it prints. All waiting is
+bounded in guest time, which costs nothing under the warp clock; only a command may take as long as it likes.
 """
 
+import math
 import os
 import re
+import shlex
+import time
 from collections.abc import Callable, Sequence
 
 from devices.power import PowerAction
@@ -70,24 +73,26 @@ def run_commands(machine: Machine, commands: Sequence[str]) -> int:
 class SwitchedError(ShellError):
     """The guest was switched off, or restarts."""
 
-    def __init__(self, action: PowerAction) -> None:
-        super().__init__(f"--exec: the guest went away ({action.value}) before all commands had run")
+    def __init__(self, user: str, action: PowerAction) -> None:
+        super().__init__(f"{user}: the guest went away ({action.value}) before all commands had run")
         self.action = action
 
 
 class Shell:
-    """The shell on ``machine``'s console."""
+    """The shell on ``machine``'s console; error messages begin with its ``user``."""
 
-    def __init__(self, machine: Machine) -> None:
+    def __init__(self, machine: Machine, user: str = "--exec") -> None:
         self._machine = machine
+        self._user = user
+        self._give_up = math.inf  # real time
         self._console = machine.console
-        word = f"pyemu-{os.urandom(3).hex()}"
-        # Cut in two, so that the echo of what is typed does not look like a prompt.
-        self._setup = f"PS1='{word[:4]}''{word[4:]}:$?# '"
-        self._own_prompt = re.compile(rb"%s:(\d+)# " % word.encode())
+        self._word = word = f"pyemu-{os.urandom(3).hex()}"
+        self._setup = f"PS1='{_cut(word)}:$?# '"
+        # In the way that bash marks it.
+        self._own_prompt = re.compile(rb"(?:\x1b\[\?2004h)?%s:(\d+)# " % word.encode())
         self._position = 0  # in what the console printed: nothing before it matters any more
 
-    # ---------------------------------------------------------------- the three things it does
+    # ---------------------------------------------------------------- what it does
 
     def find(self) -> None:
         """Wait for a shell, log in if asked, and have it use our prompt; raises ShellError."""
@@ -95,20 +100,39 @@ class Shell:
             self._forget()
             self._console.sendline("root")
             if self._wait_for_prompt() is _LOGIN:
-                raise ShellError(f"--exec: root cannot log in; the console ends with {self._ending()}")
+                raise ShellError(f"{self._user}: root cannot log in; the console ends with {self._ending()}")
         self._console.sendline(self._setup)
         if self._wait_for_status(_PROMPTLY) is None:
-            raise ShellError(f"--exec: what looked like a shell is none; the console ends with {self._ending()}")
+            raise ShellError(f"{self._user}: what looked like a shell is none; the console ends with {self._ending()}")
 
     def run(self, command: str) -> int:
         """Run ``command``, however long it takes, and return its exit status."""
-        status = None
-        for line in _lines(command.encode(errors="surrogateescape")):
-            self._console.sendline(line)
-            status = self._wait_for_status()
+        status = self._run_lines(command)
         if status is None:
-            raise ShellError(f"--exec {command!r}: the shell has ended, or another one has taken its place")
+            raise ShellError(f"{self._user} {command!r}: the shell has ended, or another one has taken its place")
         return status
+
+    def capture(self, command: str) -> tuple[int, bytes]:
+        """Run ``command``; return its exit status and what was printed between its beginning and its end.
+
+        Lines end in CR LF there, as the console has them. Raises ShellError, also if it is more than is kept.
+        """
+        start = self._console.printed
+        mark = self._word.replace("-", "+")
+        status = self._run_lines(f"echo {_cut(mark)}; eval {shlex.quote(command)}")
+        if status is None:
+            raise ShellError(f"{self._user} {command!r}: the shell has ended, or another one has taken its place")
+        printed = self._console.since(start)
+        for text in (printed, _KERNEL_LINE.sub(b"", printed)):
+            _, begun, output = text.partition(mark.encode() + b"\r\n")
+            prompt = self._own_prompt.search(output)
+            if begun and prompt is not None:
+                return status, output[: prompt.start()]
+        raise ShellError(f"{self._user} {command!r}: it printed too much, or nothing in order; send that to a file")
+
+    def limit(self, seconds: float) -> None:
+        """Give up with a ShellError when ``seconds`` of real time have passed from now, whatever it waits for."""
+        self._give_up = time.monotonic() + seconds
 
     def power_off(self) -> None:
         """Switch the guest off, in order if it can do that; raises ShellError if it does not go, or restarts."""
@@ -117,10 +141,10 @@ class Shell:
             self._machine.run_for(_POWER_OFF)
             power = self._machine.power
             if power is not None and power.action is not PowerAction.OFF:
-                raise SwitchedError(power.action)
+                raise SwitchedError(self._user, power.action)
             if power is not None:
                 return
-        raise ShellError("--exec: the guest cannot be switched off with poweroff")
+        raise ShellError(f"{self._user}: the guest cannot be switched off with poweroff")
 
     # ---------------------------------------------------------------- finding it
 
@@ -130,7 +154,9 @@ class Shell:
         while silent < _SILENT:
             shown = self._look(_PROMPT, _LOGIN, _PASSWORD, _ENTER)
             if shown is _PASSWORD:
-                raise ShellError("--exec: the guest asks for a password; pyemu can only log in where root needs none")
+                raise ShellError(
+                    f"{self._user}: the guest asks for a password; pyemu can only log in where root needs none"
+                )
             if shown is _ENTER:
                 self._forget()
                 self._console.sendline()
@@ -143,7 +169,7 @@ class Shell:
                 if silent >= nudge:  # ever more seldom, for something else may be reading
                     nudge *= 2
                     self._console.sendline()
-        raise ShellError(f"--exec: the guest shows no shell; its console ends with {self._ending()}")
+        raise ShellError(f"{self._user}: the guest shows no shell; its console ends with {self._ending()}")
 
     def _look(self, *patterns: re.Pattern[bytes]) -> re.Pattern[bytes] | None:
         """Say which of ``patterns`` stands at the end of what was printed since the last time it mattered."""
@@ -155,6 +181,14 @@ class Shell:
         return repr(text.rstrip().rpartition(b"\n")[2].decode(errors="replace"))
 
     # ---------------------------------------------------------------- waiting
+
+    def _run_lines(self, command: str) -> int | None:
+        """Type ``command`` and wait for its end; None if our prompt does not come any more."""
+        status = None
+        for line in _lines(command.encode(errors="surrogateescape")):
+            self._console.sendline(line)
+            status = self._wait_for_status()
+        return status
 
     def _wait_for_status(self, seconds: float | None = None) -> int | None:
         """Wait for our prompt and return the exit status in it.
@@ -195,6 +229,9 @@ class Shell:
     def _forget(self) -> None:
         self._position = self._console.printed
 
+    def _is_late(self) -> bool:
+        return time.monotonic() > self._give_up
+
     def _run(self, done: Callable[[], bool], seconds: float) -> bool:
         """Run until ``done()``, at most ``seconds`` of guest time, and say whether it came to that.
 
@@ -203,11 +240,18 @@ class Shell:
         machine = self._machine
         over: list[bool] = []
         end = machine.events.at(machine.clock.now() + round(seconds * 1e9), lambda: over.append(True))
-        machine.run_until(lambda: done() or bool(over))
+        machine.run_until(lambda: done() or bool(over) or self._is_late())
         end.cancel()
+        if self._is_late() and not done():
+            raise ShellError(f"{self._user}: no end in the time it was given; the console ends with {self._ending()}")
         if machine.power is not None:
-            raise SwitchedError(machine.power.action)
+            raise SwitchedError(self._user, machine.power.action)
         return not over or done()
+
+
+def _cut(word: str) -> str:
+    """Write ``word`` for the shell so that the echo of what is typed does not look like it."""
+    return f"{word[:4]}''{word[4:]}"
 
 
 def _lines(command: bytes) -> list[bytes]:

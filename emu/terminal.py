@@ -11,16 +11,20 @@ from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any, Self
 
-__all__ = ["EscapeKeys", "RawTerminal", "say"]
+__all__ = ["EscapeKeys", "RawTerminal", "say", "show"]
 
 _ESCAPE = 0x01  # C-a
 
 
 def say(text: str) -> None:
     """Show the user a line. On stderr, for stdout belongs to the guest."""
-    end = "\r\n" if _is_raw(2) else "\n"
+    show(f"pyemu: {text}\n")
+
+
+def show(text: str) -> None:
+    """Write ``text`` on stderr, for the user's eyes only; its lines begin at the left edge of a raw terminal too."""
     with contextlib.suppress(OSError, ValueError):  # nobody listens
-        sys.stderr.write(f"pyemu: {text}{end}")
+        sys.stderr.write(text.replace("\n", "\r\n") if _is_raw(2) else text)
         sys.stderr.flush()
 
 
@@ -85,7 +89,7 @@ class EscapeKeys:
     """
 
     def __init__(self, send: Callable[[bytes], None], actions: Mapping[str, Callable[[], None]]) -> None:
-        self._send = send
+        self.send = send
         self._actions = {ord(key): action for key, action in actions.items()}
         self._escaped = False
 
@@ -101,10 +105,10 @@ class EscapeKeys:
                 continue
             self._escaped = False
             if key in self._actions:
-                self._send(bytes(plain))
+                self.send(bytes(plain))
                 plain.clear()
                 self._actions[key]()
             else:
                 plain += bytes((_ESCAPE,)) if key == _ESCAPE else bytes((_ESCAPE, key))
         if plain:
-            self._send(bytes(plain))
+            self.send(bytes(plain))

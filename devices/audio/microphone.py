@@ -58,7 +58,9 @@ class Microphone:
         while count and self._waiting:
             samples = self._waiting.popleft()
             if samples.shape[1] not in {1, params.channels}:
-                logger.warning("the guest records %s, not the %d that were played to it", params, samples.shape[1])
+                logger.warning(
+                    "the guest records %s, not the %d channels that were played to it", params, samples.shape[1]
+                )
                 continue
             taken.append(_convert(samples[:count], params))
             if len(samples) > count:
@@ -78,7 +80,8 @@ def _convert(samples: "Samples", params: PcmParams) -> bytes:
     bits = 8 * fmt.significant
     if samples.dtype.kind == "f":
         top = float(2 ** (bits - 1))
-        values = np.clip(np.rint(np.nan_to_num(samples.astype(np.float64)) * top), -top, top - 1).astype(np.int64)
+        level = np.clip(np.nan_to_num(samples.astype(np.float64)), -1, 1)
+        values = np.minimum(np.rint(level * top), top - 1).astype(np.int64)
     else:
         values = _to_signed(samples)
         narrower = 8 * samples.dtype.itemsize - bits

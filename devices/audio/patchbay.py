@@ -132,6 +132,9 @@ class _PatchedCapture:
         self._params = params
         self.start, self.stop, self.close = port.start, port.stop, port.close
 
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._port, name)
+
     @property
     def latency_bytes(self) -> int:
         return self._port.latency_bytes

@@ -19,6 +19,7 @@ __all__ = ["build", "entries"]
 _PACKAGES = (
     "busybox-static",  # static: fork and exec are twice as quick as with the dynamic loader
     "libc6",
+    "libgcc-s1",
     "alsa-utils",
     "libasound2t64",
     "libasound2-data",
@@ -64,6 +65,8 @@ _DIRECTORIES = {
 
 _LIBRARIES = "usr/lib/riscv64-linux-gnu"
 _LOADER = "ld-linux-riscv64-lp64d.so.1"
+# Nobody's library, but libc opens it when a thread calls pthread_exit, as alsabat's do.
+_FOR_THREADS = "libgcc_s.so.1"
 
 # All programs stand in one directory; the other names that scripts and the ABI know lead there.
 _LINKS = {
@@ -100,11 +103,10 @@ def entries(job: Job, tree: Path, overlay: Path) -> Iterator[cpio.Entry]:
     yield from (cpio.directory(path, mode) for path, mode in _DIRECTORIES.items())
     yield from (cpio.symlink(path, target) for path, target in _LINKS.items())
     programs = [_program(tree, name) for name in _PROGRAMS]
+    libraries = [*_closure(job, tree, programs), tree / _LIBRARIES / _FOR_THREADS]
     yield from map(_installed_program, programs)
     yield from _applets(tree / "usr/bin/busybox")
-    yield from (
-        cpio.file(f"{_LIBRARIES}/{path.name}", path.read_bytes(), 0o755) for path in _closure(job, tree, programs)
-    )
+    yield from (cpio.file(f"{_LIBRARIES}/{path.name}", path.read_bytes(), 0o755) for path in libraries)
     for name in _DATA:
         yield from _files(tree, tree / name)
     yield from _files(overlay, overlay)

@@ -9,7 +9,7 @@ from devices.power import PowerAction, PowerRequest
 from emu.clock import ManualClock
 from emu.console import Console
 from emu.events import DeadlineHeap
-from emu.shell import ShellError, run_commands
+from emu.shell import Shell, ShellError, run_commands
 
 Script = Callable[["Guest"], Iterator[None]]
 
@@ -254,3 +254,31 @@ def test_guest_that_does_not_power_off():
 
     with pytest.raises(ShellError, match="cannot be switched off"):
         run_commands(Guest(script), ["true"])
+
+
+@pytest.mark.parametrize(
+    ("pattern", "output"),
+    [
+        ("{mark}\r\none\r\ntwo{prompt}", b"one\r\ntwo"),
+        ("{mark}\r\n{prompt}", b""),
+        ("{mark}\r\none\r\n\x1b[?2004h{prompt}\x1b[6n", b"one\r\n"),
+        ("{mark}\r\n[    1.234567] a line of the kernel's\r\n{prompt}", b"[    1.234567] a line of the kernel's\r\n"),
+        ("{mark:.7}[    1.234567] a line of the kernel's\r\n{mark_end}\r\none\r\n{prompt}", b"one\r\n"),
+        ("{mark}\r\none\r\n{prompt:.7}[    1.234567] a line of the kernel's\r\n{prompt_end}", b"one\r\n"),
+    ],
+)
+def test_what_a_command_printed(pattern, output):
+    def script(guest: Guest) -> Iterator[None]:
+        guest.show("# ")
+        yield
+        word = guest.read_line().replace("''", "")[5:].split(":")[0]
+        prompt, mark = f"{word}:0# ", word.replace("-", "+")
+        guest.show(prompt)
+        yield
+        guest.read_line()
+        guest.show(pattern.format(prompt=prompt, prompt_end=prompt[7:], mark=mark, mark_end=mark[7:]))
+        yield
+
+    shell = Shell(Guest(script))
+    shell.find()
+    assert shell.capture("a command") == (0, output)

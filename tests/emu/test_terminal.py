@@ -241,6 +241,43 @@ def test_banner_and_help_name_the_keys(session):
     assert running.shown.count(b"\r\n") == running.shown.count(b"\n") - 1  # the guest's own line feed is its own
 
 
+# ---------------------------------------------------------------- the monitor
+
+
+def test_what_is_typed_goes_to_the_monitor_until_c_a_c_comes_again(session):
+    running = session(tiny.ECHO)
+    running.shown = b""
+    running.type(b"guest")
+    running.wait_for(b"guest")
+    running.type(b"\x01cjack\r")
+    running.wait_for(b"mic: plugged\r\n(pyemu) ")
+    running.type(b"nonsense\r")
+    running.wait_for(b"error: there is no command 'nonsense'; help lists them\r\n(pyemu) ")
+    running.shown = b""
+    running.type(b"\x01cagain")
+    running.wait_for(b"again")
+    assert running.shown == b"\r\nagain"  # which the guest sent back, and nothing of the monitor's before it
+
+
+def test_the_guest_runs_on_beside_the_monitor_unless_it_is_paused(session):
+    running = session(tiny.ECHO)
+    running.type(b"\x01cpause\r\x01cheld")
+    time.sleep(0.2)
+    assert b"held" not in running.shown
+    running.type(b"\x01cresume\r\x04")  # C-d goes back to the guest too
+    running.wait_for(b"held")
+    running.type(b"go on")
+    running.wait_for(b"go on")
+
+
+def test_quit_in_the_monitor_ends_the_machine(session):
+    running = session(tiny.SPIN)
+    running.type(b"\x01cquit\r")
+    assert running.status() == 0
+    assert running.is_restored()
+    assert running.shown.endswith(b"\r\n")
+
+
 class TestEscapeKeys:
     @pytest.fixture
     def typed(self):

@@ -1,0 +1,26 @@
+"""``pyemu audio list``: the host's sound devices, as ``--audio host:NAME`` wants them."""
+
+import sys
+
+import click
+
+from emu.errors import PyemuError
+from emu.terminal import say
+
+__all__ = ["list_devices"]
+
+
+@click.command("list")
+def list_devices() -> None:
+    """List the host's sound devices: for --audio host:NAME, a number, a name, or a part of one that fits no other."""
+    try:
+        from devices.audio.card import list_cards, load_portaudio  # noqa: PLC0415 - numpy takes its time
+
+        lines = list_cards(load_portaudio())
+    except PyemuError as error:
+        say(f"error: {error}")
+        sys.exit(error.exit_status)
+    if not lines:
+        say("the host has no sound device that PortAudio can see")
+    for line in lines:
+        click.echo(line)

@@ -1,0 +1,114 @@
+"""The patchbay passes everything on, lets Python speak, and makes a copy."""
+
+import numpy as np
+import pytest
+
+from devices.audio import NullSink, PeriodLog, WavSink
+from devices.audio.patchbay import Patchbay
+from devices.audio.pcm import FORMATS, PcmParams
+from emu.errors import UsageError
+
+S16 = PcmParams(FORMATS["S16"], 48000, 1)
+
+
+class Recorder(NullSink):
+    """Records 1, 2, 3 ...; and its ports have more than the contract says."""
+
+    def open_capture(self, stream, params):
+        return Counting()
+
+
+class Counting:
+    latency_bytes = 6
+
+    def __init__(self):
+        self.value = 0
+
+    def start(self):
+        self.value = 0
+
+    def read(self, size):
+        first = self.value + 1
+        self.value += size // 2
+        return np.arange(first, self.value + 1, dtype=np.int16).tobytes()
+
+    def skip(self, size):
+        self.value += size // 2
+
+    def stop(self):
+        pass
+
+    def close(self):
+        pass
+
+
+def samples(data: bytes) -> list[int]:
+    return np.frombuffer(data, np.int16).tolist()
+
+
+def test_what_is_played_arrives_and_is_counted(tmp_path):
+    patchbay = Patchbay(WavSink(tmp_path / "out.wav"))
+    port = patchbay.open_playback(0, S16)
+    port.start()
+    port.write(b"\1\0\2\0")
+    port.stop()
+    port.close()
+    assert (patchbay.played, port.latency_bytes) == (2, 0)
+    assert patchbay.frames.tolist() == [[1], [2]]
+    assert patchbay.summary() == patchbay.backend.summary()
+    patchbay.close()
+
+
+def test_frames_behind_a_log_of_periods(tmp_path):
+    patchbay = Patchbay(PeriodLog(WavSink(tmp_path / "out.wav"), tmp_path / "log"))
+    assert patchbay.frames.shape == (0, 2)
+    assert patchbay.observer is not None
+    patchbay.close()
+
+
+def test_what_is_said_replaces_what_would_be_recorded_meanwhile():
+    patchbay = Patchbay(Recorder())
+    port = patchbay.open_capture(0, S16)
+    assert samples(port.read(4)) == [1, 2]
+    patchbay.play(np.array([100, 101, 102], np.int16))
+    assert samples(port.read(4)) == [100, 101]
+    assert samples(port.read(4)) == [102, 6]
+    patchbay.play(np.array([103, 104, 105], np.int16))
+    port.skip(4)
+    assert samples(port.read(4)) == [105, 10]
+    port.start()
+    assert samples(port.read(2)) == [1]
+    assert port.latency_bytes == 6
+
+
+def test_it_is_said_to_the_first_stream_only():
+    patchbay = Patchbay(NullSink(streams=(1, 2)))
+    port = patchbay.open_capture(1, S16)
+    patchbay.play(np.array([100], np.int16))
+    assert samples(port.read(2)) == [0]
+
+
+def test_a_tap_gets_a_copy_of_what_is_played_while_it_is_there(tmp_path):
+    patchbay = Patchbay(NullSink())
+    port = patchbay.open_playback(0, S16)
+    port.write(b"\1\0")
+    with_tap = WavSink(tmp_path / "tap.wav")
+    patchbay.tap = with_tap
+    port.write(b"\2\0")
+    patchbay.tap = None
+    port.write(b"\3\0")
+    assert with_tap.frames.tolist() == [[2]]
+    assert patchbay.played == 3
+    with_tap.close()
+
+
+def test_switching_is_for_the_sounds_that_begin_then(tmp_path):
+    first, second = NullSink(), NullSink()
+    patchbay = Patchbay(first)
+    port = patchbay.open_playback(0, S16)
+    assert patchbay.switch(second) is first
+    port.write(b"\1\0")
+    patchbay.open_playback(0, S16).write(b"\1\0\2\0")
+    assert (first.played, second.played) == (1, 2)
+    with pytest.raises(UsageError, match=r"\(1, 1\) streams"):
+        patchbay.switch(NullSink(streams=(2, 1)))
