@@ -18,6 +18,7 @@ __all__ = ["build", "entries"]
 
 _PACKAGES = (
     "busybox-static",  # static: fork and exec are twice as quick as with the dynamic loader
+    "coreutils",  # env can undo what busybox's shell does to the signals of its background jobs, see /init
     "libc6",
     "libgcc-s1",
     "alsa-utils",
@@ -37,6 +38,7 @@ _PROGRAMS = (
     *("busybox", "aplay", "arecord", "amixer", "alsabat", "alsactl", "speaker-test"),
     *("e2fsck", "mke2fs", "mkfs.ext4"),
     *("cyclictest", "hackbench"),
+    "env",
 )
 
 _DATA = (

@@ -62,6 +62,16 @@ def test_a_paste_of_100_kb_loses_nothing(boot):
     assert hashlib.md5(data).hexdigest() in text
 
 
+def test_c_c_interrupts_a_program_and_not_the_shell(boot):
+    guest = boot()
+    guest.machine.console.sendline("sleep 1000000")
+    guest.machine.run_for(0.5)
+    guest.machine.console.send(b"\x03")
+    guest.find_shell()
+    assert guest.machine.clock.now() < 1000 * 10**9
+    assert "alive" in guest.ok("echo alive")
+
+
 def test_a_kernel_panic_ends_the_machine(guest_files):
     nothing_to_run = "console=ttyS0 rdinit=/nonexistent init=/nonexistent"
     with (
