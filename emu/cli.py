@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
+from emu.cli_audio import audio_group
 from emu.errors import PyemuError, UsageError
 from emu.signals import Ending, Signals
 from emu.terminal import say
@@ -131,10 +132,11 @@ def cli() -> None:
 )
 @click.option(
     "--audio",
-    metavar="null|wav:OUT.wav",
+    metavar="null|wav:OUT.wav[,in=IN.wav]|loopback|host[:NAME]|auto",
     default="null",
     show_default=True,
-    help="Where sound goes: nowhere (in its time), or into a file, exactly as it was played.",
+    help="Where sound goes, and comes from: nowhere (in its time); into a file, exactly as it was played; back into "
+    "the guest; the host's device (latency=50ms); that if there is one.  With any: streams=OUT+IN, log=OUT.jsonl",
 )
 @click.option(
     "--clock",
@@ -247,6 +249,9 @@ def _write_file(path: Path, data: bytes) -> None:
         path.write_bytes(data)
     except OSError as error:
         raise UsageError(f"{path} cannot be written: {error.strerror}") from error
+
+
+cli.add_command(audio_group)
 
 
 @cli.group("guest")

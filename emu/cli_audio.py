@@ -10,6 +10,7 @@ from pathlib import Path
 
 import click
 
+from emu.cli_audio_list import list_devices
 from emu.errors import PyemuError
 from emu.terminal import say
 
@@ -44,6 +45,9 @@ def _reporting() -> Iterator[None]:
 @click.group("audio")
 def audio_group() -> None:
     """Sound: what was played, measured and drawn."""
+
+
+audio_group.add_command(list_devices)
 
 
 @audio_group.command(epilog=_CHECK_EPILOG)

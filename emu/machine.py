@@ -18,6 +18,7 @@ from devices.virtio.device import VirtioDevice
 from devices.virtio.disk import Disk
 from devices.virtio.rng import EntropyDevice
 from devices.virtio.sound import SoundDevice
+from devices.virtio.sound.wire import D_INPUT, D_OUTPUT
 from emu.board import RAM_BASE, Lines, build_board
 from emu.clock import Clock, make_clock
 from emu.console import Console
@@ -124,6 +125,8 @@ class Machine:
             self.hart = Hart(engine)
             outputs, inputs = self.audio.streams
             self.sound = SoundDevice(self.clock, self.events, self.audio, outputs=outputs, inputs=inputs)
+            self.sound.controls.listeners.append(lambda _control: self._set_gains())
+            self._set_gains()
             self.virtio: list[VirtioDevice] = [self.sound, EntropyDevice()]
             self.virtio += [BlockDevice(one, f"pyemu-disk{number}") for number, one in enumerate(self.disks)]
             lines = Lines(*map(self._line, (MSIP, MTIP, MEIP, SEIP)))
@@ -151,13 +154,7 @@ class Machine:
                 bios=None if bios is None else Path(bios),
                 bootargs=append,
             )
-            if start.machine_mode:
-                self.hart.start_machine(start.pc, start.dtb, start.dynamic_info)
-            else:
-                timer = SupervisorTimer(self.clock, self.events, self._line(STIP))
-                hart = SbiHart(timer.set, self._line(SSIP), engine.synchronize_code, engine.flush_tlb)
-                sbi = Sbi(hart, ram, self._switch, self.console.print, self.console.take)
-                self.hart.start_supervisor(start.pc, start.dtb, sbi.call)
+            self._begin(start, ram)
             self._doorbell = Doorbell(engine.stop, now)
         except BaseException:
             self.close()
@@ -279,9 +276,22 @@ class Machine:
 
     # ---------------------------------------------------------------- wiring
 
+    def _begin(self, start: boot.Boot, ram: Ram) -> None:
+        if start.machine_mode:
+            self.hart.start_machine(start.pc, start.dtb, start.dynamic_info)
+        else:
+            timer = SupervisorTimer(self.clock, self.events, self._line(STIP))
+            hart = SbiHart(timer.set, self._line(SSIP), self._engine.synchronize_code, self._engine.flush_tlb)
+            sbi = Sbi(hart, ram, self._switch, self.console.print, self.console.take)
+            self.hart.start_supervisor(start.pc, start.dtb, sbi.call)
+
     def _line(self, mask: int) -> Callable[[bool], None]:
         set_pending = self._engine.set_pending
         return lambda level: set_pending(mask, level)
+
+    def _set_gains(self) -> None:
+        controls = self.sound.controls
+        self.audio.set_gains(controls.gains(D_OUTPUT, 2), controls.gains(D_INPUT, 2))
 
     def _nearer(self, deadline: int) -> None:
         if self._doorbell is not None:

@@ -12,7 +12,7 @@ A backend that plays live will want the frames of a period when it begins, not w
 of Playback to come, which devices/virtio/sound/output.py has to honour in one place.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
 from devices.audio.pcm import PcmParams
@@ -95,6 +95,10 @@ class AudioBackend(Protocol):
     def open_capture(self, stream: int, params: PcmParams) -> Capture:
         """Get ready to record frames of ``params`` for an input stream."""
         ...
+
+    def set_gains(self, playback: Sequence[float], capture: Sequence[float]) -> None:  # noqa: ARG002
+        """Use the guest's volume and mute, as factors for left and right; what is not heard, like a file, does not."""
+        return
 
     def summary(self) -> list[str]:
         """Say what the user should know in the end (files written, nothing played), a line each."""

@@ -4,6 +4,7 @@ What is played goes to the backend and, while there is one, to the ``tap``. What
 ``play``, and when that is over the backend's. With neither of them, all passes unchanged.
 """
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from devices.audio.base import AudioBackend, Capture, Playback
@@ -94,6 +95,10 @@ class Patchbay(AudioBackend):
     def say(self, params: PcmParams, count: int) -> bytes:
         """Take up to ``count`` frames of what was played into the microphone."""
         return b"" if self._microphone is None else self._microphone.read(params, count)
+
+    def set_gains(self, playback: Sequence[float], capture: Sequence[float]) -> None:
+        """Hand the volume on."""
+        self.backend.set_gains(playback, capture)
 
     def summary(self) -> list[str]:
         """Say what the backend says."""

@@ -11,6 +11,7 @@ import contextlib
 import logging
 import os
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from devices.audio.base import AudioBackend, Capture, Period, Playback
@@ -47,6 +48,10 @@ class PeriodLog(AudioBackend):
     def open_capture(self, stream: int, params: PcmParams) -> Capture:
         """Record from the backend."""
         return self.backend.open_capture(stream, params)
+
+    def set_gains(self, playback: Sequence[float], capture: Sequence[float]) -> None:
+        """Hand the volume on."""
+        self.backend.set_gains(playback, capture)
 
     def summary(self) -> list[str]:
         """Say what the backend says."""

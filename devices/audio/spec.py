@@ -1,6 +1,6 @@
 """What ``--audio`` says: BACKEND[:ARGUMENT][,OPTION=VALUE]..."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from devices.audio.base import AudioBackend
 from devices.audio.loopback import Loopback
@@ -11,7 +11,10 @@ from emu.errors import UsageError
 
 __all__ = ["parse"]
 
-_HELP = "use null, wav:OUT.wav[,in=IN.wav] or loopback[:FRAMES], and with any ,streams=OUT+IN or ,log=OUT.jsonl"
+_HELP = (
+    "use null, wav:OUT.wav[,in=IN.wav], loopback[:FRAMES], host[:NAME][,latency=50ms] or auto, "
+    "and with any ,streams=OUT+IN or ,log=OUT.jsonl"
+)
 #: Linux has room for eight PCM devices on a card.
 _MOST_STREAMS = 8
 #: Ten seconds of the highest rate.
@@ -22,15 +25,14 @@ def parse(text: str) -> AudioBackend:
     """Make the backend that ``text`` names; raises UsageError. Nothing is opened before all of it is understood."""
     first, *rest = text.split(",")
     kind, colon, argument = first.partition(":")
-    if kind == "host":
-        raise UsageError(f"--audio {text}: sound on the host is not available yet; {_HELP}")
-    if kind not in _KINDS or (kind == "null" and colon) or (kind == "loopback" and colon and not argument):
+    bare = kind in {"null", "auto"}
+    if kind not in _KINDS or (colon and (bare or (not argument and kind != "wav"))):
         raise UsageError(f"--audio {text}: no such backend; {_HELP}")
     if kind == "wav" and not argument:
         raise UsageError("--audio wav: the name of the file is missing; use wav:OUT.wav")
     options = _options(kind, rest)
     streams = _parse_streams(options.get("streams", "1+1"))
-    backend = _KINDS[kind](argument, options.get("in"), streams)
+    backend = _KINDS[kind](argument, options, streams)
     if "log" not in options:
         return backend
     try:
@@ -41,7 +43,7 @@ def parse(text: str) -> AudioBackend:
 
 
 def _options(kind: str, texts: list[str]) -> dict[str, str]:
-    known = {"streams", "log"} | ({"in"} if kind == "wav" else set())
+    known = {"streams", "log", *_OPTIONS.get(kind, ())}
     options: dict[str, str] = {}
     for text in texts:
         name, equals, value = text.partition("=")
@@ -60,15 +62,15 @@ def _parse_streams(text: str) -> tuple[int, int]:
     return counts[0], counts[1]
 
 
-def _null(_argument: str, _source: str | None, streams: tuple[int, int]) -> AudioBackend:
+def _null(_argument: str, _options: Mapping[str, str], streams: tuple[int, int]) -> AudioBackend:
     return NullSink(streams=streams)
 
 
-def _wav(path: str, source: str | None, streams: tuple[int, int]) -> AudioBackend:
-    return WavSink(path, source=source, streams=streams)
+def _wav(path: str, options: Mapping[str, str], streams: tuple[int, int]) -> AudioBackend:
+    return WavSink(path, source=options.get("in"), streams=streams)
 
 
-def _loopback(frames: str, _source: str | None, streams: tuple[int, int]) -> AudioBackend:
+def _loopback(frames: str, _options: Mapping[str, str], streams: tuple[int, int]) -> AudioBackend:
     if not frames:
         return Loopback(streams=streams)
     if not (frames.isascii() and frames.isdigit() and len(frames) < 10 and int(frames) <= _MOST_FRAMES):
@@ -76,8 +78,23 @@ def _loopback(frames: str, _source: str | None, streams: tuple[int, int]) -> Aud
     return Loopback(int(frames), streams=streams)
 
 
-_KINDS: dict[str, Callable[[str, str | None, tuple[int, int]], AudioBackend]] = {
+def _host(name: str, options: Mapping[str, str], streams: tuple[int, int]) -> AudioBackend:
+    from devices.audio.host import open_host  # noqa: PLC0415 - numpy and PortAudio, which nothing else needs
+
+    return open_host(name, options.get("latency", ""), streams)
+
+
+def _auto(_argument: str, options: Mapping[str, str], streams: tuple[int, int]) -> AudioBackend:
+    from devices.audio.host import open_auto  # noqa: PLC0415
+
+    return open_auto(options.get("latency", ""), streams)
+
+
+_OPTIONS = {"wav": ("in",), "host": ("latency",), "auto": ("latency",)}
+_KINDS: dict[str, Callable[[str, Mapping[str, str], tuple[int, int]], AudioBackend]] = {
     "null": _null,
+    "host": _host,
+    "auto": _auto,
     "wav": _wav,
     "loopback": _loopback,
 }

@@ -90,7 +90,6 @@ def test_without_its_log_a_backend_is_closed(tmp_path):
         ("null,streams=1+1,streams=1+1", "streams= needs one value"),
         ("wav:a.wav,streams=x,log=b", "use OUT[+]IN"),
         ("wav:a,b.wav", "unknown option 'b.wav'"),
-        ("host", "not available yet; use null, wav:OUT.wav"),
     ],
 )
 def test_nonsense_is_told_in_a_line(text, message, tmp_path, monkeypatch):

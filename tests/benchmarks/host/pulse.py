@@ -1,0 +1,141 @@
+"""A PulseAudio server without a sound card, with ALSA's default device on it, and the server's own tools as ears."""
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import threading
+import time
+from ctypes.util import find_library
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+PACKAGES = "pulseaudio pulseaudio-utils libasound2-plugins libportaudio2"
+RATE = 48000
+_RAW = (f"--rate={RATE}", "--format=float32le", "--channels=2", "--raw")
+
+
+def need_packages() -> None:
+    """Skip the test where the packages are missing; but not in CI."""
+    there = all(map(shutil.which, ("pulseaudio", "parec", "pacat"))) and find_library("portaudio")
+    plugins = [*Path("/usr/lib").glob("*/alsa-lib/libasound_module_pcm_pulse.so")]
+    if not (there and plugins) and not os.environ.get("CI"):
+        pytest.skip(f"apt-get install --no-install-recommends {PACKAGES}")
+    assert there
+    assert plugins
+
+
+class PulseServer:
+    """One that can be killed and started again. ``ear`` is its sink, and ``ear.monitor`` its source.
+
+    ``norewinds`` has the sink take its sound in blocks of 50 ms at most. When nobody plays it takes 2 s at once else,
+    as no sound card does, and a stream that comes in between is not heard before they are over.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.process: subprocess.Popen[bytes] | None = None
+        config = folder / "asound.conf"
+        config.write_text("pcm.!default { type pulse }\nctl.!default { type pulse }\n")
+        self.environment = {
+            "PULSE_SERVER": f"unix:{folder}/native",
+            "PULSE_RUNTIME_PATH": str(folder),
+            "PULSE_STATE_PATH": str(folder),
+            "ALSA_CONFIG_PATH": str(config),
+        }
+
+    @property
+    def whole_environment(self) -> dict[str, str]:
+        """For processes that are to use it."""
+        return {**os.environ, **self.environment}
+
+    def start(self) -> None:
+        """Start it, and wait until it answers."""
+        self.process = subprocess.Popen(
+            [
+                *("pulseaudio", "-n", "--daemonize=no", "--exit-idle-time=-1", "--disable-shm=1"),
+                *("-L", f"module-native-protocol-unix socket={self.folder}/native auth-anonymous=1"),
+                *("-L", f"module-null-sink sink_name=ear rate={RATE} norewinds=1"),
+            ],
+            env=self.whole_environment,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        self._wait_for_answer()
+
+    def _wait_for_answer(self) -> None:
+        end = time.monotonic() + 10
+        ask = ["pactl", "info"]
+        while subprocess.run(ask, check=False, env=self.whole_environment, capture_output=True).returncode:
+            assert time.monotonic() < end, "pulseaudio does not start"
+            time.sleep(0.02)
+
+    def kill(self) -> None:
+        """Kill it."""
+        if self.process is not None:
+            self.process.send_signal(signal.SIGKILL)
+            self.process.wait()
+            self.process = None
+            for name in ("native", "pid"):
+                (self.folder / name).unlink(missing_ok=True)
+
+    def ear(self) -> "Ear":
+        """Record the sink from now on."""
+        return Ear(self)
+
+    def mouth(self, sound: "np.ndarray") -> subprocess.Popen:
+        """Play a sound (float32, frames and two channels) to the sink, whose monitor is what is recorded by default."""
+        process = subprocess.Popen(
+            ["pacat", "-d", "ear", *_RAW],
+            env=self.whole_environment,
+            stdin=subprocess.PIPE,
+        )
+        threading.Thread(target=_speak, args=(process, sound.astype("<f4").tobytes()), daemon=True).start()
+        return process
+
+
+def _speak(process, data):
+    with contextlib.suppress(BrokenPipeError), process.stdin:
+        process.stdin.write(data)
+
+
+class Ear:
+    """parec on the sink's monitor; it says when each frame came."""
+
+    def __init__(self, server: PulseServer) -> None:
+        self._process = subprocess.Popen(
+            ["parec", "-d", "ear.monitor", "--latency-msec=5", *_RAW],
+            env=server.whole_environment,
+            stdout=subprocess.PIPE,
+            bufsize=0,
+        )
+        self._data = bytearray()
+        self._times: list[tuple[float, int]] = []  # monotonic, frames by then
+        self._thread = threading.Thread(target=self._listen, daemon=True)
+        self._thread.start()
+
+    def _listen(self) -> None:
+        while data := self._process.stdout.read(1 << 16):
+            self._data += data
+            self._times.append((time.monotonic(), len(self._data) // 8))
+
+    def stop(self) -> "np.ndarray":
+        """All that was heard, an array (frame, channel)."""
+        self._process.terminate()
+        self._process.wait()
+        self._thread.join()
+        self._process.stdout.close()
+        return self.heard()
+
+    def heard(self) -> "np.ndarray":
+        """What was heard until now."""
+        data = bytes(self._data)
+        return np.frombuffer(data[: len(data) // 8 * 8], "<f4").reshape(-1, 2)
+
+    def time_of(self, frame: int) -> float:
+        """When a frame came, by the second of sound around it; parec gets it in blocks of some ms."""
+        near = [when - (count - frame) / RATE for when, count in self._times if frame <= count < frame + RATE]
+        return float(np.median(near))
