@@ -1,0 +1,135 @@
+"""Sound in both directions by the host's clock: exactness, xruns, lateness, drift and processor time.
+
+python -m tests.benchmarks.duplex [SECONDS]
+
+Periods are of 10 ms, eight of them in the buffer.
+"""
+
+import re
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from devices.audio import PcmParams
+from devices.audio.pcm import FORMATS
+from devices.audio.periodlog import PeriodLog
+from emu import guest
+from emu.analysis import Period, describe_periods, read_log
+from tests.guest.studio import S16_STEREO, Studio, Tape, aplay, arecord, studio
+
+S16_EIGHT = PcmParams(FORMATS["S16"], 48000, 8)
+S32_STEREO_384K = PcmParams(FORMATS["S32"], 384000, 2)
+FATTEST_SECONDS = 20.0
+
+_NS_PER_S = 1_000_000_000
+_COMPLAINTS = re.compile(r"underrun!!!|overrun!!!|XRUN: |Unexpected hw_ptr|Lost interrupts|(?:read|write) error")
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is to be done at once."""
+
+    params: PcmParams
+    seconds: float
+    play: bool = True
+    record: bool = True
+    busy: bool = False
+
+    @property
+    def frames(self) -> int:
+        return round(self.seconds * self.params.rate)
+
+    def __str__(self) -> str:
+        what = " and ".join(["play"] * self.play + ["record"] * self.record)
+        return f"{what} {self.seconds:.0f} s of {self.params}{', beside a busy loop' if self.busy else ''}"
+
+
+def noise(params: PcmParams, frames: int, seed: int) -> bytes:
+    """Return frames of which no two stretches are alike."""
+    return np.random.default_rng(seed).bytes(frames * params.frame_size)
+
+
+def command(job: Job) -> str:
+    """Return what the guest is to do; its status says whether all of it was done."""
+    period = job.params.rate // 100
+    buffer = f"--period-size={period} --buffer-size={8 * period}"
+    play = aplay(job.params, job.frames * job.params.frame_size, buffer)
+    record = arecord(job.params, job.frames, buffer)
+    if not job.record:
+        return play
+    return f"({record} & {play} && wait $!)" if job.play else record
+
+
+def work(machine_guest: Studio, job: Job) -> tuple[float, str]:
+    """Do the job; return the share of a core that it took, and what was printed."""
+    machine = machine_guest.machine
+    if job.busy:
+        machine_guest.ok("while :; do :; done &")
+    began, processor = machine.clock.now(), time.process_time()
+    _, text = machine_guest.run(command(job))
+    share = (time.process_time() - processor) / ((machine.clock.now() - began) / _NS_PER_S)
+    if job.busy:
+        machine_guest.ok("kill $!")
+    return share, text
+
+
+def idle(machine_guest: Studio) -> float:
+    """Return the share of a core that a guest takes that does nothing."""
+    start = time.process_time()
+    machine_guest.machine.run_for(3.0)
+    return (time.process_time() - start) / 3.0
+
+
+def drift(periods: list[Period], params: PcmParams) -> float:
+    """By how much (ppm) the sound was longer in guest time than its frames say."""
+    frames = sum(period.bytes for period in periods[1:]) // params.frame_size
+    duration = periods[-1].due_ns - periods[0].due_ns
+    return 1e6 * (duration * params.rate / (frames * _NS_PER_S) - 1)
+
+
+def run(files: tuple[Path, Path], job: Job) -> None:
+    """Do a job in a guest of its own, and print what came of it."""
+    song, source = (noise(job.params, job.frames, seed) for seed in (1, 2))
+    tape = Tape()
+    tape.source = source
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        audio = PeriodLog(tape, folder / "log")
+        room = (len(song) + 4096) // 4096 * 4096
+        with studio(files, folder, audio=audio, clock="host", room=room, memory="512M") as machine_guest:
+            machine_guest.excused = re.compile(b"")  # they are counted here
+            machine_guest.ok("for i in p c; do echo 7 > /proc/asound/card0/pcm0$i/xrun_debug; done")
+            machine_guest.load(song)
+            base = idle(machine_guest)
+            share, text = work(machine_guest, job)
+            complaints = [found[0] for line in text.splitlines() if (found := _COMPLAINTS.search(line))]
+            stats = machine_guest.machine.sound.stats
+            stalls = sum(record.stalls for record in stats)
+            heard = b"".join(bytes(sound.data) for sound in tape.take())
+            recorded = machine_guest.recorded(job.params, job.frames)
+        log = read_log(folder / "log")
+    print(f"{job}: {100 * share:.1f} % of a core ({100 * base:.1f} % idle), {stalls} stalls,", end=" ")
+    print(f"{len(complaints)} complaints {sorted(set(complaints)) or ''}")
+    exact = {"playback": heard.startswith(song) and not any(heard[len(song) :]), "capture": recorded == source}
+    for statistics in describe_periods(log):
+        periods = [period for period in log if period.direction == statistics.direction]
+        print(f"    {'bit-exact' if exact[statistics.direction] else 'NOT EXACT'}; {statistics}; ", end="")
+        print(f"sound against guest time {drift(periods, job.params):+.3f} ppm", flush=True)
+
+
+def main(seconds: float, files: tuple[Path, Path]) -> None:
+    """Print a paragraph for each job."""
+    for busy in (False, True):
+        run(files, Job(S16_STEREO, seconds, record=False, busy=busy))
+        run(files, Job(S16_STEREO, seconds, play=False, busy=busy))
+        run(files, Job(S16_STEREO, seconds, busy=busy))
+    run(files, Job(S16_EIGHT, min(seconds, 3 * FATTEST_SECONDS)))
+    run(files, Job(S32_STEREO_384K, min(seconds, FATTEST_SECONDS)))
+
+
+if __name__ == "__main__":
+    main(float(sys.argv[1]) if len(sys.argv) > 1 else 600.0, guest.files(lambda line: print(line, file=sys.stderr)))
