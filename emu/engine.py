@@ -2,7 +2,7 @@
 
 Unicorn 2.1.4 is made for running pieces of code. As a machine it stops in the middle of instructions, leaves
 exceptions to its caller and notices interrupts late. All of that is mended from outside, by four stores into its
-data, each of them checked when the engine is made (see ``_check``); another release of Unicorn is refused.
+data, each of them checked when the engine is made (``_check_layout``); another release of Unicorn is refused.
 
     env               the CPU state itself, shared: a trap is entered by storing into it, with no call at all
     no_exit_request   set: a stop is looked for at the start of a block only, not after each load and store, where
