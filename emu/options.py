@@ -1,11 +1,14 @@
 """What people write for sizes and disks, on the command line and in Python."""
 
+import logging
 import re
 
 from devices.virtio.disk import Disk, open_disk
 from emu.errors import UsageError
 
 __all__ = ["parse_disk", "parse_size"]
+
+logger = logging.getLogger(__name__)
 
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 
@@ -27,4 +30,7 @@ def parse_disk(text: str) -> Disk:
     if unknown or not name:
         raise UsageError(f"--disk {text}: {unknown[0] if unknown else 'the file'!r} makes no sense; "
                          "write FILE, FILE,readonly or FILE,snapshot")  # fmt: skip
-    return open_disk(name, read_only="readonly" in options, snapshot="snapshot" in options)
+    disk = open_disk(name, read_only="readonly" in options, snapshot="snapshot" in options)
+    if disk.warning is not None:
+        logger.warning("%s", disk.warning)
+    return disk

@@ -1,0 +1,34 @@
+"""Sizes and disks, as people write them."""
+
+import pytest
+
+from emu.errors import UsageError
+from emu.options import parse_disk, parse_size
+
+
+@pytest.mark.parametrize(
+    ("text", "size"), [("65536", 65536), ("256M", 256 << 20), ("1g", 1 << 30), ("4KiB", 4096), (512, 512)]
+)
+def test_sizes(text, size):
+    assert parse_size(text) == size
+
+
+@pytest.mark.parametrize("text", ["", "M", "-1M", "1T", "1.5G", "much"])
+def test_what_is_no_size(text):
+    with pytest.raises(UsageError, match="is not a size; write it like 256M"):
+        parse_size(text)
+
+
+@pytest.mark.parametrize("text", ["", "a.img,rw", ",readonly"])
+def test_what_is_no_disk(text):
+    with pytest.raises(UsageError, match="makes no sense"):
+        parse_disk(text)
+
+
+def test_a_disk_that_is_no_multiple_of_a_sector_is_told(tmp_path, caplog):
+    image = tmp_path / "disk.img"
+    image.write_bytes(bytes(1000))
+    disk = parse_disk(f"{image},readonly")
+    disk.close()
+    assert disk.size == 512
+    assert "the last 488 bytes are not part of the disk" in caplog.text
