@@ -113,7 +113,7 @@ class BlockDevice(VirtioDevice):
         queue = self._queue
         if queue is None:
             return
-        while (chain := queue.pop()) is not None:
+        for chain in queue.pop_all():
             queue.push(chain, self._serve(chain))
         queue.signal()
 

@@ -199,7 +199,7 @@ class Queue:
     def pop(self) -> Chain | None:
         """Take the next chain that the driver made available; None when there is none, or the queue is broken.
 
-        A driver need only kick when a queue that was found empty gets something, so pop until None.
+        A driver need only kick when a queue that was found empty gets something, so pop until None: see ``pop_all``.
         """
         if not self._running:
             return None
@@ -210,6 +210,18 @@ class Queue:
             self.stop()
             self._broken(str(error))
             return None
+
+    def pop_all(self) -> Iterator[Chain]:
+        """Take the chains that the driver made available, each when the one before has been dealt with.
+
+        No more than an honest driver can have made available: what a device writes for a hostile one may fall on the
+        ring and refill it, for ever.
+        """
+        for _ in range(self._size + 1):  # and one, to find it empty
+            chain = self.pop()
+            if chain is None:
+                return
+            yield chain
 
     def push(self, chain: Chain, written: int) -> None:
         """Give ``chain`` back, ``written`` bytes of its writable part filled from the start; does not interrupt."""

@@ -31,7 +31,7 @@ class EntropyDevice(VirtioDevice):
         queue = self._queue
         if queue is None:
             return
-        while (chain := queue.pop()) is not None:
+        for chain in queue.pop_all():
             size = min(len(chain.writable), MAX_BYTES)
             chain.writable.write(0, self._source(size))
             queue.push(chain, size)

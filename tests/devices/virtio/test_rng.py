@@ -71,3 +71,21 @@ def test_reset_stops_it(driver: Driver) -> None:
     driver.kick(0)
     driver.device.notify(0)
     assert driver.memory.written == []
+
+
+def test_a_driver_that_has_its_ring_refilled_keeps_nobody_for_ever() -> None:
+    """Each buffer is the index of the available ring: what is written there is that there is one more."""
+    filled: list[int] = []
+
+    def one_more(_size: int) -> bytes:
+        filled.append(len(filled))
+        assert len(filled) < 1000
+        return struct.pack("<H", len(filled) + 1)
+
+    driver = Driver(EntropyDevice(one_more))
+    driver.start()
+    ring = driver.queues[0]
+    ring.put_descriptor(0, ring.avail + 2, 2, WRITE)
+    ring.make_available(0)
+    driver.kick(0)
+    assert ring.size <= len(filled) <= ring.size + 1
