@@ -12,6 +12,7 @@ import click
 
 from emu.cli_audio_list import list_devices
 from emu.errors import PyemuError
+from emu.progress import Progress
 from emu.terminal import say
 
 __all__ = ["audio_group"]
@@ -87,7 +88,8 @@ def check(
             if not comparison.exact:
                 faults.append("it is not bit-exact")
         if original is None or faults:  # in what is as it should be, whatever there is to find was played
-            report = analysis.analyse(sound, tone)
+            with Progress(f"measuring {recording}") as progress:
+                report = analysis.analyse(sound, tone, progress)
             click.echo(report)
             if original is None:
                 faults += report.faults(max_drift=max_drift, max_thd_n=max_thd_n)
@@ -117,4 +119,6 @@ def plot(recording: Path, output: Path, log: Path | None) -> None:
 
         picture.check_installed()
         periods = analysis.read_log(log) if log is not None else []
-        picture.plot(analysis.analyse(analysis.read_wav(recording)), output, periods)
+        with Progress(f"measuring {recording}") as progress:
+            report = analysis.analyse(analysis.read_wav(recording), progress=progress)
+        picture.plot(report, output, periods)
