@@ -212,15 +212,7 @@ def boot(
 def _default_guest() -> tuple[Path, Path]:
     from emu import guest  # noqa: PLC0415
 
-    said: list[str] = []
-
-    def progress(line: str) -> None:
-        if not said:
-            say("building the default guest, which takes some minutes, but only once")
-        said.append(line)
-        say(line)
-
-    return guest.files(progress)
+    return guest.files(say)
 
 
 @contextlib.contextmanager

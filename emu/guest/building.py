@@ -25,6 +25,8 @@ def build(kernel_part: Path, rootfs_part: Path, progress: Callable[[str], None])
     Raises MissingPackageError, before anything is done, if a package of the host is needed for that; else as obtain.
     """
     requirements.check(kernel=not kernel_part.is_dir(), rootfs=not rootfs_part.is_dir())
+    if not kernel_part.is_dir():
+        progress("building the default guest, which takes some minutes, but only once")
     obtain(kernel_part, kernel.build, progress)
     obtain(rootfs_part, rootfs.build, progress)
 
