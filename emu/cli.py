@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from emu.cli_audio import audio_group
+from emu.cli_completion import VARIABLE, complete_audio, complete_file, completion
 from emu.errors import PyemuError, UsageError
 from emu.signals import Ending, Signals
 from emu.terminal import say
@@ -47,6 +48,10 @@ With --exec, the status of the command that failed.
 def main(arguments: list[str] | None = None) -> NoReturn:
     """Run the command line and exit with its status; the entry point."""
     _open_standard_files()
+    if VARIABLE in os.environ:
+        from emu import completing  # noqa: PLC0415
+
+        completing.register()
     try:
         status = cli.main(arguments, "pyemu", standalone_mode=False)
     except click.ClickException as error:
@@ -128,6 +133,7 @@ def cli() -> None:
     "disks",
     metavar="FILE[,readonly][,snapshot]",
     multiple=True,
+    shell_complete=complete_file,
     help="A raw disk image, the guest's vda, vdb ... A snapshot can be written to, but nothing is kept.",
 )
 @click.option(
@@ -135,6 +141,7 @@ def cli() -> None:
     metavar="null|wav:OUT.wav[,in=IN.wav]|loopback|host[:NAME]|auto",
     default="null",
     show_default=True,
+    shell_complete=complete_audio,
     help="Where sound goes, and comes from: nowhere (in its time); into a file, exactly as it was played; back into "
     "the guest; the host's device (latency=50ms); that if there is one.  With any: streams=OUT+IN, log=OUT.jsonl",
 )
@@ -244,6 +251,7 @@ def _write_file(path: Path, data: bytes) -> None:
 
 
 cli.add_command(audio_group)
+cli.add_command(completion)
 
 
 @cli.group("guest")
