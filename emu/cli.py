@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 import click
 
@@ -24,6 +24,28 @@ if TYPE_CHECKING:
 __all__ = ["main"]
 
 _LONGEST_TIMEOUT = 10_000_000.0
+
+_FIRST_STEPS = """\b
+Examples:
+  pyemu boot
+      Linux, with a root shell; C-a x quits.
+  pyemu boot --audio host
+      The same, heard: speaker-test -c 2 -t sine -l 1
+  pyemu boot --clock warp --audio wav:out.wav --exec "aplay /root/tone.wav"
+      Into a file, as fast as it can be done; then: pyemu audio check out.wav
+  pyemu COMMAND --help
+      All of it, with examples.
+"""
+
+_GUEST_EPILOG = """\b
+Examples:
+  pyemu guest build
+      In the morning, or in CI, so that no pyemu boot has to wait.
+  pyemu boot $(pyemu guest path)
+      The same as pyemu boot, but with files of which one could be your own.
+  PYEMU_CACHE=/var/cache/pyemu pyemu guest build
+      In another place than ~/.cache/pyemu.
+"""
 
 _EPILOG = """\b
 Examples:
@@ -54,13 +76,27 @@ def main(arguments: list[str] | None = None) -> NoReturn:
         completing.register()
     try:
         status = cli.main(arguments, "pyemu", standalone_mode=False)
+    except click.exceptions.NoArgsIsHelpError as error:
+        error.show()
+        status = error.exit_code
     except click.ClickException as error:
-        where = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "pyemu"
-        say(f"error: {error.format_message().rstrip('.')}; see {where} --help")
+        say(f"error: {' '.join(error.format_message().split()).rstrip('.')}; {_next_step(error, arguments)}")
         status = error.exit_code
     except click.Abort:
         status = 130
     sys.exit(status)
+
+
+def _next_step(error: click.ClickException, arguments: list[str] | None) -> str:
+    """What to do about wrong usage."""
+    path, command = "pyemu", cast("click.Command", cli)
+    for word in sys.argv[1:] if arguments is None else arguments:
+        if not isinstance(command, click.Group) or word not in command.commands:
+            break
+        path, command = f"{path} {word}", command.commands[word]
+    if command is cli and isinstance(error, click.UsageError):
+        return "to switch on a machine: pyemu boot [OPTIONS] [IMAGE [ROOTFS]]; see pyemu --help"
+    return f"see {path} --help"
 
 
 def _open_standard_files() -> None:
@@ -111,14 +147,14 @@ def _check_timeout(_context: click.Context, _option: click.Parameter, seconds: f
 _debug_option = click.option("--debug", is_flag=True, help="Show where an error comes from (a Python traceback).")
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}, epilog=_FIRST_STEPS)
 @click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=_print_version,
               help="Show the version.")  # fmt: skip
 def cli() -> None:
     """A RISC-V machine that boots Linux and plays sound. To begin: pyemu boot."""
 
 
-@cli.command(epilog=_EPILOG)
+@cli.command(epilog=_EPILOG, short_help="Switch on a machine: the default guest, or your own kernel.")
 @click.argument("image", required=False, type=click.Path(path_type=Path))
 @click.argument("rootfs", required=False, type=click.Path(path_type=Path))
 @click.option("-m", "--memory", metavar="SIZE", help="RAM, like 512M or 1G.  [default: 256M]")
@@ -254,21 +290,25 @@ cli.add_command(audio_group)
 cli.add_command(completion)
 
 
-@cli.group("guest")
+@cli.group("guest", epilog=_GUEST_EPILOG, short_help="The default guest: build it, and where its files are.")
 def guest_group() -> None:
     """The default guest: Linux with ALSA's tools, built on this machine and cached."""
 
 
-@guest_group.command("build")
+@guest_group.command("build", epilog=_GUEST_EPILOG)
 @_debug_option
 def guest_build(debug: bool) -> None:
-    """Build the default guest, unless it is there already."""
+    """Build the default guest, unless it is there already.
+
+    That takes about four minutes. An interrupted build goes on where it stopped; one that fails names its log, and one
+    that lacks a package the command that installs it.
+    """
     with _reporting(debug), Signals():
         image, rootfs = _default_guest()
         say(f"the default guest is {image} and {rootfs}")
 
 
-@guest_group.command("path")
+@guest_group.command("path", epilog=_GUEST_EPILOG, short_help="Print where its Image and rootfs.cpio are.")
 @_debug_option
 def guest_path(debug: bool) -> None:
     """Print where Image and rootfs.cpio of the default guest are, a line each; builds them first if need be."""

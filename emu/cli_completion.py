@@ -41,8 +41,8 @@ _BACKENDS = {
 _PLAIN = re.compile(r"[\w./+@%~-]+")
 
 
-@click.command(epilog=_EPILOG)
-@click.argument("shell", type=click.Choice(list(_INSTALL)))
+@click.command(epilog=_EPILOG, short_help="Print what makes bash, zsh or fish complete pyemu's words.")
+@click.argument("shell", metavar="bash|zsh|fish", type=click.Choice(list(_INSTALL)))
 @click.pass_context
 def completion(context: click.Context, shell: str) -> None:
     """Print the script with which SHELL completes commands, options and files of pyemu.

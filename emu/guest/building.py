@@ -43,7 +43,8 @@ def obtain(finished: Path, make: Callable[[Job, Path], None], progress: Callable
             if not finished.is_dir():  # else another process built it while this one waited
                 _build(finished, make, lock, progress)
     except OSError as error:
-        message = f"the guest cannot be built in {finished.parent}: {error}; PYEMU_CACHE chooses another place"
+        reason = error.strerror or error
+        message = f"the guest cannot be built in {finished.parent}: {reason}; PYEMU_CACHE chooses another place"
         raise PyemuError(message) from error
 
 
