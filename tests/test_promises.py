@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-TEXT = (ROOT / "tests" / "PROMISES.md").read_text()
+TEXT = (ROOT / "tests" / "PROMISES.md").read_text().partition("## To come")[0]
 ROWS = [[cell.strip() for cell in line.strip("|").split("|")] for line in TEXT.splitlines() if line.startswith("| ")]
 PROMISES = [row for row in ROWS if row[0] not in {"promise", "---"}]
 NAMED = re.findall(r"`(tests/[^`]*)`", "".join(row[-1] for row in PROMISES))
