@@ -13,9 +13,9 @@ from emu.errors import UsageError
 __all__ = ["Clock", "HostClock", "ManualClock", "WarpClock", "make_clock"]
 
 _LONGEST_SLEEP_NS = 100_000_000
-#: Longer than any sleep of the machine's threads: nobody has looked at the clock, so the whole process was stopped.
-_STOPPED_NS = 250_000_000
-#: How much of a stop counts as time, so that two threads' readings can't make the clock go back.
+#: So much later than planned, the next look at the clock means that the process was stopped, or not scheduled.
+_STOPPED_NS = 50_000_000
+#: How much of a stop counts as time.
 _MARGIN_NS = 1_000_000
 
 
@@ -45,30 +45,39 @@ class Clock(Protocol):
 class HostClock:
     """Real time, what a person hears.
 
-    While the process is stopped (SIGSTOP, a debugger, a suspended host) guest time stands still, so that timers and
-    the pacing of sound go on together where they were, with nothing to catch up. Needs someone to call ``now`` at
-    least every 100 ms while the process runs; the doorbell does.
+    While the process is stopped (SIGSTOP, a debugger, a suspended host, a host with too much else to do) guest time
+    stands still, so that timers and the pacing of sound go on together where they were, with nothing to catch up.
+    That is seen by nobody having looked when somebody should have: while the process runs, ``now`` is called by the
+    end of each ``wait``, and at least every 20 ms otherwise.
     """
 
     def __init__(self, monotonic: Callable[[], int] = time.monotonic_ns) -> None:
         self._monotonic = self._host = monotonic
-        self._origin = self._seen = monotonic()
+        self._origin = self._resumed = monotonic()
+        self._seen = self._origin  # host time of the last look, or of the next one that is planned
         self._lock = threading.Lock()
 
     def now(self) -> int:
         """Nanoseconds of guest time."""
-        host = self._monotonic()
-        if host - self._seen > _STOPPED_NS:
-            self._resume(host)
-        else:
-            self._seen = host
-        return host - self._origin
+        while True:
+            origin = self._origin
+            host = self._monotonic()
+            ahead = host - self._seen
+            if ahead > _STOPPED_NS:
+                self._resume(host)
+            elif ahead > 0:
+                self._seen = host
+            if origin is self._origin:  # else another thread found, in between, that the process was stopped
+                return host - origin
 
     def wait(self, deadline: int | None, sleep: Callable[[float], None]) -> None:
         """Sleep in real time."""
-        left = _LONGEST_SLEEP_NS if deadline is None else deadline - self.now()
+        left = _LONGEST_SLEEP_NS
+        if deadline is not None:
+            left = min(left, deadline - self.now())
         if left > 0:
-            sleep(min(left, _LONGEST_SLEEP_NS) / 1e9)
+            self._seen = self._monotonic() + left
+            sleep(left / 1e9)
             self.now()
 
     def pause(self) -> None:
@@ -83,10 +92,12 @@ class HostClock:
 
     def _resume(self, host: int) -> None:
         with self._lock:
-            stopped = host - self._seen - _MARGIN_NS
-            if stopped > 0:
-                self._origin += stopped  # before _seen: another thread must not find the one without the other
-                self._seen = host
+            # Another thread may have come first; or one that was stopped has only now stored what it saw before.
+            gap = host - max(self._seen, self._resumed)
+            if gap > _STOPPED_NS:
+                self._origin += gap - _MARGIN_NS
+                self._resumed = host
+            self._seen = max(self._seen, host)
 
 
 class WarpClock(HostClock):

@@ -11,7 +11,7 @@ from collections.abc import Callable
 __all__ = ["Doorbell"]
 
 _AGAIN_S = 0.0005
-_HEARTBEAT_NS = 100_000_000
+_HEARTBEAT_NS = 20_000_000
 _FOREVER = 1 << 64
 
 

@@ -106,7 +106,8 @@ def run(switch_on: Callable[[Callable[[bytes], None]], Machine], signals: Signal
 
                     return run_commands(machine, commands)
                 request = machine.run()
-            signals.post = None
+            # From here on signals go to a machine that is off, where nobody sees them, until they are asked for: one
+            # that raised at once could do so in the middle of anything, a __del__ even.
             signals.check()
             if request.action is PowerAction.OFF:
                 return 0

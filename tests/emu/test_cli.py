@@ -14,8 +14,10 @@ from pathlib import Path
 import click
 import pytest
 
-from emu import machine
+from emu import machine, session
 from emu.cli import cli, main
+from emu.machine import Machine
+from emu.signals import Ending, Signals
 from tests.emu import asm, tiny
 
 PYEMU = [sys.executable, "-m", "emu"]
@@ -158,6 +160,28 @@ def test_reset_switches_it_on_again(kernel, pyemu, tmp_path):
     assert status == 124
     assert output.count("on\n") > 3
     assert error.splitlines() == [f"pyemu: {sound}: nothing was played", "pyemu: stopped after 1 s (--timeout)"]
+
+
+class Interrupted:
+    """An object at whose end, where no exception can be raised, a signal arrives."""
+
+    def __del__(self) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_a_signal_between_two_machines_ends_the_run_wherever_it_arrives(kernel, capfd):
+    machines = []
+
+    def switch_on(output):
+        if machines:
+            Interrupted()
+        machines.append(Machine(kernel(tiny.say("on\n"), tiny.RESET), clock="warp", output=output))
+        return machines[-1]
+
+    with pytest.raises(Ending) as end, Signals() as signals:
+        session.run(switch_on, signals)
+    assert end.value.status == 143
+    assert capfd.readouterr().err == ""
 
 
 # ---------------------------------------------------------------- standard input

@@ -1,4 +1,5 @@
 import threading
+from collections.abc import Callable
 
 import pytest
 
@@ -30,7 +31,7 @@ def test_it_begins_at_0_and_follows_the_host() -> None:
     assert clock.now() == 7 * MS
 
 
-@pytest.mark.parametrize("stop_ms", [300, 60_000, 86_400_000])
+@pytest.mark.parametrize("stop_ms", [60, 300, 60_000, 86_400_000])
 def test_it_stands_still_while_the_process_is_stopped(stop_ms: int) -> None:
     host = Host()
     clock = HostClock(host)
@@ -45,8 +46,49 @@ def test_it_stands_still_while_the_process_is_stopped(stop_ms: int) -> None:
 def test_a_late_heartbeat_is_no_stop() -> None:
     host = Host()
     clock = HostClock(host)
-    host.ns += 249 * MS
-    assert clock.now() == 249 * MS
+    host.ns += 49 * MS
+    assert clock.now() == 49 * MS
+
+
+@pytest.mark.parametrize(("late_ms", "counts_ms"), [(0, 0), (49, 49), (51, 1), (200, 1)])
+def test_a_sleep_that_is_planned_is_no_stop_but_one_that_ends_far_too_late_is(late_ms: int, counts_ms: int) -> None:
+    host = Host()
+    clock = HostClock(host)
+
+    def sleep(seconds: float) -> None:
+        host.ns += round(seconds * 1e9) + late_ms * MS
+
+    clock.wait(None, sleep)
+    assert clock.now() == (100 + counts_ms) * MS
+    clock.wait(clock.now() + 70 * MS, sleep)
+    assert clock.now() == (170 + 2 * counts_ms) * MS
+
+
+class Interrupted(Host):
+    """A host on which a thread that has just read the clock is stopped, with all others; another goes on first."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.others: list[Callable[[], object]] = []
+
+    def __call__(self) -> int:
+        read = self.ns
+        if self.others:
+            self.ns += 10_000 * MS
+            self.others.pop()()
+        return read
+
+
+def test_a_thread_that_is_stopped_between_two_instructions_reads_no_other_time() -> None:
+    host = Interrupted()
+    clock = HostClock(host)
+    host.ns += 5 * MS
+    assert clock.now() == 5 * MS
+    host.ns += 5 * MS
+    host.others.append(clock.now)
+    first = clock.now()
+    assert 5 * MS <= first <= 11 * MS
+    assert clock.now() == first
 
 
 def test_many_stops_in_a_row() -> None:

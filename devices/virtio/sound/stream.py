@@ -303,7 +303,7 @@ class Stream(ABC, Generic[PortT]):
         step = breath = 0
         while self._fifo and (due := self._due()) <= now:
             message = self._fifo[0]
-            if step and step + message.frames > self.params.step_frames:
+            if step and message.frames and step + message.frames > self.params.step_frames:
                 breath = min(self.params.pcm.duration_ns(step) // 4, _MAX_BREATH_NS)
                 break
             step += message.frames
