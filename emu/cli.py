@@ -8,11 +8,12 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 import click
 
 from emu.cli_audio import audio_group
+from emu.cli_completion import VARIABLE, complete_audio, complete_file, completion
 from emu.errors import PyemuError, UsageError
 from emu.signals import Ending, Signals
 from emu.terminal import say
@@ -23,6 +24,28 @@ if TYPE_CHECKING:
 __all__ = ["main"]
 
 _LONGEST_TIMEOUT = 10_000_000.0
+
+_FIRST_STEPS = """\b
+Examples:
+  pyemu boot
+      Linux, with a root shell; C-a x quits.
+  pyemu boot --audio host
+      The same, heard: speaker-test -c 2 -t sine -l 1
+  pyemu boot --clock warp --audio wav:out.wav --exec "aplay /root/tone.wav"
+      Into a file, as fast as it can be done; then: pyemu audio check out.wav
+  pyemu COMMAND --help
+      All of it, with examples.
+"""
+
+_GUEST_EPILOG = """\b
+Examples:
+  pyemu guest build
+      In the morning, or in CI, so that no pyemu boot has to wait.
+  pyemu boot $(pyemu guest path)
+      The same as pyemu boot, but with files of which one could be your own.
+  PYEMU_CACHE=/var/cache/pyemu pyemu guest build
+      In another place than ~/.cache/pyemu.
+"""
 
 _EPILOG = """\b
 Examples:
@@ -47,15 +70,33 @@ With --exec, the status of the command that failed.
 def main(arguments: list[str] | None = None) -> NoReturn:
     """Run the command line and exit with its status; the entry point."""
     _open_standard_files()
+    if VARIABLE in os.environ:
+        from emu import completing  # noqa: PLC0415
+
+        completing.register()
     try:
         status = cli.main(arguments, "pyemu", standalone_mode=False)
+    except click.exceptions.NoArgsIsHelpError as error:
+        error.show()
+        status = error.exit_code
     except click.ClickException as error:
-        where = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "pyemu"
-        say(f"error: {error.format_message().rstrip('.')}; see {where} --help")
+        say(f"error: {' '.join(error.format_message().split()).rstrip('.')}; {_next_step(error, arguments)}")
         status = error.exit_code
     except click.Abort:
         status = 130
     sys.exit(status)
+
+
+def _next_step(error: click.ClickException, arguments: list[str] | None) -> str:
+    """What to do about wrong usage."""
+    path, command = "pyemu", cast("click.Command", cli)
+    for word in sys.argv[1:] if arguments is None else arguments:
+        if not isinstance(command, click.Group) or word not in command.commands:
+            break
+        path, command = f"{path} {word}", command.commands[word]
+    if command is cli and isinstance(error, click.UsageError):
+        return "to switch on a machine: pyemu boot [OPTIONS] [IMAGE [ROOTFS]]; see pyemu --help"
+    return f"see {path} --help"
 
 
 def _open_standard_files() -> None:
@@ -106,14 +147,14 @@ def _check_timeout(_context: click.Context, _option: click.Parameter, seconds: f
 _debug_option = click.option("--debug", is_flag=True, help="Show where an error comes from (a Python traceback).")
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}, epilog=_FIRST_STEPS)
 @click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=_print_version,
               help="Show the version.")  # fmt: skip
 def cli() -> None:
     """A RISC-V machine that boots Linux and plays sound. To begin: pyemu boot."""
 
 
-@cli.command(epilog=_EPILOG)
+@cli.command(epilog=_EPILOG, short_help="Switch on a machine: the default guest, or your own kernel.")
 @click.argument("image", required=False, type=click.Path(path_type=Path))
 @click.argument("rootfs", required=False, type=click.Path(path_type=Path))
 @click.option("-m", "--memory", metavar="SIZE", help="RAM, like 512M or 1G.  [default: 256M]")
@@ -128,6 +169,7 @@ def cli() -> None:
     "disks",
     metavar="FILE[,readonly][,snapshot]",
     multiple=True,
+    shell_complete=complete_file,
     help="A raw disk image, the guest's vda, vdb ... A snapshot can be written to, but nothing is kept.",
 )
 @click.option(
@@ -135,6 +177,7 @@ def cli() -> None:
     metavar="null|wav:OUT.wav[,in=IN.wav]|loopback|host[:NAME]|auto",
     default="null",
     show_default=True,
+    shell_complete=complete_audio,
     help="Where sound goes, and comes from: nowhere (in its time); into a file, exactly as it was played; back into "
     "the guest; the host's device (latency=50ms); that if there is one.  With any: streams=OUT+IN, log=OUT.jsonl",
 )
@@ -212,15 +255,7 @@ def boot(
 def _default_guest() -> tuple[Path, Path]:
     from emu import guest  # noqa: PLC0415
 
-    said: list[str] = []
-
-    def progress(line: str) -> None:
-        if not said:
-            say("building the default guest, which takes some minutes, but only once")
-        said.append(line)
-        say(line)
-
-    return guest.files(progress)
+    return guest.files(say)
 
 
 @contextlib.contextmanager
@@ -252,23 +287,28 @@ def _write_file(path: Path, data: bytes) -> None:
 
 
 cli.add_command(audio_group)
+cli.add_command(completion)
 
 
-@cli.group("guest")
+@cli.group("guest", epilog=_GUEST_EPILOG, short_help="The default guest: build it, and where its files are.")
 def guest_group() -> None:
     """The default guest: Linux with ALSA's tools, built on this machine and cached."""
 
 
-@guest_group.command("build")
+@guest_group.command("build", epilog=_GUEST_EPILOG)
 @_debug_option
 def guest_build(debug: bool) -> None:
-    """Build the default guest, unless it is there already."""
+    """Build the default guest, unless it is there already.
+
+    That takes about four minutes. An interrupted build goes on where it stopped; one that fails names its log, and one
+    that lacks a package the command that installs it.
+    """
     with _reporting(debug), Signals():
         image, rootfs = _default_guest()
         say(f"the default guest is {image} and {rootfs}")
 
 
-@guest_group.command("path")
+@guest_group.command("path", epilog=_GUEST_EPILOG, short_help="Print where its Image and rootfs.cpio are.")
 @_debug_option
 def guest_path(debug: bool) -> None:
     """Print where Image and rootfs.cpio of the default guest are, a line each; builds them first if need be."""

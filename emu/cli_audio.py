@@ -12,6 +12,7 @@ import click
 
 from emu.cli_audio_list import list_devices
 from emu.errors import PyemuError
+from emu.progress import Progress
 from emu.terminal import say
 
 __all__ = ["audio_group"]
@@ -32,6 +33,25 @@ Exit status:
   2  wrong usage, or a file that cannot be read
 """
 
+_PLOT_EPILOG = """\b
+Examples:
+  pyemu audio plot out.wav -o out.png
+      One picture for a bug report.
+  pyemu boot --audio wav:out.wav,log=out.jsonl --exec "aplay /root/tone.wav"
+  pyemu audio plot out.wav -o out.png --log out.jsonl
+      With the moment at which each period was completed, against that at which it was due.
+"""
+
+_GROUP_EPILOG = """\b
+Examples:
+  pyemu audio check out.wav tone.wav
+      Is out.wav what was played, bit for bit?
+  pyemu audio plot out.wav -o out.png
+      What does it look like?
+  pyemu audio list
+      Which devices are there for pyemu boot --audio host:NAME?
+"""
+
 
 @contextlib.contextmanager
 def _reporting() -> Iterator[None]:
@@ -42,7 +62,7 @@ def _reporting() -> Iterator[None]:
         sys.exit(error.exit_status)
 
 
-@click.group("audio")
+@click.group("audio", epilog=_GROUP_EPILOG)
 def audio_group() -> None:
     """Sound: what was played, measured and drawn."""
 
@@ -50,7 +70,7 @@ def audio_group() -> None:
 audio_group.add_command(list_devices)
 
 
-@audio_group.command(epilog=_CHECK_EPILOG)
+@audio_group.command(epilog=_CHECK_EPILOG, short_help="Is a WAV file what was played? Frequency, THD+N, defects.")
 @click.argument("recording", type=click.Path(path_type=Path))
 @click.argument("original", required=False, type=click.Path(path_type=Path))
 @click.option("--log", type=click.Path(path_type=Path), metavar="FILE", help="The log of periods: were they in time?")
@@ -87,10 +107,13 @@ def check(
             if not comparison.exact:
                 faults.append("it is not bit-exact")
         if original is None or faults:  # in what is as it should be, whatever there is to find was played
-            report = analysis.analyse(sound, tone)
+            with Progress(f"measuring {recording}") as progress:
+                report = analysis.analyse(sound, tone, progress)
             click.echo(report)
             if original is None:
                 faults += report.faults(max_drift=max_drift, max_thd_n=max_thd_n)
+        if log is not None and not periods:
+            faults.append(f"{log} has no periods")
         for each in periods:
             click.echo(each)
             if each.early:
@@ -99,7 +122,7 @@ def check(
     return 1 if faults else 0
 
 
-@audio_group.command()
+@audio_group.command(epilog=_PLOT_EPILOG, short_help="Draw a WAV file: waveform, spectrogram, defects, periods.")
 @click.argument("recording", type=click.Path(path_type=Path))
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, metavar="FILE.png",
               help="The picture; .svg and .pdf can be drawn, too.")  # fmt: skip
@@ -117,4 +140,6 @@ def plot(recording: Path, output: Path, log: Path | None) -> None:
 
         picture.check_installed()
         periods = analysis.read_log(log) if log is not None else []
-        picture.plot(analysis.analyse(analysis.read_wav(recording)), output, periods)
+        with Progress(f"measuring {recording}") as progress:
+            report = analysis.analyse(analysis.read_wav(recording), progress=progress)
+        picture.plot(report, output, periods)

@@ -10,7 +10,15 @@ from emu.terminal import say
 __all__ = ["list_devices"]
 
 
-@click.command("list")
+_EPILOG = """\b
+Examples:
+  pyemu audio list
+  pyemu boot --audio host:3
+  pyemu boot --audio "host:USB Audio"
+"""
+
+
+@click.command("list", epilog=_EPILOG, short_help="List the host's sound devices.")
 def list_devices() -> None:
     """List the host's sound devices: for --audio host:NAME, a number, a name, or a part of one that fits no other."""
     try:

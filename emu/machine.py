@@ -261,7 +261,9 @@ class Machine:
             self.events.at(self.clock.now() + _LAST_WORDS_NS, self._panicked)
 
     def _panicked(self) -> None:
-        raise MachineError(f"the guest's kernel panicked: {self.console.panic}")
+        why = self.console.panic or ""
+        hint = "; give it an initramfs, or a disk and root=/dev/vda" if "mount root fs" in why else ""
+        raise MachineError(f"the guest's kernel panicked: {why}{hint}")
 
     def _later(self, action: Callable[[], None]) -> None:
         self.events.at(self.clock.now() + _LATER_NS, action)

@@ -27,7 +27,9 @@ In the ini file, for both fixtures (paths from the root directory):
     pyemu_disks                  disks, one a line: FILE[,readonly][,snapshot]
     pyemu_clock                  warp or host
 
-When a test fails, its report shows the end of what the console printed in it, and where the WAV file is.
+When a test fails, its report shows the end of what the console printed in it, where the WAV file is, and the picture
+of it: waveform, spectrogram and defects, and of a fresh machine how late each period was. Pictures need matplotlib:
+pip install 'pyemu-riscv[plot]'
 """
 
 import contextlib
@@ -38,7 +40,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from emu.errors import PyemuError
+from emu.errors import MissingPackageError, PyemuError
 
 if TYPE_CHECKING:
     from emu.machine import Machine
@@ -97,6 +99,7 @@ def _switch_on(config: pytest.Config, folder: Path, **options: Any) -> "Machine"
 
 
 def _default_guest(config: pytest.Config) -> tuple[Path, Path]:
+    """What ``pyemu guest path`` prints. Who waits for a build sees how far it is, although output is captured."""
     from emu import guest  # noqa: PLC0415
 
     reporter = config.pluginmanager.get_plugin("terminalreporter")
@@ -107,7 +110,10 @@ def _default_guest(config: pytest.Config) -> tuple[Path, Path]:
             if reporter is not None:
                 reporter.write_line(f"pyemu: {line}")
 
-    return guest.files(progress)
+    try:
+        return guest.files(progress)
+    except MissingPackageError as error:
+        pytest.fail(f"pyemu: {error}", pytrace=False)  # a line says what to install; nobody needs to see our code
 
 
 class SharedMachine:
@@ -165,7 +171,7 @@ def machine(request: pytest.FixtureRequest, pyemu_shared: SharedMachine, tmp_pat
 @pytest.fixture
 def fresh_machine(request: pytest.FixtureRequest, tmp_path: Path) -> "Iterator[Callable[..., Machine]]":
     """Make a machine for this test alone: ``fresh_machine(**options)``, with any argument of Machine."""
-    from devices.audio import WavSink  # noqa: PLC0415
+    from devices.audio import PeriodLog, WavSink  # noqa: PLC0415
 
     with contextlib.ExitStack() as machines:
         made = 0
@@ -174,7 +180,8 @@ def fresh_machine(request: pytest.FixtureRequest, tmp_path: Path) -> "Iterator[C
             nonlocal made
             made += 1
             if "audio" not in options:
-                options["audio"] = WavSink(tmp_path / f"played-{made}.wav")
+                sink = WavSink(tmp_path / f"played-{made}.wav")
+                options["audio"] = PeriodLog(sink, sink.path.with_suffix(".jsonl"))
             folder = tmp_path / f"machine-{made}"
             folder.mkdir()
             machine = machines.enter_context(_switch_on(request.config, folder, **options))
@@ -194,9 +201,12 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
     report = yield
     if report.failed:
         item.stash[_FAILED] = True
-        for machine, begun in item.stash.get(_MACHINES, []):
+    if report.failed and _MACHINES in item.stash:
+        from emu.evidence import kept  # noqa: PLC0415
+
+        for machine, begun in item.stash[_MACHINES]:
             report.sections.append(("console of the machine", _tail(machine, begun)))
-            report.sections.append(("sound of the machine", "\n".join(machine.audio.summary())))
+            report.sections.append(("sound of the machine", "\n".join(kept(machine.audio))))
     return report
 
 

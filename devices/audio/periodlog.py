@@ -57,6 +57,10 @@ class PeriodLog(AudioBackend):
         """Say what the backend says."""
         return self.backend.summary()
 
+    def flush(self) -> None:
+        """Have all that was recorded in the file, for whoever reads it now."""
+        self._file.flush()
+
     def close(self) -> None:
         """Close the file and the backend."""
         self._file.close()
@@ -85,9 +89,20 @@ class _Lines:
                 f'"host_ns": {time.monotonic_ns()}, "bytes": {size}, "fill": {fill}}}\n'
             )
         except OSError as error:
-            logger.warning("%s: %s; the record of periods ends here", self._path, error.strerror or error)
-            with contextlib.suppress(OSError):  # what it still has to write fails again
-                self._file.close()
+            self._give_up(error)
+
+    def flush(self) -> None:
+        """Write what is waiting."""
+        try:
+            if not self._file.closed:
+                self._file.flush()
+        except OSError as error:
+            self._give_up(error)
+
+    def _give_up(self, error: OSError) -> None:
+        logger.warning("%s: %s; the record of periods ends here", self._path, error.strerror or error)
+        with contextlib.suppress(OSError):  # what it still has to write fails again
+            self._file.close()
 
     def close(self) -> None:
         """Write what is left."""

@@ -27,7 +27,8 @@ def parse(text: str) -> AudioBackend:
     kind, colon, argument = first.partition(":")
     bare = kind in {"null", "auto"}
     if kind not in _KINDS or (colon and (bare or (not argument and kind != "wav"))):
-        raise UsageError(f"--audio {text}: no such backend; {_HELP}")
+        hint = f"did you mean wav:{text}?" if first.lower().endswith(".wav") else _HELP
+        raise UsageError(f"--audio {text}: no such backend; {hint}")
     if kind == "wav" and not argument:
         raise UsageError("--audio wav: the name of the file is missing; use wav:OUT.wav")
     options = _options(kind, rest)
@@ -48,7 +49,8 @@ def _options(kind: str, texts: list[str]) -> dict[str, str]:
     for text in texts:
         name, equals, value = text.partition("=")
         if name not in known or not equals:
-            raise UsageError(f"--audio {kind}: unknown option {text!r} (a comma cannot be part of a file's name)")
+            has = ", ".join(f"{name}=" for name in sorted(known))
+            raise UsageError(f"--audio {kind}: unknown option {text!r}; there are {has} (a file's name has no comma)")
         if not value or name in options:
             raise UsageError(f"--audio {kind}: {name}= needs one value")
         options[name] = value

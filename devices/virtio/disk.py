@@ -237,6 +237,8 @@ def _open(path: Path, *, read_only: bool) -> int:
             return os.open(path, os.O_RDONLY if read_only else os.O_RDWR)
     except OSError as error:
         hint = "" if read_only or not os.access(path, os.R_OK) else "; as a read-only disk or a snapshot it can be used"
+        if isinstance(error, FileNotFoundError):
+            hint = f"; to make one: truncate -s 64M {path}"
         raise UsageError(f"disk {path} cannot be opened: {error.strerror}{hint}") from error
     if stat.S_ISDIR(mode):
         raise UsageError(f"disk {path} is a directory, not an image file")
@@ -246,7 +248,8 @@ def _open(path: Path, *, read_only: bool) -> int:
 def _file_disk(descriptor: int, path: Path, *, read_only: bool) -> FileDisk:
     disk = FileDisk(descriptor, str(path), read_only=read_only)
     if not disk.size:
-        raise UsageError(f"disk {path} is empty, or smaller than one sector of {SECTOR} bytes")
+        raise UsageError(f"disk {path} is empty, or smaller than one sector of {SECTOR} bytes; "
+                         f"to make it larger: truncate -s 64M {path}")  # fmt: skip
     return disk
 
 

@@ -6,7 +6,7 @@ A jump that is part of the sound, like a square wave's or a ramp's when it begin
 
 import bisect
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,8 @@ import numpy.typing as npt
 
 from emu.analysis.align import WINDOW, hashes
 from emu.analysis.prediction import ORDER, discontinuities
-from emu.analysis.tone import fit_phase
+from emu.analysis.tone import fit_phase, peak, sounding
+from emu.progress import unseen
 
 __all__ = ["Defects", "Dropout", "Repeat", "Skip", "find_defects", "find_repeats"]
 
@@ -78,17 +79,19 @@ class Defects:
         return ", ".join(found) or "no clicks, skips or dropouts"
 
 
-def find_defects(samples: Samples, quantum: float, frequency: float | None = None) -> Defects:
+def find_defects(
+    samples: Samples, quantum: float, frequency: float | None = None, progress: Callable[[float], None] = unseen
+) -> Defects:
     """Look for defects in one channel (full scale 1.0); ``quantum`` is the step between its values.
 
     ``frequency`` is the tone's in radians a sample, if it is a tone: then clicks and skips can be told apart.
+    ``progress`` is told which share of the work is done.
     """
-    sounding = np.flatnonzero(np.abs(samples) > _NEAR_SILENCE * quantum)
-    if not len(sounding):
+    offset, end = sounding(samples, _NEAR_SILENCE * quantum)
+    if offset == end:
         return Defects()
-    offset = int(sounding[0])
-    sound = samples[offset : int(sounding[-1]) + 1]
-    odd = discontinuities(sound, quantum, _OUTLIER_OF_MUSIC if frequency is None else _OUTLIER_OF_TONE)
+    sound = samples[offset:end]
+    odd = discontinuities(sound, quantum, _OUTLIER_OF_MUSIC if frequency is None else _OUTLIER_OF_TONE, progress)
     silences = _silences(sound, quantum)
     dropouts = [silence for silence in silences if _is_dropout(sound, silence, odd, quantum)]
     events = _events(odd, silences, dropouts)
@@ -104,7 +107,7 @@ def find_defects(samples: Samples, quantum: float, frequency: float | None = Non
 
 
 def _silences(sound: Samples, quantum: float) -> list[Dropout]:
-    quiet = np.abs(sound) <= _NEAR_SILENCE * quantum
+    quiet = (sound <= _NEAR_SILENCE * quantum) & (sound >= -_NEAR_SILENCE * quantum)
     edges = np.flatnonzero(np.diff(np.concatenate(([False], quiet, [False])).astype(np.int8)))
     starts, ends = edges[::2], edges[1::2]
     long = ends - starts >= _SHORTEST_DROPOUT
@@ -115,7 +118,7 @@ def _is_dropout(sound: Samples, silence: Dropout, odd: npt.NDArray[np.intp], qua
     """Whether sound breaks off hard and comes back hard."""
     start, end = silence.position, silence.position + silence.length
     before, after = sound[max(start - 64, 0) : start], sound[end : end + 64]
-    level = min(float(np.abs(side).max(initial=0.0)) for side in (before, after))
+    level = min(peak(before), peak(after))
     if level < _FAR_FROM_SILENCE * quantum:
         return False
     return _any_within(odd, start - 2, start + 8) and _any_within(odd, end - 8, end + 4)
@@ -178,11 +181,12 @@ def find_repeats(frames: npt.NDArray[Any], *, memory: int = 1 << 17) -> list[Rep
     anchors, values = anchors[first[counts <= _MOST_EQUAL]], values[counts <= _MOST_EQUAL]
     if not len(values):
         return []
-    index = np.minimum(np.searchsorted(values, all_hashes), len(values) - 1)
-    found = np.flatnonzero((values[index] == all_hashes) & (anchors[index] != np.arange(len(all_hashes))))
+    candidates = _perhaps_among(values, all_hashes)
+    index = np.minimum(np.searchsorted(values, all_hashes[candidates]), len(values) - 1)
+    equal = (values[index] == all_hashes[candidates]) & (anchors[index] != candidates)
     repeats: list[Repeat] = []
     done = 0
-    for later, earlier in zip(found.tolist(), anchors[index[found]].tolist(), strict=True):
+    for later, earlier in zip(candidates[equal].tolist(), anchors[index[equal]].tolist(), strict=True):
         distance = abs(later - earlier)
         position = max(later, earlier)
         if position < done or distance > memory:
@@ -192,6 +196,14 @@ def find_repeats(frames: npt.NDArray[Any], *, memory: int = 1 << 17) -> list[Rep
         if _SHORTEST_REPEAT <= end - start <= min(distance, _LONGEST_REPEAT) and end < len(frames):
             repeats.append(Repeat(start, end - start, distance))
     return repeats
+
+
+def _perhaps_among(values: npt.NDArray[np.uint64], hashes: npt.NDArray[np.uint64]) -> npt.NDArray[np.intp]:
+    """Where ``hashes`` may be one of ``values``: where their lower bits are. Spares most of them a slow search."""
+    mask = np.uint64((1 << 24) - 1)
+    known = np.zeros(1 << 24, np.bool_)
+    known[values & mask] = True
+    return np.flatnonzero(known[hashes & mask])
 
 
 def _varied(frames: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:

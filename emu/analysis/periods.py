@@ -21,6 +21,8 @@ from emu.errors import UsageError
 
 __all__ = ["Period", "PeriodStatistics", "describe_periods", "read_log"]
 
+_WARPED = 100_000  # ppm, no clock of a host
+
 
 @dataclass(frozen=True, slots=True)
 class Period:
@@ -68,8 +70,13 @@ class PeriodStatistics:
         if self.byte_rate is not None:
             text += f"; {self.byte_rate:.2f} bytes/s"
         if self.guest_drift is not None:
-            text += f"; guest time against host time {self.guest_drift:+.2f} ppm"
+            text += f"; guest time against host time {_against(self.guest_drift)}"
         return text
+
+
+def _against(ppm: float) -> str:
+    """A drift as people read it: under warp, guest time is many times as fast as the host's."""
+    return f"{ppm:+.2f} ppm" if abs(ppm) < _WARPED else f"{1 + ppm / 1e6:.1f} to 1"
 
 
 def read_log(path: str | os.PathLike[str]) -> list[Period]:

@@ -4,12 +4,19 @@ A sample of tones or music is nearly a weighted sum of those before it. Where so
 samples it is not, for one sample exactly, whatever pitch, loudness and drift the sound has.
 """
 
+from collections.abc import Callable, Iterator
+
 import numpy as np
 import numpy.typing as npt
+
+from emu.analysis.tone import peak
+from emu.progress import unseen
 
 __all__ = ["ORDER", "discontinuities"]
 
 Samples = npt.NDArray[np.float64]
+#: Magnitudes; single precision, for a long sound has many.
+_Errors = npt.NDArray[np.float32]
 
 #: Samples that the next is predicted from.
 ORDER = 32
@@ -21,30 +28,37 @@ _SIGMA_OF_MEDIAN = 1.4826
 _SIGMA_OF_95 = 1 / 1.96
 
 
-def discontinuities(samples: Samples, quantum: float, outlier: float) -> npt.NDArray[np.intp]:
+def discontinuities(
+    samples: Samples, quantum: float, outlier: float, progress: Callable[[float], None] = unseen
+) -> npt.NDArray[np.intp]:
     """Positions of the samples that do not fit to those before them; ``quantum`` is the step between values.
 
     An error that is ``outlier`` times the usual around it counts: one of 8 is no chance with noise, one of 30 happens
     in speech (plosives). The first ORDER samples are never among them: too little is known before them.
     """
-    error = np.abs(_prediction_error(samples))
+    error = _prediction_error(samples, progress)
     # Where a fade ends there is a kink of no more than that.
-    inaudible = _INAUDIBLE * np.abs(samples).max(initial=0.0)
-    return np.flatnonzero(error > np.maximum(outlier * np.maximum(_usual(error), quantum / np.sqrt(12)), inaudible))
+    inaudible = _INAUDIBLE * peak(samples)
+    found = [
+        start + np.flatnonzero(error[start : start + _CHUNK] > max(outlier * max(usual, quantum / 12**0.5), inaudible))
+        for start, usual in _usual(error)
+    ]
+    return np.concatenate(found) if found else np.empty(0, np.intp)
 
 
-def _prediction_error(samples: Samples) -> Samples:
-    error = np.zeros(len(samples))
+def _prediction_error(samples: Samples, progress: Callable[[float], None]) -> _Errors:
+    error = np.zeros(len(samples), np.float32)
     order = min(ORDER, len(samples) // 8)
     if order < 2:
         return error
     past = np.lib.stride_tricks.sliding_window_view(samples, order)
     for start in range(order, len(samples), _BLOCK):
+        progress(start / len(samples))
         end = min(start + _BLOCK, len(samples))
         # A short last block is judged by the weights of a full one.
         first = max(min(start, end - _BLOCK), order)
         known, next_one = past[first - order : end - order], samples[first:end]
-        error[start:end] = _fit_and_predict(known, next_one)[start - first :]
+        error[start:end] = np.abs(_fit_and_predict(known, next_one)[start - first :])
     return error
 
 
@@ -75,13 +89,12 @@ def _weights(known: Samples, next_one: Samples) -> Samples:
     return np.linalg.solve(gram, next_one[:rows] @ known[:rows])
 
 
-def _usual(error: Samples) -> Samples:
-    """The usual error around each sample: where the sound gets louder, what is usual then."""
+def _usual(error: _Errors) -> Iterator[tuple[int, float]]:
+    """Each chunk's start, and the usual error around: where the sound gets louder, what is usual then."""
     sigmas = []
     for start in range(0, len(error), _CHUNK):
         chunk = error[start : start + _CHUNK]
         middle, high = np.quantile(chunk, (0.5, 0.95)).tolist()
         sigmas.append(max(middle * _SIGMA_OF_MEDIAN, high * _SIGMA_OF_95))
-    around = np.array([0.0, *sigmas, 0.0])
-    highest = np.maximum(around[1:-1], np.maximum(around[:-2], around[2:]))
-    return np.repeat(highest, _CHUNK)[: len(error)]
+    for index in range(len(sigmas)):
+        yield index * _CHUNK, max(sigmas[max(index - 1, 0) : index + 2])

@@ -1,18 +1,20 @@
 """Everything that can be said about one recording, as lines."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from emu.analysis.defects import Defects, Repeat, find_defects, find_repeats
 from emu.analysis.sound import Sound
-from emu.analysis.tone import Tone, measure_tone
+from emu.analysis.tone import Tone, measure_tone, peak
+from emu.progress import part, unseen
 
 __all__ = ["Channel", "Report", "analyse"]
 
 _SHOWN = 8
+_TONE_SHARE = 0.3  # of the time that a channel takes
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,22 +129,26 @@ def _some(lines: Sequence[str]) -> list[str]:
     return [*lines[:_SHOWN], *([f"... and {more} more"] if more > 0 else [])]
 
 
-def analyse(sound: Sound, nominal: float | None = None) -> Report:
-    """Measure a recording. ``nominal`` is the frequency that its tone should have, in Hz."""
-    channels = tuple(_analyse_channel(sound, number) for number in range(sound.channels))
+def analyse(sound: Sound, nominal: float | None = None, progress: Callable[[float], None] = unseen) -> Report:
+    """Measure a recording. ``nominal`` is the frequency that its tone should have, in Hz.
+
+    ``progress`` is called now and then with the share (0 to 1) of the work that is done.
+    """
+    each = 1 / sound.channels
+    channels = tuple(_analyse_channel(sound, n, part(progress, n * each, each)) for n in range(sound.channels))
     # A tone repeats itself; its skips say more.
     tonal = any(channel.tone is not None for channel in channels)
     return Report(sound, channels, () if tonal else tuple(find_repeats(sound.frames)), nominal)
 
 
-def _analyse_channel(sound: Sound, number: int) -> Channel:
+def _analyse_channel(sound: Sound, number: int, progress: Callable[[float], None]) -> Channel:
     samples = sound.samples(number)
     not_finite = int((~np.isfinite(sound.frames[:, number])).sum()) if sound.is_float else 0
-    peak = float(np.abs(samples).max(initial=0.0))
-    if not peak:
+    highest = peak(samples)
+    if not highest:
         return Channel(-math.inf, -math.inf, None, Defects(), not_finite)
-    rms = math.sqrt(float(np.square(samples).mean()) * 2)
-    tone = measure_tone(samples, sound.rate)
+    rms = math.sqrt(float(np.dot(samples, samples)) / len(samples) * 2)
+    tone = measure_tone(samples, sound.rate, part(progress, 0, _TONE_SHARE))
     radians = None if tone is None else tone.frequency * math.tau / sound.rate
-    defects = find_defects(samples, sound.quantum, radians)
-    return Channel(20 * math.log10(rms), 20 * math.log10(peak), tone, defects, not_finite)
+    defects = find_defects(samples, sound.quantum, radians, part(progress, _TONE_SHARE, 1 - _TONE_SHARE))
+    return Channel(20 * math.log10(rms), 20 * math.log10(highest), tone, defects, not_finite)

@@ -60,8 +60,9 @@ class Sound:
         """One channel, the first being 0, full scale being 1.0. What is not finite becomes 0."""
         values = self.frames[:, channel].astype(np.float64)
         if self.is_float:
-            return np.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0)
-        return values * self.quantum
+            return np.nan_to_num(values, copy=False, nan=0.0, posinf=0.0, neginf=0.0)
+        values *= self.quantum
+        return values
 
     def __str__(self) -> str:
         channels = f"{self.channels} channel{'s' if self.channels != 1 else ''}"

@@ -7,12 +7,15 @@ block tells the frequency far better than any one of them could.
 
 import itertools
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Tone", "fit_phase", "measure_tone"]
+from emu.progress import unseen
+
+__all__ = ["Tone", "fit_phase", "measure_tone", "peak", "sounding"]
 
 Samples = npt.NDArray[np.float64]
 
@@ -71,23 +74,42 @@ class _Block:
         return self.rest / self.total
 
 
-def measure_tone(samples: Samples, rate: int) -> Tone | None:
+def peak(samples: Samples) -> float:
+    """The highest magnitude, 0 if there is nothing."""
+    return max(float(samples.max(initial=0.0)), -float(samples.min(initial=0.0)))
+
+
+def sounding(samples: Samples, level: float) -> tuple[int, int]:
+    """Where the first and the last sample are that are louder than ``level``: start and end, equal if there is none."""
+    loud = (samples > level) | (samples < -level)
+    start = int(loud.argmax()) if len(loud) else 0
+    return (start, len(loud) - int(loud[::-1].argmax())) if len(loud) and loud[start] else (0, 0)
+
+
+def measure_tone(samples: Samples, rate: int, progress: Callable[[float], None] = unseen) -> Tone | None:
     """Measure the tone in one channel's samples (full scale 1.0); None if it is silence, noise or music.
 
-    What is quiet (40 dB below the peak) before the tone begins and after it ends does not count.
+    What is quiet (40 dB below the peak) before the tone begins and after it ends does not count. ``progress`` is told
+    which share of the work is done.
     """
-    loud = np.flatnonzero(np.abs(samples) > np.abs(samples).max(initial=0.0) / 100)
-    if not len(loud):
-        return None
-    samples = samples[int(loud[0]) : int(loud[-1]) + 1]
+    start, end = sounding(samples, peak(samples) / 100)
+    samples = samples[start:end]
     frequency = _dominant(samples)
     if frequency is None:
         return None
     size = max(min(_BLOCK, len(samples) // 8), math.ceil(_CYCLES * math.tau / frequency))
     count = max(len(samples) // size, 1)
     edges = np.linspace(0, len(samples), count + 1).astype(int).tolist()
-    blocks = [block for start, end in itertools.pairwise(edges)
-              if (block := _fit(samples[start:end], start, frequency)) is not None]  # fmt: skip
+    blocks: list[_Block] = []
+    impure = 0
+    for start, end in itertools.pairwise(edges):
+        progress(start / len(samples))
+        block = _fit(samples[start:end], start, frequency)
+        if block is not None:
+            blocks.append(block)
+            impure += block.share > _PURE
+            if impure > count // 2:  # and with it the median
+                return None
     if not blocks:
         return None
     median = float(np.median([block.share for block in blocks]))

@@ -25,6 +25,8 @@ def build(kernel_part: Path, rootfs_part: Path, progress: Callable[[str], None])
     Raises MissingPackageError, before anything is done, if a package of the host is needed for that; else as obtain.
     """
     requirements.check(kernel=not kernel_part.is_dir(), rootfs=not rootfs_part.is_dir())
+    if not kernel_part.is_dir():
+        progress("building the default guest, which takes some minutes, but only once")
     obtain(kernel_part, kernel.build, progress)
     obtain(rootfs_part, rootfs.build, progress)
 
@@ -41,7 +43,8 @@ def obtain(finished: Path, make: Callable[[Job, Path], None], progress: Callable
             if not finished.is_dir():  # else another process built it while this one waited
                 _build(finished, make, lock, progress)
     except OSError as error:
-        message = f"the guest cannot be built in {finished.parent}: {error}; PYEMU_CACHE chooses another place"
+        reason = error.strerror or error
+        message = f"the guest cannot be built in {finished.parent}: {reason}; PYEMU_CACHE chooses another place"
         raise PyemuError(message) from error
 
 

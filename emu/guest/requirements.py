@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from emu.errors import MissingPackageError, PyemuError
-from emu.guest.inputs import kernel_source
+from emu.guest.inputs import board, kernel_source
 
 __all__ = ["check", "keyring"]
 
@@ -32,7 +32,9 @@ def keyring() -> Path:
 def check(*, kernel: bool, rootfs: bool) -> None:
     """Raise MissingPackageError, with all that is missing in one line, unless these parts can be built here."""
     if not (shutil.which("apt-get") and shutil.which("dpkg-deb")):
-        raise PyemuError("the guest is built from Debian packages, which needs apt; elsewhere build it with Buildroot")
+        tree = board().parents[1]
+        raise PyemuError("the default guest is built from Debian packages, and there is no apt here; build it with "
+                         f"Buildroot ({tree / 'README.md'}), then: pyemu boot Image rootfs.cpio")  # fmt: skip
     missing = []
     if kernel:
         missing += _absent(_KERNEL)

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -10,10 +11,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import click
 import pytest
 
 from emu import machine, session
-from emu.cli import main
+from emu.cli import cli, main
 from emu.machine import Machine
 from emu.signals import Ending, Signals
 from tests.emu import asm, tiny
@@ -74,6 +76,12 @@ def test_panic_is_status_1_and_repeats_why(kernel, pyemu):
     image = kernel(tiny.say("Kernel panic - not syncing: for a test\n"), tiny.WAIT)
     status, _, error = pyemu("boot", image, "--clock", "warp")
     assert (status, error) == (1, "pyemu: error: the guest's kernel panicked: for a test\n")
+
+
+def test_a_kernel_without_a_root_file_system_is_told_how_to_get_one(kernel, pyemu):
+    image = kernel(tiny.say("Kernel panic - not syncing: VFS: Unable to mount root fs on x\n"), tiny.WAIT)
+    _, _, error = pyemu("boot", image, "--clock", "warp")
+    assert error.endswith("on x; give it an initramfs, or a disk and root=/dev/vda\n")
 
 
 @pytest.mark.parametrize("code", [tiny.SPIN, tiny.WAIT], ids=["computing", "waiting"])
@@ -231,6 +239,52 @@ def test_help_names_the_real_default(pyemu):
     assert machine.DEFAULT_APPEND in output
 
 
+def commands(command=cli, path=("pyemu",)):
+    """All of them, with the words that call them."""
+    yield path, command
+    for name, each in getattr(command, "commands", {}).items():
+        yield from commands(each, (*path, name))
+
+
+def examples(command):
+    """The command lines in the help, without what the shell would do with them."""
+    for line in (command.epilog or "").splitlines():
+        words = re.search(
+            r"^  (?:\w+=\S+ |eval \"\$\()?(pyemu [^>)]*)", line.replace("$(pyemu guest path)", "Image root")
+        )
+        if words and "COMMAND" not in line:
+            yield shlex.split(words[1])
+
+
+@pytest.mark.parametrize(
+    ("path", "command"), list(commands()), ids=lambda value: " ".join(value) if type(value) is tuple else ""
+)
+def test_help_has_examples_that_are_right(path, command, pyemu):
+    status, text, _ = pyemu(*path[1:], "--help")
+    assert status == 0
+    assert "Examples:" in text
+    assert all(len(line) <= 120 for line in text.splitlines())
+    for _, *words in examples(command):
+        called = cli
+        while words and words[0] in getattr(called, "commands", {}):
+            called = called.commands[words.pop(0)]
+        called.make_context(called.name, words)  # raises what is wrong with them
+
+
+def test_help_lists_commands_in_whole_sentences(pyemu):
+    for path, command in commands():
+        if isinstance(command, click.Group):
+            assert "..." not in pyemu(*path[1:], "--help")[1].partition("Commands:")[2].partition("Examples")[0]
+
+
+@pytest.mark.parametrize("group", [[], ["audio"], ["guest"]], ids=str)
+def test_a_group_alone_shows_its_help(pyemu, group):
+    status, output, error = pyemu(*group)
+    assert (status, output) == (2, "")
+    assert error.startswith("Usage: pyemu")
+    assert error.rstrip().splitlines()[-1].startswith("      ")  # an example
+
+
 def test_version_and_help_import_no_machine():
     code = "import sys, atexit; atexit.register(lambda: print([m for m in ('unicorn', 'numpy') if m in sys.modules]))"
     for option in ("--version", "--help"):
@@ -252,8 +306,12 @@ def test_boot_imports_neither_numpy_nor_sounddevice(kernel, tmp_path):
 
 
 WRONG = {
-    "no such command": (["bot"], "No such command 'bot'"),
-    "no such option": (["boot", "--colour"], "--colour"),
+    "no such command": (["run"], "No such command 'run'; to switch on a machine: pyemu boot .*see pyemu --help"),
+    "no boot": (["--exec", "true"], "No such option '--exec'; to switch on a machine: pyemu boot "),
+    "no such option": (["boot", "--colour"], "--colour.*see pyemu boot --help"),
+    "no value": (["boot", "--exec"], "'--exec' requires an argument; see pyemu boot --help"),
+    "no such subcommand": (["audio", "chek"], "Did you mean 'check'.*see pyemu audio --help"),
+    "no shell": (["completion"], "Missing argument.* bash, zsh, fish; see pyemu completion --help"),
     "no such file": (["boot", "{tmp}/nothing"], "nothing: .*No such file"),
     "a directory": (["boot", "{tmp}"], "directory"),
     "not a kernel": (["boot", "{disk}"], "not a RISC-V kernel"),
@@ -265,8 +323,11 @@ WRONG = {
     "negative memory": (["boot", "{image}", "-m", "-5"], "'-5' is not a size"),
     "no such clock": (["boot", "{image}", "--clock", "sun"], "'sun'"),
     "no such backend": (["boot", "{image}", "--audio", "tape"], "tape"),
+    "a file for a backend": (["boot", "{image}", "--audio", "out.wav"], "did you mean wav:out.wav"),
+    "no such option of a backend": (["boot", "{image}", "--audio", "null,latency=3"], "there are log=, streams="),
     "unwritable sound": (["boot", "{image}", "--audio", "wav:{tmp}/no/out.wav"], "out.wav: No such file"),
-    "no such disk": (["boot", "{image}", "--disk", "{tmp}/nothing"], "nothing"),
+    "no such disk": (["boot", "{image}", "--disk", "{tmp}/nothing"], "truncate -s 64M {tmp}/nothing"),
+    "an empty disk": (["boot", "{image}", "--disk", "{tmp}/empty"], "truncate -s 64M {tmp}/empty"),
     "a disk twice": (["boot", "{image}", "--disk", "{disk}", "--disk", "{disk}"], "in use"),
     "a disk option": (["boot", "{image}", "--disk", "{disk},fast"], "'fast'"),
     "many disks": (["boot", "{image}", *["--disk", "{disk},readonly"] * 9], "room for 8"),
@@ -281,11 +342,12 @@ WRONG = {
 @pytest.mark.parametrize(("arguments", "message"), WRONG.values(), ids=WRONG.keys())
 def test_wrong_usage(arguments, message, kernel, pyemu, tmp_path):
     places = {"tmp": tmp_path, "image": kernel(tiny.SPIN), "disk": tmp_path / "disk", "cpio": tmp_path / "cpio"}
+    (tmp_path / "empty").touch()
     places["disk"].write_bytes(bytes(1 << 20))
     places["cpio"].write_bytes(b"070701" + bytes(104) + b"TRAILER!!!\0")
     status, output, error = pyemu(*(argument.format(**places) for argument in arguments))
     assert (status, output) == (2, "")
-    assert re.fullmatch(f"pyemu: error: [^\n]*(?:{message})[^\n]*\n", error)
+    assert re.fullmatch(f"pyemu: error: [^\n]*(?:{message.format(**places)})[^\n]*\n", error)
 
 
 def test_debug_shows_where_it_comes_from(pyemu, tmp_path):

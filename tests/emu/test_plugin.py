@@ -1,6 +1,7 @@
 """The pytest plugin with kernels of a few instructions; with a real guest it is in tests/guest/test_python.py."""
 
 import os
+import re
 import subprocess
 import sys
 from importlib import metadata
@@ -129,3 +130,87 @@ def test_one_machine_is_shared_until_it_is_discarded_or_does_not_answer():
     assert made[1].closed
     assert shared.get(watched.append) is made[2]
     assert watched == [made[0], made[0], made[1], made[2]]
+
+
+PLAYS = """
+from devices.audio.pcm import FORMATS, PcmParams
+
+def play(machine, second=bytes(range(256)) * 750):
+    machine.audio.open_playback(0, PcmParams(FORMATS["S16"], 48000, 2)).write(second)
+"""
+FAILS = f"""
+{PLAYS}
+def test_it(fresh_machine):
+    play(fresh_machine())
+    assert False
+"""
+
+
+def test_a_failure_leaves_a_picture_of_the_sound(project, tmp_path):
+    pytest.importorskip("matplotlib")
+    write_image(tmp_path / "Image", WAIT)
+    text = project("pyemu_kernel = Image\nfilterwarnings = error", FAILS)
+    picture = re.search(r"^(/.*/played-1.png): the same as a picture$", text, re.MULTILINE)
+    assert picture, text
+    assert Path(picture[1]).read_bytes().startswith(b"\x89PNG")
+    assert Path(picture[1]).with_suffix(".jsonl").is_file()
+    assert f"{Path(picture[1]).with_suffix('.wav')}: 48000 frames (1.000 s)" in text
+
+
+def test_what_passes_leaves_none(project, tmp_path):
+    write_image(tmp_path / "Image", WAIT)
+    text = project("pyemu_kernel = Image", FAILS.replace("assert False", "pass"), "--basetemp=kept")
+    assert "1 passed" in text, text
+    assert not list((tmp_path / "kept").rglob("*.png"))
+    assert list((tmp_path / "kept").rglob("played-1.wav"))
+
+
+def test_without_matplotlib_a_line_says_how_to_get_it(project, tmp_path):
+    write_image(tmp_path / "Image", WAIT)
+    text = project("pyemu_kernel = Image", f"import sys\nsys.modules['matplotlib'] = None\n{FAILS}")
+    assert "played-1.png: pictures need matplotlib: pip install 'pyemu-riscv[plot]'" in text, text
+
+
+def test_a_picture_that_fails_does_not_hide_the_failure(project, tmp_path):
+    write_image(tmp_path / "Image", WAIT)
+    text = project("pyemu_kernel = Image", f"import emu.analysis.picture as p\np.plot = lambda *a: 1 / 0\n{FAILS}")
+    assert "played-1.png could not be drawn: ZeroDivisionError: division by zero" in text, text
+    assert "1 failed" in text
+    assert "E   " in text
+
+
+def test_who_waits_for_a_build_sees_how_far_it_is(project, tmp_path):
+    image = write_image(tmp_path / "Image", say("ready\n"), WAIT)
+    (tmp_path / "conftest.py").write_text(
+        f"""
+import emu.guest
+from pathlib import Path
+
+def files(progress):
+    progress("compiling the kernel: 42 %")
+    return Path({str(image)!r}), None
+
+emu.guest.files = files
+"""
+    )
+    text = project("", "def test_it(fresh_machine):\n    fresh_machine().console.expect('ready')\n")
+    assert "pyemu: compiling the kernel: 42 %\n" in text, text
+    assert "1 passed" in text
+
+
+def test_a_guest_that_cannot_be_built_is_a_line_that_says_what_to_install(project, tmp_path):
+    (tmp_path / "conftest.py").write_text(
+        """
+import emu.guest
+from emu import MissingPackageError
+
+def files(progress):
+    raise MissingPackageError("building the guest needs bc; install: sudo apt install bc")
+
+emu.guest.files = files
+"""
+    )
+    text = project("", "def test_it(machine):\n    pass\n")
+    assert "\npyemu: building the guest needs bc; install: sudo apt install bc\n" in text, text
+    assert "Traceback" not in text
+    assert "def _default_guest" not in text

@@ -1,7 +1,7 @@
 """The default guest, booted: built on first use, never skipped."""
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from emu import guest
+from emu.evidence import kept
 from emu.machine import Machine
 from emu.shell import Shell
 
@@ -49,12 +50,19 @@ class Booted:
         """What the kernel has to say that it should not."""
         return [line for line in self.machine.console.since(0).splitlines() if COMPLAINTS.search(line)]
 
+    def evidence(self) -> list[str]:
+        """Keep and draw what was played, for the report of a failure; where it is, in lines."""
+        return kept(self.machine.audio)
+
+
+GUESTS: pytest.StashKey[list[Booted]] = pytest.StashKey()
+
 
 @pytest.fixture
-def boot(guest_files: tuple[Path, Path]) -> Iterator[Callable[..., Booted]]:
+def boot(request: pytest.FixtureRequest, guest_files: tuple[Path, Path]) -> Iterator[Callable[..., Booted]]:
     """``boot(**options)`` boots the default guest on the warp clock; at the end its kernel must not have complained."""
     with ExitStack() as machines:
-        booted = []
+        booted = request.node.stash.setdefault(GUESTS, [])
 
         def boot_guest(**options: Any) -> Booted:
             machine = machines.enter_context(Machine(*guest_files, **{"clock": "warp", **options}))
@@ -71,3 +79,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if Path(__file__).parent in item.path.parents:
             item.add_marker(pytest.mark.guest)
             item.add_marker(pytest.mark.timeout(600))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Leave the sound of a test that failed, and name the place in its report."""
+    report = yield
+    if report.failed:
+        fixtures = getattr(item, "funcargs", {}).values()
+        guests = [*item.stash.get(GUESTS, []), *(value for value in fixtures if isinstance(value, Booted))]
+        for one in guests:
+            report.sections.append(("sound of the guest", "\n".join(one.evidence())))
+    return report

@@ -10,6 +10,7 @@ a disk that nobody has open anew: so one boot does for many sounds.
 
 import random
 import re
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -18,6 +19,8 @@ from typing import Any
 
 from devices.audio import AudioBackend, Capture, PcmParams, Playback
 from devices.audio.pcm import FORMATS
+from devices.audio.wavfile import WavFile
+from emu.evidence import draw
 from emu.machine import Machine
 from tests.guest.conftest import Booted
 
@@ -35,6 +38,7 @@ SECONDS = 0.4
 #: What a host does that is busy with something else: it is late by more than half of the shortest period here.
 LATE_NS = 5_000_000
 HOST_LATE = re.compile(rb"Lost interrupts")
+_MOST_DRAWN = 4
 
 
 @dataclass
@@ -51,6 +55,8 @@ class Tape(AudioBackend):
     def __init__(self) -> None:
         self.streams = (1, 1)
         self.sounds: list[Sound] = []
+        #: What was taken last.
+        self.taken: list[Sound] = []
         self.source = b""
 
     @property
@@ -66,8 +72,8 @@ class Tape(AudioBackend):
 
     def take(self) -> list[Sound]:
         """Return the sounds since the last call; one that was opened and never played is none."""
-        sounds, self.sounds = [sound for sound in self.sounds if sound.data], []
-        return sounds
+        self.taken, self.sounds = [sound for sound in self.sounds if sound.data], []
+        return self.taken
 
     def summary(self) -> list[str]:
         return []
@@ -129,6 +135,18 @@ class Studio(Booted):
         late = max(stats.lateness_max_ns for stats in self.machine.sound.stats) > LATE_NS
         excused = [pattern for pattern in (self.excused, HOST_LATE if late else None) if pattern]
         return [line for line in super().complaints() if not any(pattern.search(line) for pattern in excused)]
+
+    def evidence(self) -> list[str]:
+        """Of the tape: the sounds that the test took last, and those that are on it still."""
+        sounds = [sound for sound in (*self.tape.taken, *self.tape.sounds) if sound.data]
+        lines = super().evidence()
+        folder = Path(tempfile.mkdtemp(prefix="failed-", dir=self._song.parent))
+        for number, sound in enumerate(sounds[-_MOST_DRAWN:], 1):
+            file = WavFile(folder / f"played-{number}.wav", sound.params)
+            file.append(bytes(sound.data))
+            file.close()
+            lines += [f"{file.path}: {file.frames} frames, {sound.params}", draw(file.path)]
+        return lines
 
     def load(self, frames: bytes) -> None:
         """Put frames where the guest reads them."""

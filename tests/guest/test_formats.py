@@ -2,11 +2,13 @@
 
 import re
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from devices.audio.pcm import FORMATS
-from tests.guest.studio import CASES, RATES, S16_STEREO, SECONDS, Studio, aplay, heard, noise, studio
+from emu.analysis import read_wav
+from tests.guest.studio import CASES, RATES, S16_STEREO, SECONDS, Sound, Studio, aplay, heard, noise, studio
 
 
 @pytest.fixture(scope="module")
@@ -27,6 +29,15 @@ def test_playback(guest, params):
     frames = noise(params, round(SECONDS * params.rate) + 1)
     guest.play(params, frames)
     assert heard(guest.tape.take(), params) == frames
+
+
+def test_what_a_failure_leaves_is_what_was_played(guest):
+    frames = noise(S16_STEREO, 4800)
+    guest.play(S16_STEREO, frames)
+    guest.tape.take()
+    recording, picture = (Path(line.partition(": ")[0]) for line in guest.evidence())
+    assert heard([Sound(S16_STEREO, bytearray(read_wav(recording).frames.tobytes()))], S16_STEREO) == frames
+    assert picture.read_bytes().startswith(b"\x89PNG")
 
 
 @pytest.mark.parametrize("frames", [1, 2, 7, 100, 5999, 6000, 6001, 24000, 24001])

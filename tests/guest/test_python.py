@@ -222,7 +222,7 @@ seen = []
 
 def test_it_fails(machine):
     seen.append(machine)
-    machine.console.run("touch /tmp/left; echo the driver says boo")
+    machine.console.run("touch /tmp/left; aplay -q -D hw:0,0 /root/tone.wav; echo the driver says boo")
     assert False
 
 def test_it_has_a_new_machine(machine):
@@ -249,7 +249,9 @@ def test_it_boots_again_after_a_power_off(machine):
     done = repository.pytest()
     assert "1 failed, 4 passed" in done.stdout, done.stdout
     assert re.search(r"- console of the machine -+\n(.*\n)*the driver says boo\n", done.stdout)
-    assert "played.wav: nothing was played" in done.stdout
+    assert "played.wav: 48000 frames (1.000 s)" in done.stdout
+    picture = re.search(r"^(/.*/played.png): the same as a picture$", done.stdout, re.MULTILINE)
+    assert Path(picture[1]).read_bytes().startswith(b"\x89PNG")
 
 
 def test_settings_and_fresh_machines(repository):

@@ -95,6 +95,13 @@ def test_periods_must_not_be_early(tmp_path, good, done, status):
     assert f"playback 0: 1 period, {10 - done} early" in result[1]
 
 
+def test_a_log_without_periods_says_nothing(tmp_path, good):
+    (tmp_path / "log.jsonl").touch()
+    status, said, _ = run("check", good, "--log", str(tmp_path / "log.jsonl"))
+    assert status == 1
+    assert said.endswith(f"\nnot fine: {tmp_path}/log.jsonl has no periods\n")
+
+
 def test_a_file_that_cannot_be_read(tmp_path):
     status, said, error = run("check", str(tmp_path / "none.wav"))
     assert (status, said) == (2, "")

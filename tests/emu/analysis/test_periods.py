@@ -49,6 +49,11 @@ def test_drift_of_guest_against_host(ppm):
     assert statistics.guest_drift == pytest.approx(ppm, abs=0.05)
 
 
+def test_the_speed_under_warp_is_no_drift():
+    (statistics,) = describe_periods(periods([0] * 100, ppm=187e6))
+    assert str(statistics).endswith("; guest time against host time 188.0 to 1")
+
+
 def test_drift_needs_some_periods():
     (statistics,) = describe_periods(periods([0, 0]))
     assert statistics.guest_drift is None

@@ -1,0 +1,97 @@
+"""``pyemu completion``: what makes the shell complete a command line, and what it completes beyond click's own."""
+
+import os
+import re
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
+__all__ = ["VARIABLE", "complete_audio", "complete_file", "completion"]
+
+#: In the environment when a shell asks for completions.
+VARIABLE = "_PYEMU_COMPLETE"
+
+_INSTALL = {
+    "bash": 'add to ~/.bashrc: eval "$(pyemu completion bash)"',
+    "zsh": 'add to ~/.zshrc, after compinit: eval "$(pyemu completion zsh)"',
+    "fish": "run: pyemu completion fish > ~/.config/fish/completions/pyemu.fish",
+}
+
+_EPILOG = """\b
+Examples:
+  eval "$(pyemu completion bash)"
+      In this shell; as a line of ~/.bashrc, in every one.
+  eval "$(pyemu completion zsh)"
+      The same in ~/.zshrc, after compinit.
+  pyemu completion fish > ~/.config/fish/completions/pyemu.fish
+"""
+
+#: The backends, as devices/audio/spec.py knows them.
+_BACKENDS = {
+    "null": "nowhere, in its time",
+    "wav:": "into a file",
+    "loopback": "back into the guest",
+    "host": "the host's device",
+    "auto": "the host's device, if there is one",
+}
+#: Names that need no quotes in any shell.
+_PLAIN = re.compile(r"[\w./+@%~-]+")
+
+
+@click.command(epilog=_EPILOG, short_help="Print what makes bash, zsh or fish complete pyemu's words.")
+@click.argument("shell", metavar="bash|zsh|fish", type=click.Choice(list(_INSTALL)))
+@click.pass_context
+def completion(context: click.Context, shell: str) -> None:
+    """Print the script with which SHELL completes commands, options and files of pyemu.
+
+    Its last line says how to install it.
+    """
+    from click.shell_completion import get_completion_class  # noqa: PLC0415
+
+    made = get_completion_class(shell)
+    assert made is not None
+    click.echo(made(context.find_root().command, {}, "pyemu", VARIABLE).source())
+    click.echo(f"# To have it in every shell, {_INSTALL[shell]}")
+
+
+def complete_file(_context: click.Context, _option: click.Parameter, incomplete: str) -> "list[CompletionItem[str]]":
+    """Have the shell complete the name of a file."""
+    from click.shell_completion import CompletionItem  # noqa: PLC0415
+
+    return [CompletionItem(incomplete, "file")]
+
+
+def complete_audio(_context: click.Context, _option: click.Parameter, incomplete: str) -> "list[CompletionItem[str]]":
+    """Complete ``--audio``: its backends, and after ``wav:`` the name of a file.
+
+    A shell puts a space behind the only completion. Where the word goes on, ``wav:out.wav`` is a second one.
+    """
+    from click.shell_completion import CompletionItem  # noqa: PLC0415
+
+    if incomplete.startswith("wav:"):
+        return [CompletionItem(f"wav:{name}") for name in _sounds(incomplete.removeprefix("wav:"))]
+    found = [CompletionItem(name, help=text) for name, text in _BACKENDS.items() if name.startswith(incomplete)]
+    if any(item.value == "wav:" for item in found):
+        found.append(CompletionItem("wav:out.wav", help="into this file"))
+    return found
+
+
+def _sounds(incomplete: str) -> list[str]:
+    """WAV files and directories of which the names begin so, and a file that can be made."""
+    folder, _, start = incomplete.rpartition("/")
+    folder = f"{folder}/" if "/" in incomplete else ""
+    names = {f"{folder}out.wav"} if "out.wav".startswith(start) else set()
+    try:
+        entries = sorted(os.scandir(folder or "."), key=lambda entry: entry.name)
+    except OSError:
+        return sorted(names)
+    for entry in entries:
+        if entry.name.startswith(start) and _PLAIN.fullmatch(entry.name) and (start or entry.name[0] != "."):
+            if entry.is_dir():
+                names |= {f"{folder}{entry.name}/", f"{folder}{entry.name}/out.wav"}
+            elif entry.name.lower().endswith(".wav"):
+                names.add(f"{folder}{entry.name}")
+    return sorted(names)
