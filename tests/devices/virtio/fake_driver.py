@@ -106,6 +106,11 @@ class FakeMemory:
     def free(self, address: int, size: int) -> None:
         self._free.setdefault((size + 15) & ~15, []).append(address)
 
+    def free_all(self) -> None:
+        """Forget all that was allocated."""
+        self._top = self.base
+        self._free.clear()
+
 
 @dataclass(eq=False)
 class Token:
@@ -263,23 +268,31 @@ class Driver:
     # Requests.
 
     def submit(
-        self, queue: int, readable: Iterable[bytes] = (), writable: Iterable[int] = (), *, indirect: bool = False
+        self,
+        queue: int,
+        readable: Iterable[bytes] = (),
+        writable: Iterable[int] = (),
+        *,
+        indirect: bool = False,
+        direct: int = 0,
     ) -> Token:
         """Make a chain available, one descriptor for each of ``readable`` (contents) and ``writable`` (sizes).
 
-        It does not kick. Contents can be changed later at ``token.readable``, with memory.store().
+        With ``indirect``, all but the first ``direct`` of them are in a table. It does not kick. Contents can be
+        changed later at ``token.readable``, with memory.store().
         """
         ring = self.queues[queue]
         token = Token([self._place(data) for data in readable], [self._place(b"\xaa" * size) for size in writable])
         chain = [(address, length, 0) for address, length in token.readable]
         chain += [(address, length, WRITE) for address, length in token.writable]
         if indirect:
+            inside = chain[direct:]
             table = b"".join(
-                struct.pack("<QIHH", address, length, flags | (NEXT if i + 1 < len(chain) else 0), i + 1)
-                for i, (address, length, flags) in enumerate(chain)
+                struct.pack("<QIHH", address, length, flags | (NEXT if i + 1 < len(inside) else 0), i + 1)
+                for i, (address, length, flags) in enumerate(inside)
             )
             token.table = self._place(table)
-            chain = [(*token.table, INDIRECT)]
+            chain = [*chain[:direct], (*token.table, INDIRECT)]
         token.descriptors = [ring.free.pop() for _ in chain]
         following = [*token.descriptors[1:], None]
         for index, (address, length, flags), successor in zip(token.descriptors, chain, following, strict=True):

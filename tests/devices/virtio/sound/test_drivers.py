@@ -91,7 +91,8 @@ class Alsa:
 
     def queue(self, slot: int) -> None:
         self.tokens[slot] = self.guest.submit(self.slots[slot])
-        self.guest.driver.kick(TXQ)
+        if self.guest.driver.wants_kick(TXQ):
+            self.guest.driver.kick(TXQ)
 
 
 class Linux61(Alsa):
@@ -173,6 +174,30 @@ def test_sounds_back_to_back_with_stale_periods_of_the_last_one(linux):
 
 
 @pytest.mark.parametrize("linux", [Linux61, Linux67])
+@pytest.mark.parametrize("frames", [1, 2, 99, 100, 101, 399, 401, 1234])
+def test_sounds_of_any_length_back_to_back(linux, frames):
+    """aplay makes whole periods of them, with silence; of an older sound, which the ring still holds, there is none.
+
+    It goes on with the stream that it has, or opens it anew.
+    """
+    guest = Guest()
+    player = linux(guest, S16_STEREO, 4, 100, 1000)
+    played = b""
+    for seed in range(4):
+        sound = noise(seed, 4 * frames)
+        padded = sound.ljust(-(-len(sound) // player.period) * player.period, b"\0")
+        player.play([padded[at : at + player.period] for at in range(0, len(padded), player.period)])
+        guest.run(SECOND)
+        assert player.finished
+        played += padded
+        assert guest.backend.data == played
+        if seed % 2:
+            guest.open(S16_STEREO, 4 * player.period, player.period)
+        else:
+            assert guest.command(PREPARE) == OK
+
+
+@pytest.mark.parametrize("linux", [Linux61, Linux67])
 @pytest.mark.parametrize("seed", range(10))
 def test_pausing_changes_nothing(linux, seed):
     rng = random.Random(seed)
@@ -214,25 +239,6 @@ def test_a_killed_application_leaves_nothing_behind(seed):
         guest.run(SECOND)
         assert guest.backend.data[before:] == b"".join(sound)
         assert guest.command(PREPARE) == OK
-
-
-def test_haiku():
-    """Buffers of one period, one at a time, each sent when the last has come back, from the highest rate on."""
-    guest = Guest()
-    pcm = PcmParams(FORMATS["S32"], 384000, 2)
-    size = 16384 * pcm.frame_size
-    guest.open(pcm, buffer=size, period=size)
-    assert guest.command(START) == OK
-    sound = [noise(i, size) for i in range(6)]
-    for n, data in enumerate(sound):
-        guest.send(data)
-        guest.started = guest.clock.now()
-        guest.run(50_000_000)
-        assert [done.time for done in guest.done[n:]] == [guest.end_of(16384)]
-        assert guest.done[n].status == OK
-    guest.close()
-    assert guest.backend.data == b"".join(sound)
-    assert guest.stats.underruns == 5
 
 
 def test_a_driver_that_promises_everything_at_once():

@@ -6,7 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.devices.virtio.fake_driver import DRIVER_OK
 from tests.devices.virtio.sound.guest import (
+    CHMAP_INFO,
     CTL_INFO,
     CTL_NOTIFY,
     CTL_READ,
@@ -15,6 +17,8 @@ from tests.devices.virtio.sound.guest import (
     JACK_CONNECTED,
     JACK_DISCONNECTED,
     JACK_INFO,
+    OK,
+    PCM_INFO,
     Guest,
 )
 
@@ -92,6 +96,33 @@ def test_no_driver_at_all():
     guest.device.jacks.plug("mic", connected=False)
     guest.device.controls.set("Capture Switch", 0)
     assert not guest.driver.irq.level
+
+
+def test_linux_from_its_probe_on():
+    """It fills the queue before DRIVER_OK and does not kick; from its interrupt it queues each buffer again."""
+    guest = Guest()
+    driver = guest.driver
+    assert driver.negotiate()
+    for index, size in enumerate(guest.device.queue_sizes):
+        driver.set_up_queue(index, size)
+    for _ in range(64):
+        driver.submit(EVENTQ, [], [8])
+    guest.device.jacks.plug("mic", connected=False)
+    driver.add_status(DRIVER_OK)
+    counts = struct.unpack("<IIII", driver.config(0, 16))
+    for code, count, size in zip((JACK_INFO, PCM_INFO, CHMAP_INFO, CTL_INFO), counts, (24, 32, 24, 96), strict=True):
+        reply = guest.query(code, 0, count, size, room=4 + count * size)
+        assert (len(reply), reply[:4]) == (4 + count * size, struct.pack("<I", OK))
+    assert guest.heard() == []
+    for turn in range(200):
+        guest.device.jacks.plug("line", connected=bool(turn % 2))
+        guest.device.jacks.plug("mic", connected=not turn % 2)
+        line, mic = (JACK_CONNECTED, JACK_DISCONNECTED) if turn % 2 else (JACK_DISCONNECTED, JACK_CONNECTED)
+        assert guest.heard() == [(line, 0), (mic, 1)]
+        for _ in range(2):
+            driver.submit(EVENTQ, [], [8])
+            if driver.wants_kick(EVENTQ):
+                driver.kick(EVENTQ)
 
 
 changes = st.lists(

@@ -147,6 +147,15 @@ def test_a_message_of_no_frames_takes_its_turn(guest):
     assert [done.time for done in guest.done] == [guest.end_of(4), guest.end_of(4), guest.end_of(8)]
 
 
+def test_a_message_of_no_frames_delays_nothing(guest):
+    """Behind a period of 10 ms: it is no second step of a machine that catches up."""
+    guest.open(S16_STEREO, buffer=4 * 1920, period=1920)
+    guest.send(noise(1, 1920), b"", noise(2, 4))
+    guest.command(START)
+    guest.run(SECOND)
+    assert [done.time for done in guest.done] == [guest.end_of(480), guest.end_of(480), guest.end_of(481)]
+
+
 @pytest.mark.parametrize("frames", [1, 2, 3, 5, 7, 100, 4097])
 def test_a_message_plays_for_its_own_length(guest, frames):
     guest.open()

@@ -197,3 +197,27 @@ def test_linux_opens_and_closes_one_direction_while_the_other_runs():
     played = [done for done in guest.done if len(done.token.readable) == 2]
     assert [done.time for done in played] == [guest.end_of(4 * n) for n in range(1, 5)]
     assert not guest.driver.completed(RXQ)
+
+
+@pytest.mark.parametrize(("gone", "stream"), [(TXQ, 0), (RXQ, 1)])
+def test_a_queue_that_is_taken_away_is_never_touched_again(gone, stream):
+    """QueueReady 0 (virtio 1.3, 4.2.2.2), with messages in flight: the other queues and all commands go on."""
+    guest = Guest()
+    for number in (0, 1):
+        guest.open(stream=number)
+    guest.send(noise(1, 16), noise(2, 16))
+    guest.offer(16, 16)
+    guest.driver.write("QueueSel", gone)
+    guest.driver.write("QueueReady", 0)
+    guest.driver.check_writes()  # until now it might
+    ring = guest.driver.queues.pop(gone)
+    guest.command(START, stream)
+    guest.command(START, 1 - stream)
+    guest.run(SECOND)
+    guest.driver.kick(gone)
+    assert [done.time for done in guest.done] == [guest.end_of(4), guest.end_of(8)]
+    assert guest.backend.data == (b"" if gone == TXQ else noise(1, 16) + noise(2, 16))
+    for number in (0, 1):
+        guest.close(number)
+    assert ring.used_idx == 0
+    assert not guest.events.pending
