@@ -120,8 +120,8 @@ class SoundDevice(VirtioDevice):
     # I/O messages.
 
     def _take_messages(self, queue: Queue, direction: int) -> None:
-        """Move all messages to their streams, so that no stream waits behind another. Ends: a queue is only so long."""
-        while (chain := queue.pop()) is not None:
+        """Move all messages to their streams, so that no stream waits behind another."""
+        for chain in queue.pop_all():
             stream = self._stream_of(chain)
             if stream is None or stream.direction != direction or not stream.submit(chain):
                 self._refuse(queue, chain)
@@ -151,12 +151,7 @@ class SoundDevice(VirtioDevice):
 
     def _serve_control(self) -> None:
         queue = self._queues[wire.CONTROLQ]
-        # No more than an honest driver can have queued (and one, to find it empty): replies are written to guest
-        # memory, and a hostile one may have them refill the queue.
-        for _ in range(self.queue_sizes[wire.CONTROLQ] + 1):
-            chain = queue.pop()
-            if chain is None:
-                break
+        for chain in queue.pop_all():
             queue.push(chain, self._answer(chain))
         queue.signal()
 
