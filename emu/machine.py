@@ -132,7 +132,7 @@ class Machine:
             self.virtio: list[VirtioDevice] = [self.sound, EntropyDevice()]
             self.virtio += [BlockDevice(one, f"pyemu-disk{number}") for number, one in enumerate(self.disks)]
             #: hvc0; ``hvc.resize(columns, rows)`` tells the guest the size of the window that it is shown in.
-            self.hvc = ConsoleDevice(self.console.print)
+            self.hvc = ConsoleDevice(self.console.print, self.clock, self.events)
             self.virtio.append(self.hvc)  # the last, so that it moves nothing
             lines = Lines(*map(self._line, (MSIP, MTIP, MEIP, SEIP)))
             board = build_board(

@@ -13,6 +13,7 @@ Neither more ports (F_MULTIPORT) nor output without a queue (F_EMERG_WRITE) is o
 import struct
 from collections.abc import Callable, Sequence
 
+from devices.contracts import Clock, Event, Events
 from devices.virtio.device import VirtioDevice
 from devices.virtio.queue import Queue
 
@@ -24,6 +25,9 @@ RECEIVE, TRANSMIT = 0, 1
 MAX_BYTES = 256 << 10
 _CONFIG = struct.Struct("<HHII")  # cols, rows, and of features that are not offered max_nr_ports and emerg_wr
 _LONGEST_SIDE = 0xFFFF
+#: Linux throws away what comes before its driver is through with starting. Then it looks at the size, as it is told to;
+#: a driver that never does gets input after so long.
+_PATIENCE_NS = 2_000_000_000
 
 
 class ConsoleDevice(VirtioDevice):
@@ -37,12 +41,15 @@ class ConsoleDevice(VirtioDevice):
     features = F_SIZE
     queue_sizes = (16, 16)  # Linux fills the first with a page for each entry
 
-    def __init__(self, output: Callable[[bytes], None]) -> None:
+    def __init__(self, output: Callable[[bytes], None], clock: Clock, events: Events) -> None:
         self.ready: Callable[[], None] | None = None
+        self._clock = clock
+        self._events = events
         self._output = output
         self._size = (0, 0)  # columns, rows; 0 is unknown
         self._queues: Sequence[Queue] = ()
         self._size_changed: Callable[[], None] | None = None
+        self._starting: Event | None = None
 
     # The terminal side.
 
@@ -51,7 +58,7 @@ class ConsoleDevice(VirtioDevice):
 
         Before its driver has started there is no room.
         """
-        if not self._queues:
+        if not self._queues or self._starting is not None:
             return 0
         queue, taken = self._queues[RECEIVE], 0
         while taken < len(data) and (chain := queue.pop()) is not None:
@@ -74,14 +81,16 @@ class ConsoleDevice(VirtioDevice):
 
     def config(self) -> bytes:
         """Return the size of the window (virtio 1.3 section 5.3.4)."""
+        self._take_input()
         return _CONFIG.pack(*self._size, 0, 0)
 
     def activate(self, queues: Sequence[Queue], features: int, config_changed: Callable[[], None]) -> None:
         """Start."""
         self._queues = queues
-        self._size_changed = config_changed if features & F_SIZE else None
-        if self._size_changed is not None and any(self._size):
-            self._size_changed()  # Linux does not look before it has changed
+        if features & F_SIZE:
+            self._starting = self._events.at(self._clock.now() + _PATIENCE_NS, self._take_input)
+            self._size_changed = config_changed
+            config_changed()  # Linux does not look at the size before
 
     def notify(self, index: int) -> None:
         """Print what there is to print, or ask for input."""
@@ -105,3 +114,13 @@ class ConsoleDevice(VirtioDevice):
         """Stop."""
         self._queues = ()
         self._size_changed = None
+        if self._starting is not None:
+            self._starting.cancel()
+            self._starting = None
+
+    def _take_input(self) -> None:
+        """The driver has started."""
+        if self._starting is not None:
+            self._starting.cancel()
+            self._starting = None
+            self.notify(RECEIVE)

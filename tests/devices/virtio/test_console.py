@@ -6,10 +6,12 @@ import pytest
 
 from devices.virtio.console import ConsoleDevice
 from tests.devices.virtio.fake_driver import CONFIG_CHANGE, INDIRECT, NEEDS_RESET, NEXT, RAM_BASE, USED_BUFFER, Driver
+from tests.fakes import FakeClock, FakeEvents
 
 RECEIVE, TRANSMIT = 0, 1
 F_SIZE = 1
 VERSION_1 = 1 << 32
+SECOND = 10**9
 
 
 class Terminal:
@@ -19,7 +21,8 @@ class Terminal:
         self.shown = bytearray()
         self.prints = 0
         self.unread = b""
-        self.device = ConsoleDevice(self._show)
+        self.events = FakeEvents(FakeClock())
+        self.device = ConsoleDevice(self._show, self.events.clock, self.events)
         self.device.ready = self.feed
 
     def _show(self, data: bytes) -> None:
@@ -41,8 +44,12 @@ def terminal() -> Terminal:
 
 @pytest.fixture
 def driver(terminal: Terminal) -> Driver:
+    """A driver that has looked at the size of the window."""
     driver = Driver(terminal.device)
     driver.start()
+    driver.config(0, 4)
+    driver.ack()
+    driver.irq.edges = 0
     return driver
 
 
@@ -122,13 +129,35 @@ def test_input_without_room_waits_for_it(driver: Driver, terminal: Terminal) -> 
     assert terminal.unread == b""
 
 
-def test_input_before_the_driver_waits_for_it(terminal: Terminal) -> None:
+def test_early_input_waits_until_the_driver_looks_at_the_size(terminal: Terminal) -> None:
+    """Linux throws away what comes before it is through with starting; then it looks."""
+    terminal.type(b"early")
+    driver = Driver(terminal.device)
+    driver.start()
+    assert driver.ack() == CONFIG_CHANGE
+    driver.submit(RECEIVE, [], [64])
+    driver.kick(RECEIVE)
+    assert received(driver) == []
+    driver.config(0, 4)
+    assert received(driver) == [b"early"]
+
+
+def test_a_driver_that_never_looks_at_the_size_gets_input_in_the_end(terminal: Terminal) -> None:
     terminal.type(b"early")
     driver = Driver(terminal.device)
     driver.start()
     driver.submit(RECEIVE, [], [64])
     driver.kick(RECEIVE)
+    terminal.events.advance(2 * SECOND)
     assert received(driver) == [b"early"]
+
+
+def test_a_driver_that_knows_no_size_gets_input_at_once(terminal: Terminal) -> None:
+    driver = Driver(terminal.device)
+    driver.start(features=VERSION_1)
+    driver.submit(RECEIVE, [], [64])
+    terminal.type(b"x")
+    assert received(driver) == [b"x"]
 
 
 def test_a_large_paste_loses_nothing(driver: Driver, terminal: Terminal) -> None:
@@ -146,6 +175,7 @@ def test_a_large_paste_loses_nothing(driver: Driver, terminal: Terminal) -> None
 def test_a_driver_without_a_receive_queue_gets_no_input(terminal: Terminal) -> None:
     driver = Driver(terminal.device)
     driver.start(sizes=[0, 16])
+    driver.config(0, 4)
     terminal.type(b"x")
     assert terminal.unread == b"x"
     driver.request(TRANSMIT, [b"y"])
@@ -188,6 +218,7 @@ def test_a_size_from_before_the_driver_is_told_when_it_starts(terminal: Terminal
     driver.start()
     assert driver.ack() == CONFIG_CHANGE
     assert size(driver) == (80, 24)
+    assert terminal.events.pending == []
 
 
 def test_a_driver_that_did_not_ask_for_the_size_is_left_alone(terminal: Terminal) -> None:
@@ -227,3 +258,13 @@ def test_reset_stops_it(driver: Driver, terminal: Terminal) -> None:
     assert terminal.shown == b""
     assert terminal.unread == b"y"
     assert not driver.irq.level
+
+
+def test_reset_while_the_driver_starts(terminal: Terminal) -> None:
+    driver = Driver(terminal.device)
+    driver.start()
+    driver.reset()
+    assert terminal.events.pending == []
+    terminal.type(b"x")
+    assert driver.config(0, 4) == bytes(4)
+    assert terminal.unread == b"x"
