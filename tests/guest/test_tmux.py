@@ -1,6 +1,7 @@
 """A person at a terminal: pyemu in a shell in a tmux window, what is typed there, and what is seen."""
 
 import hashlib
+import itertools
 import os
 import random
 import re
@@ -23,6 +24,7 @@ class Window:
     """A window with a shell in it, on a tmux server of its own."""
 
     def __init__(self, folder: Path) -> None:
+        self._questions = itertools.count(1)
         self._tmux = ["tmux", "-S", str(folder / "socket"), "-f", "/dev/null"]
         shell = shlex.join(["env", "PS1=host> ", "ENV=", "sh"])
         self.command("new-session", "-d", "-x", str(COLUMNS), "-y", str(ROWS), "-c", str(ROOT), shell)
@@ -55,8 +57,9 @@ class Window:
 
     def ask(self, command: str, seconds: float = 60.0) -> str:
         """Run a command in the guest, and return what it printed."""
-        self.line(f"echo :''; {command}")
-        return self.wait_for(r":\n([^#]*)\n#", seconds)[1]
+        number = next(self._questions)  # not to take the last answer for this one
+        self.line(f"echo {number}:''; {command}")
+        return self.wait_for(rf"{number}:\n([^#]*)\n#", seconds)[1]
 
     def close(self) -> None:
         self.command("kill-server")
@@ -93,18 +96,18 @@ def test_line_editing(boot, options):
 @pytest.mark.parametrize("options", CONSOLES)
 def test_job_control_in_the_guest(boot, options):
     window = boot(*options)
-    window.line("sleep 100")
-    window.wait_for("# sleep 100")
+    window.line("sh -c 'echo one; exec sleep 100'")
+    window.wait_for("one")
     window.press("C-c")
-    window.wait_for(r"# sleep 100\n\^C\n#")
-    window.line("sleep 200")
-    window.wait_for("# sleep 200")
+    window.wait_for(r"one\n\^C\n#")
+    window.line("sh -c 'echo two; exec sleep 200'")
+    window.wait_for("two")
     window.press("C-z")
-    window.wait_for(r"# sleep 200\n\^Z\[1\]\+ +Stopped +sleep 200\n#")
+    window.wait_for(r"two\n\^Z\[1\]\+ +Stopped .*sleep 200.*\n#")
     window.line("fg")
-    window.wait_for("# fg\nsleep 200")
+    window.wait_for("# fg\n.*sleep 200.*")
     window.press("C-c")
-    window.wait_for(r"# fg\nsleep 200\n\^C\n#")
+    window.wait_for(r"# fg\n.*sleep 200.*\n\^C\n#")
 
 
 def test_help_monitor_and_time_stamps(boot):
@@ -165,7 +168,8 @@ def test_a_paste_of_100_kb_loses_nothing(boot, tmp_path, options):
     data = random.Random(1).randbytes(50_000).hex(" ", 7).replace(" ", "\n") + "\n"
     assert len(data) > 100_000
     (tmp_path / "paste").write_text(data)
-    window.line("cat >/tmp/pasted")
+    window.line("echo ready; cat >/tmp/pasted")
+    window.wait_for("ready")
     window.command("load-buffer", str(tmp_path / "paste"))
     window.command("paste-buffer")
     window.press("C-d")
