@@ -162,7 +162,8 @@ def cli() -> None:
     "-a",
     "--append",
     metavar="TEXT",
-    help='More for the kernel\'s command line, after "console=ttyS0"; with a console= of its own, instead.',
+    help='More for the kernel\'s command line, after "console=ttyS0"; with a console= of its own, instead. The last of '
+    "them gets what is typed: ttyS0, or hvc0, the virtio console.",
 )
 @click.option(
     "--disk",
@@ -170,7 +171,7 @@ def cli() -> None:
     metavar="FILE[,readonly][,snapshot]",
     multiple=True,
     shell_complete=complete_file,
-    help="A raw disk image, the guest's vda, vdb ... A snapshot can be written to, but nothing is kept.",
+    help="A raw disk image, the guest's vda, vdb ... (at most 5). A snapshot can be written to, but nothing is kept.",
 )
 @click.option(
     "--audio",

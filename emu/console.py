@@ -47,8 +47,8 @@ class CommandShell(Protocol):
         ...
 
 
-class SerialLine(Protocol):
-    """The UART's side of the line."""
+class Line(Protocol):
+    """A device that the guest reads what is typed from."""
 
     ready: Callable[[], None] | None
 
@@ -56,13 +56,17 @@ class SerialLine(Protocol):
         """Take what there is room for; say how much."""
         ...
 
+
+class SerialLine(Line, Protocol):
+    """The UART."""
+
     def read(self, offset: int, size: int) -> int:
         """Value of a register."""
         ...
 
 
 class Console:
-    """The other end of the serial line.
+    """The other end of the serial line, or of another that ``type_on`` names.
 
     ``output`` gets what the guest prints, in order and soon. ``text`` is the newest of it, as bytes, ``printed`` how
     many bytes it was in all; ``panic`` what the kernel said when it panicked.
@@ -83,7 +87,8 @@ class Console:
         self._later = later
         self._new_shell = shell
         self._shell: CommandShell | None = None
-        self._line: SerialLine | None = None
+        self._uart: SerialLine | None = None
+        self._line: Line | None = None  # for what is typed
         self._unsent = bytearray()
         self._input = bytearray()
         self._held = later is not None  # until a driver has started
@@ -168,10 +173,16 @@ class Console:
 
     # ---------------------------------------------------------------- for the machine
 
-    def connect(self, line: SerialLine) -> None:
-        """Plug the line in."""
+    def connect(self, uart: SerialLine) -> None:
+        """Plug the serial line in: what is typed goes there."""
+        self._uart = self._line = uart
+        uart.ready = self._feed
+
+    def type_on(self, line: Line) -> None:
+        """Type on ``line`` instead, which takes nothing before its driver has started."""
         self._line = line
         line.ready = self._feed
+        self._held = False
 
     def print(self, data: bytes) -> None:
         """The guest printed ``data``."""
@@ -200,22 +211,27 @@ class Console:
             self.output(data)
 
     def take(self, size: int) -> bytes:
-        """Read what was typed as firmware does, from the UART's registers."""
+        """Read what was typed as firmware does, from the UART's registers: a guest that asks for it reads there."""
         self._held = False
+        self._line = self._uart
         self._feed()
         received = bytearray()
-        while self._line is not None and len(received) < size and self._line.read(_LSR, 1) & _DATA_READY:
-            received.append(self._line.read(_RBR, 1))
+        while self._uart is not None and len(received) < size and self._uart.read(_LSR, 1) & _DATA_READY:
+            received.append(self._uart.read(_RBR, 1))
         return bytes(received)
 
     def _feed(self) -> None:
-        if self._input and self._line is not None:
-            del self._input[: self._line.receive(bytes(self._input[:_CHUNK]))]
+        while self._input and self._line is not None:
+            piece = bytes(self._input[:_CHUNK])
+            taken = self._line.receive(piece)
+            del self._input[:taken]
+            if taken < len(piece):
+                break
 
     def _knock(self) -> None:
         """Look whether a driver has started, and again later if not."""
         self._knocks += 1
-        if self._line is not None and (self._line.read(_IER, 1) & _RECEIVED or self._knocks > _KNOCKS):
+        if self._uart is not None and (self._uart.read(_IER, 1) & _RECEIVED or self._knocks > _KNOCKS):
             self._held = False
         if not self._held:
             self._feed()

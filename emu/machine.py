@@ -14,6 +14,7 @@ from devices.audio.patchbay import Patchbay
 from devices.clint import ticks_from_ns
 from devices.power import PowerAction, PowerRequest
 from devices.virtio.blk import BlockDevice
+from devices.virtio.console import ConsoleDevice
 from devices.virtio.device import VirtioDevice
 from devices.virtio.disk import Disk
 from devices.virtio.rng import EntropyDevice
@@ -28,7 +29,7 @@ from emu.errors import MachineError, UsageError
 from emu.events import DeadlineHeap
 from emu.hart import MEIP, MSIP, MTIP, SEIP, SSIP, STIP, Hart
 from emu.memory import Ram
-from emu.options import parse_disk, parse_size
+from emu.options import last_console, parse_disk, parse_size
 from firmware import boot
 from firmware.sbi import Sbi, SbiHart, SupervisorTimer
 
@@ -57,9 +58,10 @@ class Machine:
 
     ``kernel``, ``initrd`` and ``bios`` are files; without a kernel it is the default guest's, with its root file
     system unless ``initrd`` is another, and they are built if this is their first use (minutes). ``memory`` is a size
-    ("256M" or bytes); ``append`` the kernel's command line; ``disk`` and ``disks`` opened disks or texts like
-    "disk.img,snapshot", the guest's vda, vdb ...; ``audio`` a backend, or a text like "wav:out.wav" (default: played
-    nowhere, in time); ``clock`` "host", "warp" or a clock; ``output`` gets what the guest prints.
+    ("256M" or bytes); ``append`` the kernel's command line, whose last ``console=`` (ttyS0 or hvc0) gets what is typed;
+    ``disk`` and ``disks`` opened disks or texts like "disk.img,snapshot", the guest's vda, vdb ... (five at most);
+    ``audio`` a backend, or a text like "wav:out.wav" (default: played nowhere, in time); ``clock`` "host", "warp" or a
+    clock; ``output`` gets what the guest prints.
 
     Use it as a context manager: at the end everything is flushed and closed, the disks and the audio backend included
     (but with ``close_audio=False`` the next machine can play on in the latter).
@@ -129,6 +131,9 @@ class Machine:
             self._set_gains()
             self.virtio: list[VirtioDevice] = [self.sound, EntropyDevice()]
             self.virtio += [BlockDevice(one, f"pyemu-disk{number}") for number, one in enumerate(self.disks)]
+            #: hvc0; ``hvc.resize(columns, rows)`` tells the guest the size of the window that it is shown in.
+            self.hvc = ConsoleDevice(self.console.print, self.clock, self.events)
+            self.virtio.append(self.hvc)  # the last, so that it moves nothing
             lines = Lines(*map(self._line, (MSIP, MTIP, MEIP, SEIP)))
             board = build_board(
                 lines=lines,
@@ -140,6 +145,8 @@ class Machine:
                 print_=self.console.print,
             )
             self.console.connect(board.uart)
+            if last_console(append).startswith("hvc"):
+                self.console.type_on(self.hvc)
             self.plic = board.plic
             self.placements = board.placements
             for placement in board.placements:

@@ -1,4 +1,4 @@
-"""What people write for sizes and disks, on the command line and in Python."""
+"""What people write for sizes, disks and consoles, on the command line and in Python."""
 
 import logging
 import re
@@ -6,7 +6,7 @@ import re
 from devices.virtio.disk import Disk, open_disk
 from emu.errors import UsageError
 
-__all__ = ["parse_disk", "parse_size"]
+__all__ = ["last_console", "parse_disk", "parse_size"]
 
 logger = logging.getLogger(__name__)
 
@@ -21,6 +21,15 @@ def parse_size(text: str | int) -> int:
     if match is None:
         raise UsageError(f"{text!r} is not a size; write it like 256M or 1G")
     return int(match[1]) * _UNITS[match[2].upper()]
+
+
+def last_console(append: str) -> str:
+    """Name the terminal that is the guest's /dev/console: that of the last ``console=`` in ``append``, or "".
+
+    That is Linux's rule (Documentation/admin-guide/serial-console.rst).
+    """
+    names = re.findall(r"(?:^|\s)console=([^\s,]*)", append)
+    return names[-1] if names else ""
 
 
 def parse_disk(text: str) -> Disk:

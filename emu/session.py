@@ -5,17 +5,15 @@ import os
 import select
 import signal
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
 
 from devices.power import PowerAction
-from emu.errors import MachineError, PyemuError
+from emu.errors import MachineError
+from emu.keys import Keys
 from emu.listener import Listener
 from emu.machine import Machine
 from emu.signals import Ending, Signals
-from emu.terminal import EscapeKeys, RawTerminal, say, show
-
-if TYPE_CHECKING:
-    from emu.prompt import Prompt
+from emu.terminal import RawTerminal, say
+from emu.timestamps import TimeStamps
 
 __all__ = ["GuestOutput", "run"]
 
@@ -24,16 +22,10 @@ _STDIN, _STDOUT = 0, 1
 _BROKEN_PIPE = 141
 
 _BANNER = "C-a x quits, C-a h helps"
-_KEYS = (
-    "C-a x    quit: the machine loses its power",
-    "C-a c    the monitor, and back; the guest runs on",
-    "C-a h    this help",
-    "C-a C-a  send C-a to the guest",
-)
 
 
 class GuestOutput:
-    """Standard output, which gets what the guest prints: at once, and every byte as it is.
+    """Standard output, which gets what the guest prints: at once, and every byte as it is, beside ``stamps``.
 
     Where writing has to wait for a reader, ``signals`` may interrupt it. Raises Ending when the reader has gone,
     MachineError when nothing can be written for another reason.
@@ -43,6 +35,7 @@ class GuestOutput:
         self._signals = signals
         self._lost = False
         self._unfinished_line = False
+        self.stamps = TimeStamps()
 
     def __call__(self, data: bytes) -> None:
         """Write all of ``data``."""
@@ -50,7 +43,7 @@ class GuestOutput:
             return
         self._signals.interruptible = True
         try:
-            _write(data)
+            _write(self.stamps(data))
         except BrokenPipeError:
             self._lost = True
             raise Ending(_BROKEN_PIPE) from None
@@ -93,12 +86,16 @@ def run(switch_on: Callable[[Callable[[bytes], None]], Machine], signals: Signal
         if terminal is not None:
             signals.handle(signal.SIGTSTP, terminal.suspend)
             signals.handle(signal.SIGCONT, terminal.resume)
+            signals.handle(signal.SIGWINCH, terminal.measure)
             say(_BANNER)
         while True:
             with switch_on(output) as machine, terminal or contextlib.nullcontext():
+                output.stamps.now = machine.clock.now
                 signals.post = machine.post
                 if terminal is not None:
-                    listener.receive = _keys(listener.send, machine)
+                    terminal.resized = _tell(machine)
+                    terminal.measure()
+                    listener.receive = Keys(machine, listener.send, output.stamps)
                 listener.attach(machine)
                 signals.check()
                 if commands:
@@ -115,38 +112,6 @@ def run(switch_on: Callable[[Callable[[bytes], None]], Machine], signals: Signal
                 raise MachineError(f"the guest switched the machine off because of a failure (code {request.code})")
 
 
-def _keys(send: Callable[[bytes], None], machine: Machine) -> EscapeKeys:
-    """Make the handler of what is typed: for the guest, which is ``send``, or while it is open for the monitor."""
-    prompt: Prompt | None = None
-
-    def leave() -> None:
-        raise Ending(0)
-
-    def show_help() -> None:
-        say("keys")
-        for line in _KEYS:
-            say(line)
-
-    def toggle_monitor() -> None:
-        nonlocal prompt
-        if prompt is None:
-            from emu.prompt import Prompt  # noqa: PLC0415 - not needed to boot
-
-            keys.send = prompt = Prompt("(pyemu) ", show, ask_monitor, toggle_monitor)
-        else:
-            prompt.close()
-            prompt = None
-            keys.send = send
-
-    def ask_monitor(line: str) -> None:
-        try:
-            text = machine.monitor(line)
-        except PyemuError as error:
-            text = f"error: {error}"
-        if text:
-            show(f"{text}\n")
-        if machine.power is not None:
-            toggle_monitor()
-
-    keys = EscapeKeys(send, {"x": leave, "h": show_help, "?": show_help, "c": toggle_monitor})
-    return keys
+def _tell(machine: Machine) -> Callable[[int, int], None]:
+    """Return what tells the guest the size of the user's window."""
+    return lambda columns, rows: machine.post(lambda: machine.hvc.resize(columns, rows))

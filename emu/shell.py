@@ -89,7 +89,10 @@ class Shell:
         self._word = word = f"pyemu-{os.urandom(3).hex()}"
         self._setup = f"PS1='{_cut(word)}:$?# '"
         # In the way that bash marks it.
-        self._own_prompt = re.compile(rb"(?:\x1b\[\?2004h)?%s:(\d+)# " % word.encode())
+        prompt = rb"(?:\x1b\[\?2004h)?%s:(\d+)# " % word.encode()
+        self._own_prompt = re.compile(prompt)
+        # Not the one that stands there already: a line editor draws that again when the window changes its size.
+        self._new_prompt = re.compile(rb"(?:\n.*?|(?<!\r))" + prompt, re.DOTALL)
         self._position = 0  # in what the console printed: nothing before it matters any more
 
     # ---------------------------------------------------------------- what it does
@@ -186,6 +189,7 @@ class Shell:
         """Type ``command`` and wait for its end; None if our prompt does not come any more."""
         status = None
         for line in _lines(command.encode(errors="surrogateescape")):
+            self._forget()
             self._console.sendline(line)
             status = self._wait_for_status()
         return status
@@ -200,9 +204,10 @@ class Shell:
         def prompted() -> bool:
             nonlocal looked, found
             if looked != self._console.printed:
-                text = self._console.since(max(self._position, looked - _TAIL))
+                start = max(self._position, looked - _TAIL)
+                text = _KERNEL_LINE.sub(b"", self._console.since(start))
                 looked = self._console.printed
-                found = self._own_prompt.search(_KERNEL_LINE.sub(b"", text))
+                found = self._new_prompt.search(text if start == self._position else b"\n" + text)
             return found is not None
 
         while not self._run(prompted, seconds or _NUDGE):

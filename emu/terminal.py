@@ -38,12 +38,14 @@ def _is_raw(fd: int) -> bool:
 class RawTerminal:
     """While it is entered, the terminal ``fd`` passes every key to us, and every byte of the guest's unchanged.
 
+    ``resized`` gets the size of its window, columns and rows, when that may have changed; 0 is unknown.
     Only a process in the foreground may touch its terminal, so in the background everything stays as it is.
     """
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
         self._cooked: list[Any] | None = None
+        self.resized: Callable[[int, int], None] = lambda _columns, _rows: None
 
     def __enter__(self) -> Self:
         self._cooked = termios.tcgetattr(self._fd)
@@ -62,6 +64,15 @@ class RawTerminal:
         """Go into raw mode (again): for SIGCONT. The shell has its own mode while we are stopped."""
         if self._cooked is not None and self._is_ours():
             tty.setraw(self._fd, termios.TCSANOW)
+            self.measure()  # nobody told us while we were stopped
+
+    def measure(self) -> None:
+        """Look how large the window is: for SIGWINCH."""
+        try:
+            size = os.get_terminal_size(self._fd)
+        except OSError:  # it is gone
+            return
+        self.resized(*size)
 
     def suspend(self) -> None:
         """Stop the process with the terminal in order, as SIGTSTP asks for; returns when it goes on."""

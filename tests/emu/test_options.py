@@ -1,9 +1,9 @@
-"""Sizes and disks, as people write them."""
+"""Sizes, disks and consoles, as people write them."""
 
 import pytest
 
 from emu.errors import UsageError
-from emu.options import parse_disk, parse_size
+from emu.options import last_console, parse_disk, parse_size
 
 
 @pytest.mark.parametrize(
@@ -17,6 +17,20 @@ def test_sizes(text, size):
 def test_what_is_no_size(text):
     with pytest.raises(UsageError, match="is not a size; write it like 256M"):
         parse_size(text)
+
+
+@pytest.mark.parametrize(
+    ("append", "name"),
+    [
+        ("console=ttyS0", "ttyS0"),
+        ("console=ttyS0,115200 quiet console=hvc0", "hvc0"),
+        ("console=hvc0\tconsole=ttyS0,115200n8", "ttyS0"),
+        ("netconsole=hvc0 quiet", ""),
+        ("", ""),
+    ],
+)
+def test_the_last_console_counts(append, name):
+    assert last_console(append) == name
 
 
 @pytest.mark.parametrize("text", ["", "a.img,rw", ",readonly"])

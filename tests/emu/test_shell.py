@@ -133,6 +133,22 @@ def test_kernel_line_after_the_first_prompt():
     assert run_commands(Guest(script), ["true"]) == 0
 
 
+@pytest.mark.parametrize("typed", ["", "eval 'o"])
+def test_a_prompt_that_is_drawn_again_is_not_the_end_of_the_command(typed):
+    def script(guest: Guest) -> Iterator[None]:
+        guest.show("# ")
+        yield
+        word = guest.read_line().replace("''", "")[5:].split(":")[0]
+        guest.show(f"{word}:0# ")
+        yield
+        guest.show(f"{typed}\r{word}:0# {typed}\x1b[J")
+        guest.after(1, f"{guest.lines.pop(0)}\r\nprogress\r{word}:7# ")
+        yield
+        guest.power = PowerRequest(PowerAction.OFF)
+
+    assert run_commands(Guest(script), ["one"]) == 7
+
+
 def test_logs_in_as_root():
     def script(guest: Guest) -> Iterator[None]:
         guest.show("\r\nWelcome\r\nbox login: ")

@@ -1,6 +1,7 @@
 """The user's terminal: keys, and its mode on every way in and out. The real command runs on a real pseudo-terminal."""
 
 import os
+import re
 import select
 import signal
 import sys
@@ -213,6 +214,28 @@ def test_raw_again_after_a_stop_that_could_not_be_caught(session):
     running.wait_until(running.is_raw)
 
 
+def test_c_a_z_stops_it_and_continuing_goes_on(session):
+    running = session(tiny.ECHO)
+    running.type(b"\x01z")
+    running.wait_until(running.is_stopped)
+    assert running.is_restored()
+    os.kill(running.pid, signal.SIGCONT)
+    running.wait_until(running.is_raw)
+    running.type(b"x")
+    running.wait_for(b"x")
+
+
+# ---------------------------------------------------------------- the window
+
+
+def test_the_guest_has_the_size_of_the_window_and_hears_when_it_changes(session):
+    running = session(tiny.SIZE)
+    termios.tcsetwinsize(running.slave, (30, 100))
+    running.wait_for(b"d\x1ed\x1e")
+    termios.tcsetwinsize(running.slave, (41, 121))
+    running.wait_for(b"y)y)")
+
+
 # ---------------------------------------------------------------- keys and bytes
 
 
@@ -238,7 +261,18 @@ def test_banner_and_help_name_the_keys(session):
     assert running.shown.startswith(b"pyemu: C-a x quits, C-a h helps\r\n")
     running.type(b"\x01h")
     running.wait_for(b"C-a C-a")
+    assert re.findall(rb"C-a (\S+) {2,}", running.shown) == [b"x", b"c", b"t", b"z", b"h", b"C-a"]
     assert running.shown.count(b"\r\n") == running.shown.count(b"\n") - 1  # the guest's own line feed is its own
+
+
+def test_time_stamps_are_put_in_and_left_out_again(session):
+    running = session(tiny.ECHO)
+    running.type(b"\x01tone\r\ntwo\n")
+    running.wait_for(b"two\n")
+    running.type(b"\x01tthree\n")
+    running.wait_for(b"three\n")
+    stamp = rb"\[00:00:\d\d\.\d{3}\] "
+    assert re.search(rb"ready\n%sone\r\n%stwo\nthree\n" % (stamp, stamp), running.shown)
 
 
 # ---------------------------------------------------------------- the monitor

@@ -22,10 +22,11 @@ from tests.emu.asm import (
     wfi,
 )  # fmt: skip
 
-__all__ = ["ECHO", "FAIL", "POWER_OFF", "RESET", "SPIN", "TRAP", "WAIT", "say", "write_image"]
+__all__ = ["ECHO", "FAIL", "POWER_OFF", "RESET", "SIZE", "SPIN", "TRAP", "WAIT", "say", "write_image"]
 
 _HEADER = 64
 _UART, _TEST = 0x1000_0000, 0x10_0000
+_CONSOLE_CONFIG = 0x1000_3100  # of a machine without disks
 _CTRL_D = 4
 
 
@@ -54,6 +55,11 @@ ECHO: list[Item] = [
     "wait", lbu(T0, A0, 5), andi(T0, T0, 1), beq(T0, ZERO, "wait"),
     lbu(T1, A0), beq(T1, T2, "off"), sb(T1, A0), j("wait"),
     "off", POWER_OFF,
+]  # fmt: skip
+#: Print the size of the virtio console for ever, columns and rows, a byte each.
+SIZE: list[Item] = [
+    li(A0, _UART), li(A1, _CONSOLE_CONFIG),
+    "again", lbu(T0, A1), sb(T0, A0), lbu(T0, A1, 2), sb(T0, A0), j("again"),
 ]  # fmt: skip
 
 

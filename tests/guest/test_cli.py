@@ -93,6 +93,22 @@ def test_commands_on_standard_input(boot):
     assert b"fromstdin\r\n" in run.stdout
 
 
+def test_everything_works_on_hvc0(boot):
+    run = boot("-a", "console=hvc0", "--exec", "echo out; exit_with() { return 7; }; exit_with")
+    assert run.returncode == 7
+    assert b"\r\nout\r\n" in run.stdout
+    run = boot("-a", "console=hvc0 quiet", stdin=b"echo from''stdin\npoweroff\n")
+    assert run.returncode == 0
+    assert b"fromstdin\r\n" in run.stdout
+
+
+def test_at_the_end_of_its_input_the_guest_runs_on(boot):
+    run = boot("-a", "quiet", stdin=b"sleep 100; echo all rea''d; poweroff\n")
+    assert run.returncode == 0
+    assert b"all read\r\n" in run.stdout
+    assert run.stderr == b""
+
+
 def test_reboot_boots_again_and_sound_goes_on_in_the_same_file(guest_files, tmp_path):
     sound, disk = tmp_path / "out.wav", tmp_path / "disk"
     disk.write_bytes(bytes(1 << 20))

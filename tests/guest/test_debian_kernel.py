@@ -8,6 +8,7 @@ import pytest
 
 from devices.audio import Loopback, PcmParams
 from devices.audio.pcm import FORMATS
+from emu.machine import Machine
 from tests.guest import debian
 from tests.guest.studio import S16_STEREO, Studio, aplay, arecord, heard, noise, studio
 
@@ -133,3 +134,12 @@ def test_the_driver_is_unbound_and_bound_in_the_middle_of_a_sound(guest):
         guest.tape.take()
         guest.play(S16_STEREO, frames[: 4 * 5001])
         assert heard(guest.tape.take(), S16_STEREO) == frames[: 4 * 5001]
+
+
+def test_hvc0_as_the_console(files):
+    """Typed ahead of its driver, which throws away what comes while it starts."""
+    with Machine(*files, append=f"{debian.APPEND} console=hvc0", clock="warp") as machine:
+        machine.hvc.resize(100, 30)
+        machine.console.sendline("stty size; cat /sys/class/tty/console/active")
+        machine.console.expect("\n30 100\r\nttyS0 hvc0\r\n")
+        assert machine.console.run("echo out") == (0, "out\n")

@@ -1,0 +1,126 @@
+"""The virtio console (virtio 1.3 section 5.3): one port, and the size of the window that it is shown in.
+
+Neither more ports (F_MULTIPORT) nor output without a queue (F_EMERG_WRITE) is offered: Linux's ``hvc0`` needs neither.
+
+| actor | threat | mitigation |
+|---|---|---|
+| guest | output without end | nothing is stored here; `output` decides |
+| guest | an output buffer larger than RAM, of overlapping descriptors | its first `MAX_BYTES` are printed |
+| guest | never gives room for input | it stays outside |
+| user | a paste larger than the guest's buffers | `receive` takes what fits; `ready` asks for the rest |
+"""
+
+import struct
+from collections.abc import Callable, Sequence
+
+from devices.contracts import Clock, Event, Events
+from devices.virtio.device import VirtioDevice
+from devices.virtio.queue import Queue
+
+__all__ = ["F_SIZE", "ConsoleDevice"]
+
+F_SIZE = 1 << 0
+RECEIVE, TRANSMIT = 0, 1
+#: Far more than any driver puts into one buffer.
+MAX_BYTES = 256 << 10
+_CONFIG = struct.Struct("<HHII")  # cols, rows, and of features that are not offered max_nr_ports and emerg_wr
+_LONGEST_SIDE = 0xFFFF
+#: Linux throws away what comes before its driver is through with starting. Then it looks at the size, as it is told to;
+#: a driver that never does gets input after so long.
+_PATIENCE_NS = 2_000_000_000
+
+
+class ConsoleDevice(VirtioDevice):
+    """A console with a terminal at the other end.
+
+    ``output`` gets what the guest prints. ``receive`` gives it input, and ``ready`` is called when the guest may have
+    made room for what was not taken: call ``receive`` with the rest.
+    """
+
+    device_id = 3
+    features = F_SIZE
+    queue_sizes = (16, 16)  # Linux fills the first with a page for each entry
+
+    def __init__(self, output: Callable[[bytes], None], clock: Clock, events: Events) -> None:
+        self.ready: Callable[[], None] | None = None
+        self._clock = clock
+        self._events = events
+        self._output = output
+        self._size = (0, 0)  # columns, rows; 0 is unknown
+        self._queues: Sequence[Queue] = ()
+        self._size_changed: Callable[[], None] | None = None
+        self._starting: Event | None = None
+
+    # The terminal side.
+
+    def receive(self, data: bytes) -> int:
+        """Give the guest ``data``, as far as it has made room; return how many bytes it took.
+
+        Before its driver has started there is no room.
+        """
+        if not self._queues or self._starting is not None:
+            return 0
+        queue, taken = self._queues[RECEIVE], 0
+        while taken < len(data) and (chain := queue.pop()) is not None:
+            piece = data[taken : taken + len(chain.writable)]
+            chain.writable.write(0, piece)
+            queue.push(chain, len(piece))
+            taken += len(piece)
+        queue.signal()
+        return taken
+
+    def resize(self, columns: int, rows: int) -> None:
+        """The window has this size now; 0 is unknown."""
+        size = (min(columns, _LONGEST_SIDE), min(rows, _LONGEST_SIDE))
+        if size != self._size:
+            self._size = size
+            if self._size_changed is not None:
+                self._size_changed()
+
+    # The driver side.
+
+    def config(self) -> bytes:
+        """Return the size of the window (virtio 1.3 section 5.3.4)."""
+        self._take_input()
+        return _CONFIG.pack(*self._size, 0, 0)
+
+    def activate(self, queues: Sequence[Queue], features: int, config_changed: Callable[[], None]) -> None:
+        """Start."""
+        self._queues = queues
+        if features & F_SIZE:
+            self._starting = self._events.at(self._clock.now() + _PATIENCE_NS, self._take_input)
+            self._size_changed = config_changed
+            config_changed()  # Linux does not look at the size before
+
+    def notify(self, index: int) -> None:
+        """Print what there is to print, or ask for input."""
+        if index == TRANSMIT:
+            self._transmit()
+        elif self.ready is not None:
+            self.ready()
+
+    def _transmit(self) -> None:
+        if not self._queues:
+            return
+        queue = self._queues[TRANSMIT]
+        for chain in queue.pop_all():
+            data = chain.readable.read(0, min(len(chain.readable), MAX_BYTES))
+            if data:
+                self._output(data)
+            queue.push(chain, 0)
+        queue.signal()
+
+    def reset(self) -> None:
+        """Stop."""
+        self._queues = ()
+        self._size_changed = None
+        if self._starting is not None:
+            self._starting.cancel()
+            self._starting = None
+
+    def _take_input(self) -> None:
+        """The driver has started."""
+        if self._starting is not None:
+            self._starting.cancel()
+            self._starting = None
+            self.notify(RECEIVE)

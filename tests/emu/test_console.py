@@ -1,0 +1,88 @@
+"""Which of the guest's terminals gets what is typed, and when."""
+
+from collections.abc import Callable
+
+import pytest
+
+from emu.console import Console
+
+IER, LSR, RBR = 1, 5, 0
+
+
+class Line:
+    """A line with ``room`` for so much more."""
+
+    def __init__(self, room: int) -> None:
+        self.room = room
+        self.got = bytearray()
+        self.ready: Callable[[], None] | None = None
+
+    def receive(self, data: bytes) -> int:
+        taken = data[: self.room]
+        self.room -= len(taken)
+        self.got += taken
+        return len(taken)
+
+
+class Uart(Line):
+    """A UART: what it received can be read from a register, and a driver has enabled its interrupt or not."""
+
+    def __init__(self, room: int, driver: bool) -> None:
+        super().__init__(room)
+        self.driver = driver
+
+    def read(self, offset: int, size: int) -> int:
+        if offset == RBR:
+            self.room += 1
+            value = self.got.pop(0)
+            assert self.ready is not None
+            self.ready()
+            return value
+        return {IER: int(self.driver), LSR: int(bool(self.got))}[offset]
+
+
+@pytest.fixture
+def later() -> list[Callable[[], None]]:
+    return []
+
+
+@pytest.fixture
+def console(later: list[Callable[[], None]]) -> Console:
+    return Console(lambda _done, _timeout: False, later=later.append)
+
+
+def test_the_uart_gets_what_is_typed_when_its_driver_has_started(console, later):
+    uart = Uart(16, driver=False)
+    console.connect(uart)
+    console.send("early")
+    assert uart.got == b""
+    uart.driver = True
+    later.pop()()
+    assert uart.got == b"early"
+
+
+def test_the_other_line_gets_it_as_far_as_it_has_room(console, later):
+    uart, other = Uart(16, driver=True), Line(0)
+    console.connect(uart)
+    console.type_on(other)
+    console.send("x" * 10_000)
+    assert console.pending == 10_000
+    for room in (5000, 4999, 1):
+        other.room = room
+        other.ready()
+    assert other.got == b"x" * 10_000
+    assert uart.got == b""
+    assert later == []  # nobody has to look whether a driver has started
+
+
+def test_a_guest_that_asks_the_firmware_is_answered_from_then_on(console):
+    """Some kernels' hvc0 is the firmware's console."""
+    uart, other = Uart(16, driver=False), Line(0)
+    console.connect(uart)
+    console.type_on(other)
+    console.send("a long line of input")
+    assert console.take(100) == b"a long line of input"
+    other.room = 100
+    console.send("more")
+    assert console.take(2) + console.take(2) == b"more"
+    assert other.got == b""
