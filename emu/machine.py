@@ -27,6 +27,7 @@ from emu.engine import Engine
 from emu.errors import MachineError, UsageError
 from emu.events import DeadlineHeap
 from emu.hart import MEIP, MSIP, MTIP, SEIP, SSIP, STIP, Hart
+from emu.joints import Joints
 from emu.memory import Ram
 from emu.options import parse_disk, parse_size
 from firmware import boot
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from emu.counters import Counters
     from emu.monitor import Monitor
     from emu.shell import Shell
+    from emu.trace import Trace
 
 __all__ = ["DEFAULT_APPEND", "DEFAULT_MEMORY", "Machine"]
 
@@ -59,7 +61,8 @@ class Machine:
     system unless ``initrd`` is another, and they are built if this is their first use (minutes). ``memory`` is a size
     ("256M" or bytes); ``append`` the kernel's command line; ``disk`` and ``disks`` opened disks or texts like
     "disk.img,snapshot", the guest's vda, vdb ...; ``audio`` a backend, or a text like "wav:out.wav" (default: played
-    nowhere, in time); ``clock`` "host", "warp" or a clock; ``output`` gets what the guest prints.
+    nowhere, in time); ``clock`` "host", "warp" or a clock; ``output`` gets what the guest prints; ``trace`` is
+    a Trace of what happens.
 
     Use it as a context manager: at the end everything is flushed and closed, the disks and the audio backend included
     (but with ``close_audio=False`` the next machine can play on in the latter).
@@ -90,8 +93,10 @@ class Machine:
         clock: Clock | str = "host",
         output: Callable[[bytes], None] | None = None,
         close_audio: bool = True,
+        trace: "Trace | None" = None,
     ) -> None:
         self.clock: Clock = make_clock(clock) if isinstance(clock, str) else clock
+        joints = Joints() if trace is None else trace.joints(self.clock)
         if kernel is None:
             from emu import guest  # noqa: PLC0415 - whoever has a kernel needs no other
 
@@ -124,27 +129,28 @@ class Machine:
             ram.changed = engine.invalidate
             self.hart = Hart(engine)
             outputs, inputs = self.audio.streams
-            self.sound = SoundDevice(self.clock, self.events, self.audio, outputs=outputs, inputs=inputs)
+            self.sound = SoundDevice(self.clock, self.events, joints.audio(self.audio), outputs=outputs, inputs=inputs)
             self.sound.controls.listeners.append(lambda _control: self._set_gains())
             self._set_gains()
             self.virtio: list[VirtioDevice] = [self.sound, EntropyDevice()]
             self.virtio += [BlockDevice(one, f"pyemu-disk{number}") for number, one in enumerate(self.disks)]
-            lines = Lines(*map(self._line, (MSIP, MTIP, MEIP, SEIP)))
+            msip, mtip, meip, seip = map(self._line, (MSIP, MTIP, MEIP, SEIP))
             board = build_board(
-                lines=lines,
+                lines=Lines(msip, joints.timer(mtip), meip, seip),
                 clock=self.clock,
                 events=self.events,
                 memory=ram,
                 power=self._switch,
-                virtio=self.virtio,
+                virtio=[joints.virtio(slot, device) for slot, device in enumerate(self.virtio)],
                 print_=self.console.print,
+                watch=joints.irq,
             )
             self.console.connect(board.uart)
             self.plic = board.plic
             self.placements = board.placements
             for placement in board.placements:
-                device = placement.device
-                engine.map_device(placement.base, -(-device.size // _PAGE) * _PAGE, device.read, device.write)
+                size = -(-placement.device.size // _PAGE) * _PAGE
+                engine.map_device(placement.base, size, *joints.registers(placement))
             start, self.dtb = boot.load(
                 ram.load,
                 range(ram.base, ram.base + ram.size),
@@ -154,7 +160,9 @@ class Machine:
                 bios=None if bios is None else Path(bios),
                 bootargs=append,
             )
-            self._begin(start, ram)
+            self._begin(start, ram, joints)
+            self._run, self._wait = joints.run(engine.run), joints.wait(self.clock.wait)
+            engine.exception = joints.exceptions(engine.exception)
             self._doorbell = Doorbell(engine.stop, now)
         except BaseException:
             self.close()
@@ -242,12 +250,12 @@ class Machine:
         if self.paused:
             self._doorbell.sleep(_PAUSED_S)
         elif self._waiting and not self.hart.wakes():
-            self.clock.wait(deadline, self._doorbell.sleep)
+            self._wait(deadline, self._doorbell.sleep)
         else:
             latest = self.clock.now() + _LONGEST_RUN_NS
             self._doorbell.enter(latest if deadline is None else min(deadline, latest))
             try:
-                self._waiting = self._engine.run()
+                self._waiting = self._run()
             except BaseException:
                 self.console.flush()  # what it printed comes before what is said about its end
                 raise
@@ -276,14 +284,14 @@ class Machine:
 
     # ---------------------------------------------------------------- wiring
 
-    def _begin(self, start: boot.Boot, ram: Ram) -> None:
+    def _begin(self, start: boot.Boot, ram: Ram, joints: Joints) -> None:
         if start.machine_mode:
             self.hart.start_machine(start.pc, start.dtb, start.dynamic_info)
         else:
-            timer = SupervisorTimer(self.clock, self.events, self._line(STIP))
+            timer = SupervisorTimer(self.clock, self.events, joints.timer(self._line(STIP)))
             hart = SbiHart(timer.set, self._line(SSIP), self._engine.synchronize_code, self._engine.flush_tlb)
             sbi = Sbi(hart, ram, self._switch, self.console.print, self.console.take)
-            self.hart.start_supervisor(start.pc, start.dtb, sbi.call)
+            self.hart.start_supervisor(start.pc, start.dtb, joints.calls(sbi.call))
 
     def _line(self, mask: int) -> Callable[[bool], None]:
         set_pending = self._engine.set_pending
