@@ -60,6 +60,7 @@ class Meter:
         self._machine: Machine | None = None
         self._levels: Levels | None = None
         self._asked = False
+        self._skew = 0  # of the clocks, when the machine began: it took time to make
         self._processor: deque[tuple[float, float]] = deque(maxlen=_SMOOTH)
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._ask, name="pyemu meter", daemon=True)
@@ -70,6 +71,7 @@ class Meter:
             self._line.handle_signals()
         self._levels = Levels(machine.clock.now)
         machine.audio.taps.append(self._levels)
+        self._skew = machine.counters.skew_ns
         self._asked = False
         self._machine = machine
 
@@ -88,7 +90,7 @@ class Meter:
         self._processor.append((time.monotonic(), time.process_time()))
         (began, before), (now, processor) = self._processor[0], self._processor[-1]
         share = (processor - before) / (now - began) if now > began else 0.0
-        self._line.show(lambda columns: describe(machine.counters, levels.peaks(), share, columns))
+        self._line.show(lambda columns: describe(machine.counters, self._skew, levels.peaks(), share, columns))
 
     def __enter__(self) -> Self:
         self._line.__enter__()
@@ -103,12 +105,15 @@ class Meter:
         self._line.__exit__(kind, value, traceback)
 
 
-def describe(counters: Counters, peaks: list[float], processor: float, columns: int) -> str:
-    """Say it in ``columns`` characters, or more if there is no shorter way; bars take what is left."""
+def describe(counters: Counters, skew: int, peaks: list[float], processor: float, columns: int) -> str:
+    """Say it in ``columns`` characters, or more if there is no shorter way; bars take what is left.
+
+    ``skew`` (ns) is the clocks' when the machine began to run, ``processor`` the share of a core.
+    """
     minutes, seconds = divmod(counters.guest_ns / 1e9, 60)
     stalls = f"  stalls {counters.stalls}" * bool(counters.stalls)
     rest = (
-        f"  xruns {counters.underruns + counters.overruns}{stalls}  skew {counters.skew_ns / 1e9:+.3f} s"
+        f"  xruns {counters.underruns + counters.overruns}{stalls}  skew {(counters.skew_ns - skew) / 1e9:+.3f} s"
         f"  cpu {100 * processor:4.1f} %"
     )
     levels = [20 * math.log10(peak) if peak > 0 else -math.inf for peak in peaks]
