@@ -19,7 +19,8 @@ from emu.joints import Joints, Read, Write
 from emu.trace import cpu, sbi
 from emu.trace.irqs import Irqs
 from emu.trace.record import DEFAULT, Detail, Emit, Record, parse_categories
-from emu.trace.sound import watch_backend, watch_sound
+from emu.trace.requests import watch_sound
+from emu.trace.streams import watch_backend
 from emu.trace.virtio import Slot
 
 __all__ = ["Trace"]

@@ -1,73 +1,18 @@
-"""Sound: requests, streams and periods, with a real device and a driver in virtual time."""
+"""Streams of a real sound device in virtual time: their states, each period, and the gaps."""
 
 from itertools import pairwise
 
 import pytest
 
-from emu.trace import Trace
-from tests.devices.virtio.sound.guest import (
-    BAD_MSG,
-    CTL_READ,
-    OK,
-    PREPARE,
-    RELEASE,
-    S16_STEREO,
-    SECOND,
-    START,
-    STOP,
-    Guest,
-    noise,
-)  # fmt: skip
+from tests.devices.virtio.sound.guest import OK, PREPARE, S16_STEREO, SECOND, START, STOP, noise
+from tests.emu.trace.watched import WatchedGuest
 
 FRAME = SECOND / 48000
-
-
-class WatchedGuest(Guest):
-    def __init__(self, **options) -> None:
-        self.records = []
-        super().__init__(trace=Trace(self.records.append, "snd"), **options)
-
-    def told(self, track: str) -> list[tuple]:
-        return [(record.name, record.span) for record in self.records if record.track == track]
 
 
 @pytest.fixture
 def guest() -> WatchedGuest:
     return WatchedGuest()
-
-
-def test_control_requests_by_name_with_what_they_ask_and_the_answer(guest):
-    guest.open(S16_STEREO, buffer=64, period=16)
-    assert guest.command(STOP) == BAD_MSG
-    guest.command(RELEASE)
-    guest.request(b"??")
-    guest.request((0x9999).to_bytes(4, "little"))
-    guest.query(0x0100, 0, 1, 32)
-    guest.request(CTL_READ.to_bytes(4, "little") + (3).to_bytes(4, "little"), room=64)
-    told = [(record.name, *record.detail.values()) for record in guest.records if record.track == "snd control"]
-    assert told == [
-        ("PCM_SET_PARAMS", 0, "S16", 48000, 2, 64, 16, "OK"),
-        ("PCM_PREPARE", 0, "OK"),
-        ("PCM_STOP", 0, "BAD_MSG"),
-        ("PCM_RELEASE", 0, "OK"),
-        ("malformed", "BAD_MSG"),
-        ("0x9999", "NOT_SUPP"),
-        ("PCM_INFO", 0, 1, "OK"),
-        ("CTL_READ", 3, "OK"),
-    ]
-
-
-def test_a_request_without_room_for_an_answer(guest):
-    guest.request(START.to_bytes(4, "little"), room=2)
-    assert guest.records[-1].detail["status"] == "none"
-
-
-def test_an_event_is_told(guest):
-    guest.query(0x0001, 0, 2, 24)
-    guest.listen()
-    guest.device.jacks.plug("mic", connected=False)
-    [event] = [record for record in guest.records if record.track == "snd events"]
-    assert (event.name, event.detail) == ("JACK_DISCONNECTED", {"about": 1})
 
 
 def test_a_stream_from_prepare_to_release(guest):
