@@ -201,8 +201,9 @@ class Machine:
     def post(self, message: Callable[[], None]) -> None:
         """Have ``message()`` called on the machine's thread, soon. For any thread, and for signal handlers."""
         self._inbox.append(message)
-        if self._doorbell is not None:
-            self._doorbell.ring()
+        doorbell = self._doorbell  # which the machine's thread may be about to close
+        if doorbell is not None:
+            doorbell.ring()
 
     # ---------------------------------------------------------------- for people
 
