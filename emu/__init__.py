@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from emu.errors import MachineError, MissingPackageError, PyemuError, UsageError
     from emu.machine import Machine
     from emu.shell import ShellError
+    from emu.trace import Record, Trace, TraceFile
 
 __all__ = [
     "AudioBackend",
@@ -40,7 +41,10 @@ __all__ = [
     "PowerAction",
     "PowerRequest",
     "PyemuError",
+    "Record",
     "ShellError",
+    "Trace",
+    "TraceFile",
     "UsageError",
     "WarpClock",
     "WavSink",
@@ -57,6 +61,7 @@ _MODULES = {
     "emu.errors": ("MachineError", "MissingPackageError", "PyemuError", "UsageError"),
     "emu.machine": ("Machine",),
     "emu.shell": ("ShellError",),
+    "emu.trace": ("Record", "Trace", "TraceFile"),
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
 

@@ -13,14 +13,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from devices.clint import Clint, HartLines
-from devices.contracts import Clock, Events, GuestMemory, IrqLine
+from devices.contracts import Clock, Events, GuestMemory, IrqLine, MmioDevice
 from devices.placement import Placement
 from devices.plic import Plic
 from devices.power import PowerSwitch
 from devices.rtc import GoldfishRtc
 from devices.syscon import TestDevice
 from devices.uart import Uart16550
-from devices.virtio.device import VirtioDevice
+from devices.virtio.device import DEVICE_NAMES, VirtioDevice
 from devices.virtio.mmio import EmptySlot, MmioTransport
 from emu.errors import UsageError
 
@@ -63,20 +63,33 @@ def build_board(
     power: PowerSwitch,
     virtio: Sequence[VirtioDevice],
     print_: Callable[[bytes], None],
+    watch: Callable[[int, str, IrqLine], IrqLine] = lambda _source, _name, line: line,
 ) -> Board:
-    """Make the devices; ``virtio`` ones go into the slots in their order. Raises UsageError if they are too many."""
+    """Make the devices; ``virtio`` ones go into the slots in their order. Raises UsageError if they are too many.
+
+    ``watch(source, name, line)`` may get between a device and its line.
+    """
     if len(virtio) > VIRTIO_SLOTS:
         raise UsageError(f"there is room for {VIRTIO_SLOTS} virtio devices, not {len(virtio)}; use fewer --disk")
     plic = Plic(PLIC_SOURCES, [lines.machine_external, lines.supervisor_external])
-    uart = Uart16550(plic.line(UART_IRQ), clock, events, print_)
+
+    def irq(source: int, name: str) -> IrqLine:
+        return watch(source, name, plic.line(source))
+
+    uart = Uart16550(irq(UART_IRQ, "serial"), clock, events, print_)
     slots = []
     for slot in range(VIRTIO_SLOTS):
-        irq = VIRTIO_FIRST_IRQ + slot
-        transport = MmioTransport(virtio[slot], memory, plic.line(irq)) if slot < len(virtio) else EmptySlot()
-        slots.append(Placement(transport, VIRTIO_BASE + slot * VIRTIO_STRIDE, irq))
+        source = VIRTIO_FIRST_IRQ + slot
+        if slot < len(virtio):
+            device = virtio[slot]
+            name = f"virtio-{DEVICE_NAMES.get(device.device_id, device.device_id)}"
+            transport: MmioDevice = MmioTransport(device, memory, irq(source, name))
+        else:
+            transport = EmptySlot()
+        slots.append(Placement(transport, VIRTIO_BASE + slot * VIRTIO_STRIDE, source))
     placements = (
         Placement(TestDevice(power), TEST_BASE),
-        Placement(GoldfishRtc(plic.line(RTC_IRQ), clock, events), RTC_BASE, RTC_IRQ),
+        Placement(GoldfishRtc(irq(RTC_IRQ, "rtc"), clock, events), RTC_BASE, RTC_IRQ),
         Placement(Clint(clock, events, [HartLines(lines.machine_software, lines.machine_timer)]), CLINT_BASE),
         Placement(plic, PLIC_BASE),
         Placement(uart, UART_BASE, UART_IRQ),

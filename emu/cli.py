@@ -20,6 +20,8 @@ from emu.terminal import say
 
 if TYPE_CHECKING:
     from devices.audio import AudioBackend
+    from emu.trace import Trace
+    from emu.watching import SwitchOn
 
 __all__ = ["main"]
 
@@ -211,6 +213,20 @@ def cli() -> None:
     metavar="FILE",
     help="Write the machine's device tree to FILE instead of booting.",
 )
+@click.option(
+    "--trace",
+    metavar="CATEGORIES",
+    help="Say what happens in the machine, a line each, on stderr: snd,virtio,plic,timer,sbi,run,trap, or all.",
+)
+@click.option(
+    "--trace-file",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Write that to FILE instead, for a trace viewer (ui.perfetto.dev).  [default: all but trap]",
+)
+@click.option(
+    "--meter", is_flag=True, help="Show levels, xruns, clock skew and processor time at the bottom of the terminal."
+)
 @_debug_option
 def boot(
     *,
@@ -221,6 +237,9 @@ def boot(
     timeout: float | None,
     dump_dtb: Path | None,
     append: str | None,
+    trace: str | None,
+    trace_file: Path | None,
+    meter: bool,
     debug: bool,
     **hardware: Any,
 ) -> int:
@@ -231,7 +250,7 @@ def boot(
 
     The guest's console is on stdin and stdout; everything else is said on stderr. C-a x quits, C-a h helps.
     """
-    with _reporting(debug), Signals(timeout) as signals:
+    with _reporting(debug), Signals(timeout) as signals, _tracing(trace, trace_file, signals) as tracer:
         if image is None:
             image, rootfs = _default_guest()
         from emu import session  # noqa: PLC0415
@@ -243,14 +262,17 @@ def boot(
             del hardware["memory"]
 
         def switch_on(output: Callable[[bytes], None] | None, backend: "AudioBackend | None") -> Machine:
-            return Machine(image, rootfs, audio=backend, output=output, close_audio=False, **hardware)
+            return Machine(image, rootfs, audio=backend, output=output, close_audio=False, trace=tracer, **hardware)
 
         if dump_dtb is not None:
             with switch_on(None, None) as machine:
                 _write_file(dump_dtb, machine.dtb)
             return 0
-        with _sound(audio) as backend:
-            return session.run(lambda output: switch_on(output, backend), signals, commands)
+        with (
+            _sound(audio) as backend,
+            _metering(meter, lambda output: switch_on(output, backend), signals) as switch_on_and_show,
+        ):
+            return session.run(switch_on_and_show, signals, commands)
 
 
 def _default_guest() -> tuple[Path, Path]:
@@ -278,6 +300,24 @@ def _sound(spec: str) -> "Iterator[AudioBackend]":
         backend.close()
         for line in backend.summary():
             say(line)
+
+
+def _tracing(
+    categories: str | None, path: Path | None, signals: Signals
+) -> "contextlib.AbstractContextManager[Trace | None]":
+    if categories is None and path is None:
+        return contextlib.nullcontext()
+    from emu import watching  # noqa: PLC0415
+
+    return watching.tracing(categories, path, signals)
+
+
+def _metering(wanted: bool, switch_on: "SwitchOn", signals: Signals) -> "contextlib.AbstractContextManager[SwitchOn]":
+    if not wanted:
+        return contextlib.nullcontext(switch_on)
+    from emu import watching  # noqa: PLC0415
+
+    return watching.metering(switch_on, signals)
 
 
 def _write_file(path: Path, data: bytes) -> None:

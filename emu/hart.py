@@ -9,15 +9,15 @@ from collections.abc import Callable, Sequence
 from emu.engine import Engine, Reg
 from emu.errors import MachineError
 
-__all__ = ["MEIP", "MSIP", "MTIP", "SEIP", "SSIP", "STIP", "Hart", "SupervisorCalls"]
+__all__ = ["CAUSES", "ECALL", "MEIP", "MSIP", "MTIP", "SEIP", "SSIP", "STIP", "Hart", "SupervisorCalls"]
 
 SSIP, MSIP, STIP, MTIP, SEIP, MEIP = 1 << 1, 1 << 3, 1 << 5, 1 << 7, 1 << 9, 1 << 11
 
 _USER, _SUPERVISOR, _MACHINE = 0, 1, 3
 _SIE, _MIE, _SPIE, _MPIE, _SPP, _MPP = 1 << 1, 1 << 3, 1 << 5, 1 << 7, 1 << 8, 3 << 11
 
-_ILLEGAL, _BREAKPOINT, _ECALL = 2, 3, 8
-_CAUSES = {
+_ILLEGAL, _BREAKPOINT, ECALL = 2, 3, 8
+CAUSES = {
     0: "instruction address misaligned", 1: "instruction access fault", 2: "illegal instruction", 3: "breakpoint",
     4: "load address misaligned", 5: "load access fault", 6: "store address misaligned", 7: "store access fault",
     8: "ecall from U mode", 9: "ecall from S mode", 11: "ecall from M mode", 12: "instruction page fault",
@@ -67,7 +67,7 @@ class Hart:
         self.traps += 1
         state = self._state
         mode = state[Reg.PRIV]
-        if cause == _ECALL:
+        if cause == ECALL:
             if mode == _SUPERVISOR and self._calls is not None:
                 state[Reg.PC] = pc + 4
                 error, answer = self._calls(state[Reg.A7], state[Reg.A6], state[Reg.A0 : Reg.A6])
@@ -102,5 +102,5 @@ class Hart:
         if handler == pc:  # the handler's first instruction traps to itself: a real hart would do so for ever
             raise MachineError(
                 f"hart 0 has no handler for its trap: pc {pc:#x}, cause {cause} "
-                f"({_CAUSES.get(cause, 'reserved')}), value {value:#x}"
+                f"({CAUSES.get(cause, 'reserved')}), value {value:#x}"
             )

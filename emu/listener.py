@@ -59,7 +59,7 @@ class Listener:
         self._machine.console.send(data)
 
     def _run(self) -> None:
-        while True:
+        while not self._closed:  # what was just read may have said so
             full = self._stdin is not None and self._waiting() > _ENOUGH
             inputs = [self._wake] if self._stdin is None or full else [self._wake, self._stdin]
             ready = select.select(inputs, [], [], _LOOK_AGAIN_S if full else None)[0]

@@ -20,7 +20,7 @@ from devices.virtio.disk import Disk
 from devices.virtio.rng import EntropyDevice
 from devices.virtio.sound import SoundDevice
 from devices.virtio.sound.wire import D_INPUT, D_OUTPUT
-from emu.board import RAM_BASE, Lines, build_board
+from emu.board import RAM_BASE, Board, Lines, build_board
 from emu.clock import Clock, make_clock
 from emu.console import Console
 from emu.doorbell import Doorbell
@@ -28,6 +28,7 @@ from emu.engine import Engine
 from emu.errors import MachineError, UsageError
 from emu.events import DeadlineHeap
 from emu.hart import MEIP, MSIP, MTIP, SEIP, SSIP, STIP, Hart
+from emu.joints import Joints
 from emu.memory import Ram
 from emu.options import last_console, parse_disk, parse_size
 from firmware import boot
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from emu.counters import Counters
     from emu.monitor import Monitor
     from emu.shell import Shell
+    from emu.trace import Trace
 
 __all__ = ["DEFAULT_APPEND", "DEFAULT_MEMORY", "Machine"]
 
@@ -61,7 +63,7 @@ class Machine:
     ("256M" or bytes); ``append`` the kernel's command line, whose last ``console=`` (ttyS0 or hvc0) gets what is typed;
     ``disk`` and ``disks`` opened disks or texts like "disk.img,snapshot", the guest's vda, vdb ... (five at most);
     ``audio`` a backend, or a text like "wav:out.wav" (default: played nowhere, in time); ``clock`` "host", "warp" or a
-    clock; ``output`` gets what the guest prints.
+    clock; ``output`` gets what the guest prints; ``trace`` is a Trace of what happens.
 
     Use it as a context manager: at the end everything is flushed and closed, the disks and the audio backend included
     (but with ``close_audio=False`` the next machine can play on in the latter).
@@ -92,8 +94,10 @@ class Machine:
         clock: Clock | str = "host",
         output: Callable[[bytes], None] | None = None,
         close_audio: bool = True,
+        trace: "Trace | None" = None,
     ) -> None:
         self.clock: Clock = make_clock(clock) if isinstance(clock, str) else clock
+        joints = Joints() if trace is None else trace.joints(self.clock)
         if kernel is None:
             from emu import guest  # noqa: PLC0415 - whoever has a kernel needs no other
 
@@ -126,7 +130,7 @@ class Machine:
             ram.changed = engine.invalidate
             self.hart = Hart(engine)
             outputs, inputs = self.audio.streams
-            self.sound = SoundDevice(self.clock, self.events, self.audio, outputs=outputs, inputs=inputs)
+            self.sound = SoundDevice(self.clock, self.events, joints.audio(self.audio), outputs=outputs, inputs=inputs)
             self.sound.controls.listeners.append(lambda _control: self._set_gains())
             self._set_gains()
             self.virtio: list[VirtioDevice] = [self.sound, EntropyDevice()]
@@ -134,24 +138,12 @@ class Machine:
             #: hvc0; ``hvc.resize(columns, rows)`` tells the guest the size of the window that it is shown in.
             self.hvc = ConsoleDevice(self.console.print, self.clock, self.events)
             self.virtio.append(self.hvc)  # the last, so that it moves nothing
-            lines = Lines(*map(self._line, (MSIP, MTIP, MEIP, SEIP)))
-            board = build_board(
-                lines=lines,
-                clock=self.clock,
-                events=self.events,
-                memory=ram,
-                power=self._switch,
-                virtio=self.virtio,
-                print_=self.console.print,
-            )
+            board = self._build_board(ram, joints)
             self.console.connect(board.uart)
             if last_console(append).startswith("hvc"):
                 self.console.type_on(self.hvc)
             self.plic = board.plic
             self.placements = board.placements
-            for placement in board.placements:
-                device = placement.device
-                engine.map_device(placement.base, -(-device.size // _PAGE) * _PAGE, device.read, device.write)
             start, self.dtb = boot.load(
                 ram.load,
                 range(ram.base, ram.base + ram.size),
@@ -161,7 +153,9 @@ class Machine:
                 bios=None if bios is None else Path(bios),
                 bootargs=append,
             )
-            self._begin(start, ram)
+            self._begin(start, ram, joints)
+            self._run, self._wait = joints.run(engine.run), joints.wait(self.clock.wait)
+            engine.exception = joints.exceptions(engine.exception)
             self._doorbell = Doorbell(engine.stop, now)
         except BaseException:
             self.close()
@@ -200,8 +194,9 @@ class Machine:
     def post(self, message: Callable[[], None]) -> None:
         """Have ``message()`` called on the machine's thread, soon. For any thread, and for signal handlers."""
         self._inbox.append(message)
-        if self._doorbell is not None:
-            self._doorbell.ring()
+        doorbell = self._doorbell  # which the machine's thread may be about to close
+        if doorbell is not None:
+            doorbell.ring()
 
     # ---------------------------------------------------------------- for people
 
@@ -249,12 +244,12 @@ class Machine:
         if self.paused:
             self._doorbell.sleep(_PAUSED_S)
         elif self._waiting and not self.hart.wakes():
-            self.clock.wait(deadline, self._doorbell.sleep)
+            self._wait(deadline, self._doorbell.sleep)
         else:
             latest = self.clock.now() + _LONGEST_RUN_NS
             self._doorbell.enter(latest if deadline is None else min(deadline, latest))
             try:
-                self._waiting = self._engine.run()
+                self._waiting = self._run()
             except BaseException:
                 self.console.flush()  # what it printed comes before what is said about its end
                 raise
@@ -285,14 +280,31 @@ class Machine:
 
     # ---------------------------------------------------------------- wiring
 
-    def _begin(self, start: boot.Boot, ram: Ram) -> None:
+    def _build_board(self, ram: Ram, joints: Joints) -> Board:
+        msip, mtip, meip, seip = map(self._line, (MSIP, MTIP, MEIP, SEIP))
+        board = build_board(
+            lines=Lines(msip, joints.timer(mtip), meip, seip),
+            clock=self.clock,
+            events=self.events,
+            memory=ram,
+            power=self._switch,
+            virtio=[joints.virtio(slot, device) for slot, device in enumerate(self.virtio)],
+            print_=self.console.print,
+            watch=joints.irq,
+        )
+        for placement in board.placements:
+            size = -(-placement.device.size // _PAGE) * _PAGE
+            self._engine.map_device(placement.base, size, *joints.registers(placement))
+        return board
+
+    def _begin(self, start: boot.Boot, ram: Ram, joints: Joints) -> None:
         if start.machine_mode:
             self.hart.start_machine(start.pc, start.dtb, start.dynamic_info)
         else:
-            timer = SupervisorTimer(self.clock, self.events, self._line(STIP))
+            timer = SupervisorTimer(self.clock, self.events, joints.timer(self._line(STIP)))
             hart = SbiHart(timer.set, self._line(SSIP), self._engine.synchronize_code, self._engine.flush_tlb)
             sbi = Sbi(hart, ram, self._switch, self.console.print, self.console.take)
-            self.hart.start_supervisor(start.pc, start.dtb, sbi.call)
+            self.hart.start_supervisor(start.pc, start.dtb, joints.calls(sbi.call))
 
     def _line(self, mask: int) -> Callable[[bool], None]:
         set_pending = self._engine.set_pending

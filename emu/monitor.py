@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from devices.audio import WavSink
+from devices.virtio.device import DEVICE_NAMES
 from devices.virtio.sound.controls import VOLUME_MAX
 from emu.counters import Counters
 from emu.errors import UsageError
@@ -15,8 +16,6 @@ from emu.machine import Machine
 
 __all__ = ["Monitor"]
 
-#: Virtio device types (virtio 1.3 section 5), as the kernel names their drivers.
-_VIRTIO = {1: "net", 2: "blk", 3: "console", 4: "rng", 25: "sound"}
 #: The controls of each direction, by what the commands call it.
 _VOLUMES = {"playback": "Master Playback Volume", "capture": "Capture Volume"}
 _SWITCHES = {"playback": "Master Playback Switch", "capture": "Capture Switch"}
@@ -87,8 +86,8 @@ class Monitor:
 
     def close(self) -> None:
         """Finish what is being recorded."""
-        self._machine.audio.tap = None
         if self._recording is not None:
+            self._machine.audio.taps.remove(self._recording)
             self._recording.close()
             self._recording = None
 
@@ -128,7 +127,7 @@ class Monitor:
                 device = next(virtio, None)
                 if device is None:
                     continue
-                name = f"virtio-{_VIRTIO.get(device.device_id, device.device_id)}"
+                name = f"virtio-{DEVICE_NAMES.get(device.device_id, device.device_id)}"
             yield name, placement.base, placement.irq
 
     def _devices(self) -> Iterator[str]:
@@ -200,7 +199,8 @@ class Monitor:
             raise _MisuseError
         if self._recording is not None:
             raise UsageError(f"{self._recording.path} is being recorded already; wav stop ends that")
-        self._machine.audio.tap = self._recording = WavSink(words[1])
+        self._recording = WavSink(words[1])
+        self._machine.audio.taps.append(self._recording)
         return ""
 
     # ---------------------------------------------------------------- the machine

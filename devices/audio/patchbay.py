@@ -1,7 +1,7 @@
 """Between the machine and its backend: where Python plays into the microphone, and a copy of the sound is taken.
 
-What is played goes to the backend and, while there is one, to the ``tap``. What is recorded is what was played with
-``play``, and when that is over the backend's. With neither of them, all passes unchanged.
+What is played goes to the backend, and to the ``taps`` that there are. What is recorded is what was played with
+``play``, and when that is over the backend's. With neither, all passes unchanged.
 """
 
 from collections.abc import Sequence
@@ -36,7 +36,8 @@ class Patchbay(AudioBackend):
         self.backend = backend
         self.streams = backend.streams
         self.observer = backend.observer
-        self.tap: Tap | None = None
+        #: Get a copy of what is played.
+        self.taps: list[Tap] = []
         self._microphone: Microphone | None = None
 
     @property
@@ -126,8 +127,8 @@ class _PatchedPlayback:
 
     def write(self, data: bytes) -> None:
         self._port.write(data)
-        if self._patchbay.tap is not None:
-            self._patchbay.tap.record(self._stream, self._params, data)
+        for tap in self._patchbay.taps:
+            tap.record(self._stream, self._params, data)
 
 
 class _PatchedCapture:

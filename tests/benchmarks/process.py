@@ -16,13 +16,13 @@ APPEND = "console=ttyS0"
 
 
 class Guest:
-    """A machine started by ``command``, from its first byte of output to its end."""
+    """A machine started by ``command``, from its first byte of output to its end; ``stderr`` is a file descriptor."""
 
-    def __init__(self, command: list[str]) -> None:
+    def __init__(self, command: list[str], stderr: int = subprocess.DEVNULL) -> None:
         self.started = time.perf_counter()
         # A new session, so that no terminal's signals reach it.
         self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr, start_new_session=True
         )
         self.pid = self._process.pid
         self.text = b""

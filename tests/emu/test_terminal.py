@@ -22,8 +22,9 @@ ROOT = Path(__file__).parents[2]
 class Session:
     """``pyemu boot`` in the foreground of a terminal of its own; ``master`` is the user's side."""
 
-    def __init__(self, image: Path, *arguments: str) -> None:
+    def __init__(self, image: Path, *arguments: str, size: tuple[int, int] = (24, 80)) -> None:
         self.master, self.slave = os.openpty()
+        termios.tcsetwinsize(self.slave, size)
         self.before = termios.tcgetattr(self.slave)
         self.shown = b""
         reading, writing = os.pipe()

@@ -93,9 +93,9 @@ def test_a_tap_gets_a_copy_of_what_is_played_while_it_is_there(tmp_path):
     port = patchbay.open_playback(0, S16)
     port.write(b"\1\0")
     with_tap = WavSink(tmp_path / "tap.wav")
-    patchbay.tap = with_tap
+    patchbay.taps.append(with_tap)
     port.write(b"\2\0")
-    patchbay.tap = None
+    patchbay.taps.remove(with_tap)
     port.write(b"\3\0")
     assert with_tap.frames.tolist() == [[2]]
     assert patchbay.played == 3

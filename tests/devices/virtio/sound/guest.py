@@ -20,6 +20,8 @@ from fractions import Fraction
 from devices.audio import AudioBackend, Capture, PcmParams, Period, Playback
 from devices.audio.pcm import FORMATS
 from devices.virtio.sound import SoundDevice
+from emu.joints import Joints
+from emu.trace import Trace
 from tests.devices.virtio.fake_driver import Driver, Token
 from tests.fakes import FakeClock, FakeEvents
 
@@ -182,14 +184,20 @@ class Guest:
     """A driver of a SoundDevice that records every message that comes back, with the time of its interrupt."""
 
     def __init__(
-        self, backend: AudioBackend | None = None, *, indirect: bool = True, streams: tuple[int, int] = (1, 1)
+        self,
+        backend: AudioBackend | None = None,
+        *,
+        indirect: bool = True,
+        streams: tuple[int, int] = (1, 1),
+        trace: Trace | None = None,
     ) -> None:
         self.clock = FakeClock(123_456_789)
         self.events = FakeEvents(self.clock)
         self.backend = backend if backend is not None else Recorder()
         outputs, inputs = streams
-        self.device = SoundDevice(self.clock, self.events, self.backend, outputs=outputs, inputs=inputs)
-        self.driver = Driver(self.device)
+        joints = Joints() if trace is None else trace.joints(self.clock)
+        self.device = SoundDevice(self.clock, self.events, joints.audio(self.backend), outputs=outputs, inputs=inputs)
+        self.driver = Driver(joints.virtio(0, self.device))
         self.driver.start()
         self.indirect = indirect
         self.done: list[Done] = []

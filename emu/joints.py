@@ -1,0 +1,61 @@
+"""Where a machine is put together: whoever wants to watch it gets between two parts of it, and neither knows.
+
+The machine passes what goes from one part to another through one of these, once, while it is made. Here everything
+comes back as it is, so that a machine that nobody watches pays nothing. emu/trace/ has those that come back wrapped.
+"""
+
+from collections.abc import Callable
+
+from devices.audio import AudioBackend
+from devices.contracts import IrqLine
+from devices.placement import Placement
+from devices.virtio.device import VirtioDevice
+from emu.hart import SupervisorCalls
+
+__all__ = ["Joints", "Read", "Write"]
+
+#: A device's registers: (offset, size) -> value; (offset, size, value).
+Read = Callable[[int, int], int]
+Write = Callable[[int, int, int], None]
+
+
+class Joints:
+    """The joints of one machine."""
+
+    def audio(self, backend: AudioBackend) -> AudioBackend:
+        """From the sound device to its backend."""
+        return backend
+
+    def virtio(self, slot: int, device: VirtioDevice) -> VirtioDevice:  # noqa: ARG002
+        """From the transport in ``slot`` to its device."""
+        return device
+
+    def irq(self, source: int, name: str, line: IrqLine) -> IrqLine:  # noqa: ARG002
+        """From the device ``name`` to the interrupt controller."""
+        return line
+
+    def timer(self, line: IrqLine) -> IrqLine:
+        """From the timer, the firmware's or the CLINT's, to the hart."""
+        return line
+
+    def registers(self, placement: Placement) -> tuple[Read, Write]:
+        """From the bus to a device."""
+        return placement.device.read, placement.device.write
+
+    def calls(self, calls: SupervisorCalls) -> SupervisorCalls:
+        """From the hart to the built-in firmware."""
+        return calls
+
+    def exceptions(self, handler: Callable[[int, int], None]) -> Callable[[int, int], None]:
+        """From the CPU, at each exception (cause, pc), to what enters the trap."""
+        return handler
+
+    def run(self, run: Callable[[], bool]) -> Callable[[], bool]:
+        """From the machine's loop to the CPU."""
+        return run
+
+    def wait(
+        self, wait: Callable[[int | None, Callable[[float], None]], None]
+    ) -> Callable[[int | None, Callable[[float], None]], None]:
+        """From the machine's loop to the clock, when the CPU waits."""
+        return wait

@@ -1,0 +1,91 @@
+"""Getting between a virtio device and its transport, and between it and its queues."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from devices.virtio.device import VirtioDevice
+from devices.virtio.queue import Chain, Queue
+
+__all__ = ["watch_device", "watch_queue"]
+
+
+def watch_queue(
+    queue: Queue,
+    pushed: Callable[[Chain, int], None],
+    signal: Callable[[Callable[[], None]], None] = lambda signal: signal(),
+) -> Queue:
+    """Return ``queue`` as its device is to see it.
+
+    ``pushed(chain, written)`` is called before a chain goes back, ``signal(do)`` to have the driver told: it calls
+    ``do``.
+    """
+    return _WatchedQueue(queue, pushed, signal)
+
+
+def watch_device(
+    device: VirtioDevice,
+    watch_queue: Callable[[int, Queue], Queue],
+    activated: Callable[[int], None] = lambda _features: None,
+) -> VirtioDevice:
+    """Return ``device`` as its transport is to see it.
+
+    Whenever it is activated, ``activated(features)`` is told, and it gets ``watch_queue(index, queue)`` for each queue.
+    """
+    return _WatchedDevice(device, watch_queue, activated)
+
+
+class _WatchedQueue(Queue):
+    """It is a queue for those who use one, but has nothing of its own: there is one already."""
+
+    def __init__(
+        self, queue: Queue, pushed: Callable[[Chain, int], None], signal: Callable[[Callable[[], None]], None]
+    ) -> None:
+        self._queue, self._pushed, self._signal = queue, pushed, signal
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._queue, name)
+
+    @property
+    def running(self) -> bool:
+        return self._queue.running
+
+    def stop(self) -> None:
+        self._queue.stop()
+
+    def pop(self) -> Chain | None:
+        return self._queue.pop()
+
+    def push(self, chain: Chain, written: int) -> None:
+        self._pushed(chain, written)
+        self._queue.push(chain, written)
+
+    def signal(self) -> None:
+        self._signal(self._queue.signal)
+
+
+class _WatchedDevice(VirtioDevice):
+    def __init__(
+        self,
+        device: VirtioDevice,
+        watch_queue: Callable[[int, Queue], Queue],
+        activated: Callable[[int], None],
+    ) -> None:
+        self._device, self._watch_queue, self._activated = device, watch_queue, activated
+        self.device_id, self.features, self.queue_sizes = device.device_id, device.features, device.queue_sizes
+
+    def config(self) -> bytes:
+        return self._device.config()
+
+    def write_config(self, offset: int, data: bytes) -> None:
+        self._device.write_config(offset, data)
+
+    def activate(self, queues: Sequence[Queue], features: int, config_changed: Callable[[], None]) -> None:
+        self._activated(features)
+        watched = [self._watch_queue(index, queue) for index, queue in enumerate(queues)]
+        self._device.activate(watched, features, config_changed)
+
+    def notify(self, index: int) -> None:
+        self._device.notify(index)
+
+    def reset(self) -> None:
+        self._device.reset()

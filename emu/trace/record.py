@@ -1,0 +1,70 @@
+"""What a trace consists of."""
+
+from collections.abc import Iterable
+from typing import NamedTuple, Protocol
+
+from emu.errors import UsageError
+
+__all__ = ["CATEGORIES", "DEFAULT", "Detail", "Emit", "Record", "parse_categories"]
+
+#: What can be traced, in the order in which a viewer shows it.
+CATEGORIES = {
+    "snd": "control requests and their status, states of streams, each period, xruns",
+    "virtio": "notifications, used buffers, interrupts, status and features of each device",
+    "plic": "interrupts: raised, claimed, completed",
+    "timer": "the timer interrupt",
+    "sbi": "calls to the built-in firmware, and their results",
+    "run": "when the CPU runs, and when it waits",
+    "trap": "every exception of the guest's: system calls, page faults",
+}
+#: What is traced unless something else is asked for: exceptions are too many to come cheap.
+DEFAULT = ("snd", "virtio", "plic", "timer", "sbi", "run")
+
+Detail = dict[str, str | int | float]
+
+
+class Record(NamedTuple):
+    """Something that happened, at guest time ``time`` (ns since power-on).
+
+    ``track`` is to what ("playback 0", "irq 1 virtio-sound"), ``name`` is what. What took a while has a ``span``: from
+    when to when it was so, the end of which may be earlier than ``time``, when it became known. ``host`` is the host's
+    monotonic clock (ns), ``machine`` counts them from 1: a reset makes a new one. A name in ``detail`` ends in its
+    unit: late_us.
+    """
+
+    time: int
+    category: str
+    track: str
+    name: str
+    detail: Detail
+    span: tuple[int, int] | None = None
+    host: int = 0
+    machine: int = 1
+
+
+class Emit(Protocol):
+    """How a record is made: the time is now, and the span from ``since`` to ``until`` (None: now)."""
+
+    def __call__(
+        self,
+        category: str,
+        track: str,
+        name: str,
+        detail: Detail,
+        *,
+        since: int | None = None,
+        until: int | None = None,
+    ) -> None:
+        """Have it recorded."""
+        ...
+
+
+def parse_categories(categories: str | Iterable[str]) -> frozenset[str]:
+    """Understand "virtio,snd", "all", or a list of names; raises UsageError for what is none."""
+    names = categories.split(",") if isinstance(categories, str) else list(categories)
+    if names == ["all"]:
+        return frozenset(CATEGORIES)
+    for name in names:
+        if name not in CATEGORIES:
+            raise UsageError(f"there is nothing to trace called {name!r}; use all, or some of {','.join(CATEGORIES)}")
+    return frozenset(names)
