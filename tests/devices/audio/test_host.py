@@ -45,17 +45,21 @@ class Bench:
             self.host.feed()
 
     def play(self, data, params=FLOAT, period=480, voice=None):
-        """Play it as a guest does, in periods."""
+        """Play it as a guest does, in periods, of which the host gets parts."""
         if voice is None:
             voice = self.host.open_playback(0, params)
         voice.start()
         size = period * params.frame_size
+        part = voice.part_ns * params.rate // 10**9 * params.frame_size
         began = self.portaudio.now
-        for i in range(0, len(data), size):
-            due = began + (i + size) / params.frame_size / params.rate
-            self.run(max(due + self._lateness.exponential(0.0005) - self.portaudio.now, 0.0))
-            voice.write(data[i : i + size])
-            self.host.feed()
+        for first in range(0, len(data), size):
+            last = min(first + size, len(data))
+            for i in range(first, last, part):
+                end = min(i + part, last)
+                due = began + end / params.frame_size / params.rate
+                self.run(max(due + self._lateness.exponential(0.0005) - self.portaudio.now, 0.0))
+                (voice.write if end == last else voice.write_part)(data[i:end])
+                self.host.feed()
             self.latencies.append(voice.latency_bytes / params.frame_size / params.rate)
         voice.stop()
         return voice
@@ -155,9 +159,31 @@ def test_a_period_longer_than_the_ring_is_heard_whole():
     bench = Bench()
     sound = stereo(np.random.default_rng(2).uniform(-1, 1, 5 * 48000))
     bench.play(sound.tobytes(), period=5 * 48000).close()
-    bench.run(6)
+    bench.run(0.5)
     assert find(bench.portaudio.heard(), sound) > 0
     assert bench.host._outputs == ()
+
+
+def test_latency_does_not_depend_on_the_period():
+    for period in (480, 6000, 48000):
+        bench = Bench()
+        bench.play(bytes(8 * 96000), period=period)
+        assert 0.045 < min(bench.latencies) <= max(bench.latencies) < 0.060
+
+
+def test_after_a_standstill_of_the_machine_sound_is_no_later_than_before():
+    """What it hands over then is a long part, of which the end alone is in time."""
+    bench = Bench()
+    sound = stereo(np.random.default_rng(2).uniform(-1, 1, 48000))
+    voice = bench.host.open_playback(0, FLOAT)
+    voice.start()
+    bench.run(1.0)
+    voice.write_part(sound.tobytes())
+    bench.play(sound[:4800].tobytes(), voice=voice)
+    bench.run(0.5)
+    assert max(bench.latencies) < 0.060
+    assert find(bench.portaudio.heard(), np.concatenate((sound[-480:], sound[:4800]))) > 0
+    assert bench.host.stats.lost_frames == 48000 - 480
 
 
 def test_two_streams_are_mixed():

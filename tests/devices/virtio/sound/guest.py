@@ -109,6 +109,7 @@ class Recorder:
     played: int = 0
     data: bytearray = field(default_factory=bytearray)
     latency_bytes: int = 0
+    part_ns: int | None = None
     state: str = "closed"
     opened: list[PcmParams] = field(default_factory=list)
     streams: tuple[int, int] = (1, 1)
