@@ -104,7 +104,11 @@ def source(offset: int, size: int) -> bytes:
 
 @dataclass
 class Recorder:
-    """A backend that keeps what it gets, and checks that it is called as the contract says."""
+    """A backend that keeps what it gets, and checks that it is called as the contract says.
+
+    With ``part_ns`` it plays live; ``parts`` are those of messages that went on, and when one does not, they are no
+    longer in ``data``.
+    """
 
     played: int = 0
     data: bytearray = field(default_factory=bytearray)
@@ -115,6 +119,8 @@ class Recorder:
     streams: tuple[int, int] = (1, 1)
     observer: Callable[[Period], None] | None = None
     captures: list[Source] = field(default_factory=list)
+    parts: list[bytes] = field(default_factory=list)
+    unfinished: int = 0
 
     def open_playback(self, stream: int, params: PcmParams) -> Playback:
         assert self.state == "closed"
@@ -136,6 +142,14 @@ class Recorder:
         assert data
         assert len(data) % self.opened[-1].frame_size == 0
         self.data += data
+        self.unfinished = 0
+
+    def write_part(self, data: bytes) -> None:
+        assert self.part_ns is not None
+        before = self.unfinished + len(data)
+        self.write(data)
+        self.parts.append(data)
+        self.unfinished = before
 
     def stop(self) -> None:
         assert self.state == "started"
@@ -144,6 +158,8 @@ class Recorder:
     def close(self) -> None:
         assert self.state == "stopped"
         self.state = "closed"
+        del self.data[len(self.data) - self.unfinished :]
+        self.unfinished = 0
 
     def summary(self) -> list[str]:
         return []

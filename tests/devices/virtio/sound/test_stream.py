@@ -20,6 +20,7 @@ from tests.devices.virtio.sound.guest import (
     STOP,
     TXQ,
     Guest,
+    Recorder,
     noise,
 )
 
@@ -44,9 +45,10 @@ COMMANDS = [SET_PARAMS, PREPARE, RELEASE, START, STOP]
 MATRIX = list(itertools.product(PATHS, COMMANDS))
 
 
-@pytest.fixture
-def guest():
-    return Guest()
+@pytest.fixture(params=[None, 30_000, 1_000_000], ids=["whole messages", "parts", "long parts"])
+def guest(request):
+    """One whose backend keeps sound, or plays live: what the driver sees is the same."""
+    return Guest(Recorder(part_ns=request.param))
 
 
 def do(guest, command):
