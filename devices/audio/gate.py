@@ -96,28 +96,34 @@ class GatedRing(Ring):
 
     def _next(self, count: int) -> Frames:
         gate = self._gate
-        if not len(self._detour) and gate is not None and gate is not self._passed and gate.place <= self.read:
-            self._come_to(gate)
+        if gate is self._passed:
+            gate = None
+        if not len(self._detour) and (gate is not None or self._led_out):
+            self._look_at(gate)
         if len(self._detour):
             part, self._detour = self._detour[:count], self._detour[count:]
             return part
         if self._led_out:
             return self._detour
-        if gate is not None and gate is not self._passed:
-            count = min(count, gate.place - self.read)
-        part = self.take(count)
+        part = self.take(count if gate is None else min(count, gate.place - self.read))
         if len(part):
             self._last = part[-1]
         return part
 
-    def _come_to(self, gate: _Gate) -> None:
-        if not self._led_out:
+    def _look_at(self, gate: _Gate | None) -> None:
+        if gate is None or gate.place > self.read:  # it is not where it was
+            if self._led_out:
+                self._lead_in(FADE)
+        elif not self._led_out:
             self._detour = self._last * fall()
             self._led_out = True
         elif gate.silence is not None:
-            self._detour = np.zeros((gate.silence, len(self._last)), np.float32)
-            first = self.peek(1)
-            if len(first):
-                self._detour[-FADE:] = first * rise()
+            self._lead_in(gate.silence)
             self._passed = gate
-            self._led_out = False
+
+    def _lead_in(self, silence: int) -> None:
+        self._detour = np.zeros((silence, len(self._last)), np.float32)
+        first = self.peek(1)
+        if len(first):
+            self._detour[-FADE:] = first * rise()
+        self._led_out = False

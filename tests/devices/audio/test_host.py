@@ -44,11 +44,11 @@ class Bench:
             self.portaudio.run_until(min(self.portaudio.now + 0.005, end))
             self.host.feed()
 
-    def play(self, data, params=FLOAT, period=480, voice=None):
-        """Play it as a guest does, in periods, of which the host gets parts."""
+    def play(self, data, params=FLOAT, period=480, voice=None, stop=True):
+        """Play it as a guest does, in periods, of which the host gets parts; the last one need not be whole."""
         if voice is None:
             voice = self.host.open_playback(0, params)
-        voice.start()
+            voice.start()
         size = period * params.frame_size
         part = voice.part_ns * params.rate // 10**9 * params.frame_size
         began = self.portaudio.now
@@ -58,10 +58,11 @@ class Bench:
                 end = min(i + part, last)
                 due = began + end / params.frame_size / params.rate
                 self.run(max(due + self._lateness.exponential(0.0005) - self.portaudio.now, 0.0))
-                (voice.write if end == last else voice.write_part)(data[i:end])
+                (voice.write if end == first + size else voice.write_part)(data[i:end])
                 self.host.feed()
             self.latencies.append(voice.latency_bytes / params.frame_size / params.rate)
-        voice.stop()
+        if stop:
+            voice.stop()
         return voice
 
     def record(self, seconds, params=FLOAT, period=480, voice=None):
@@ -206,6 +207,63 @@ def test_pause_and_resume_lose_no_frame():
     heard = bench.portaudio.heard()
     assert 0 < find(heard, sound[:4800]) < find(heard, sound[4800:])
     assert bench.host.stats.gaps == 0
+
+
+def heard_once(heard, sound, at_least=480):
+    """Whether all of it was heard, once: its beginning without a break, and after a silence the rest."""
+    first = find(heard, sound[:at_least])
+    last = find(heard, sound[-at_least:]) + at_least
+    assert 0 < first < last
+    beginning = (heard[first : first + len(sound)] == sound).all(axis=1).argmin()
+    rest = (heard[last - len(sound) : last] == sound)[::-1].all(axis=1).argmin()
+    return beginning + rest == len(sound)
+
+
+@pytest.mark.parametrize("pause", [0.001, 0.012, 0.030, 0.7])
+@pytest.mark.parametrize("before", [480, 2400, 4800])
+def test_a_pause_within_a_message_loses_no_frame_and_changes_no_delay(before, pause):
+    bench = Bench()
+    sound = stereo(np.random.default_rng(2).uniform(-1, 1, 14400))
+    voice = bench.play(sound[:4800].tobytes(), period=4800, stop=False)
+    bench.play(sound[4800 : 4800 + before].tobytes(), voice=voice, period=9600)
+    bench.run(pause)
+    bench.play(sound[4800 + before :].tobytes(), voice=voice, period=9600 - before)
+    bench.run(0.5)
+    assert heard_once(bench.portaudio.heard(), sound)
+    assert bench.host.stats.gaps == bench.host.stats.skips == 0
+    # The sound stops and goes on with the card's buffers, of 5 ms, and is led out and in, for 2 ms each.
+    assert abs(bench.latencies[-1] - bench.latencies[0]) < 0.012
+
+
+def test_frames_of_a_message_that_is_not_played_to_its_end_are_not_heard():
+    """As Linux 6.1 stops a sound: it queues a stale period, and stops when that has begun."""
+    bench = Bench()
+    sound = stereo(np.random.default_rng(2).uniform(0.1, 0.2, 9600))
+    voice = bench.play(sound.tobytes(), period=4800, stop=False)
+    bench.play(stereo(np.full(960, -0.9)).tobytes(), period=4800, voice=voice)
+    voice.close()
+    bench.run(0.5)
+    heard = bench.portaudio.heard()
+    assert find(heard, sound) > 0
+    assert heard.min() >= 0
+    assert np.abs(np.diff(heard[:, 0])).max() < 0.15
+    assert bench.host._outputs == ()
+    assert bench.host.stats.played == 9600
+
+
+def test_a_pause_within_a_message_that_is_resampled_loses_no_frame():
+    bench = Bench(only_rate=44100)
+    sound = stereo(np.ones(4800))
+    voice = bench.play(sound.tobytes(), period=4800, stop=False)
+    for _ in range(8):
+        bench.play(sound[:2400].tobytes(), period=4800, voice=voice)
+        bench.run(0.3)
+        bench.play(sound[2400:].tobytes(), period=2400, voice=voice, stop=False)
+    voice.stop()
+    bench.run(0.3)
+    assert bench.host.stats.gaps == 0
+    leads = 9 * 96  # of each, in and out, a half
+    assert bench.portaudio.heard()[:, 0].sum() == pytest.approx(9 * 4800 * 44100 / 48000 + leads, abs=10)
 
 
 def test_a_sound_that_breaks_off_or_begins_far_from_silence_does_not_click():

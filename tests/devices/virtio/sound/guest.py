@@ -158,21 +158,26 @@ class Recorder:
     def close(self) -> None:
         assert self.state == "stopped"
         self.state = "closed"
-        del self.data[len(self.data) - self.unfinished :]
+        self.data = self.finished
         self.unfinished = 0
+
+    @property
+    def finished(self) -> bytearray:
+        """What was played of whole messages."""
+        return self.data[: len(self.data) - self.unfinished]
 
     def summary(self) -> list[str]:
         return []
 
 
 class Card:
-    """A backend of one Recorder, or Source, for each stream."""
+    """A backend of one Recorder, or Source, for each stream; every second one plays live."""
 
     observer = None
 
     def __init__(self, streams: tuple[int, int]) -> None:
         self.streams = streams
-        self.outputs = [Recorder() for _ in range(streams[0])]
+        self.outputs = [Recorder(part_ns=300_000 if number % 2 else None) for number in range(streams[0])]
         self.inputs: dict[int, Source] = {}
 
     def open_playback(self, stream: int, params: PcmParams) -> Playback:

@@ -171,7 +171,8 @@ def test_odd_periods_gather_no_error(guest):
     assert times == [guest.end_of(47999 * n) for n in range(1, 61)]
 
 
-def test_data_is_read_when_it_is_played(guest):
+def test_data_is_read_when_it_is_played():
+    guest = Guest()
     guest.open()
     token = guest.submit(noise(1, 16))
     guest.driver.kick(TXQ)
