@@ -4,7 +4,7 @@ import pytest
 
 from devices.audio import PcmParams
 from devices.audio.pcm import FORMATS
-from tests.devices.virtio.sound.guest import OK, RELEASE, S16_STEREO, SECOND, START, STOP, Guest, Recorder, noise
+from tests.devices.virtio.sound.guest import OK, RELEASE, SECOND, START, STOP, Guest, Recorder, noise
 
 MS = 1_000_000
 #: 100 ms, of which the backend wants 10 ms each.
