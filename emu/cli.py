@@ -133,10 +133,11 @@ def cli() -> None:
 @click.option(
     "--audio",
     metavar="null|wav:OUT.wav[,in=IN.wav]|loopback|host[:NAME]|auto",
-    default="null",
+    default="auto",
     show_default=True,
     help="Where sound goes, and comes from: nowhere (in its time); into a file, exactly as it was played; back into "
-    "the guest; the host's device (latency=50ms); that if there is one.  With any: streams=OUT+IN, log=OUT.jsonl",
+    "the guest; the host's device (latency=50ms); that if there is one (not with --clock warp).  With any: "
+    "streams=OUT+IN, log=OUT.jsonl",
 )
 @click.option(
     "--clock",
@@ -205,7 +206,7 @@ def boot(
             with switch_on(None, None) as machine:
                 _write_file(dump_dtb, machine.dtb)
             return 0
-        with _sound(audio) as backend:
+        with _sound(audio, real_time=hardware["clock"] == "host") as backend:
             return session.run(lambda output: switch_on(output, backend), signals, commands)
 
 
@@ -224,7 +225,7 @@ def _default_guest() -> tuple[Path, Path]:
 
 
 @contextlib.contextmanager
-def _sound(spec: str) -> "Iterator[AudioBackend]":
+def _sound(spec: str, *, real_time: bool) -> "Iterator[AudioBackend]":
     """Have the backend that ``--audio`` names, and in the end what it has to say."""
     import logging  # noqa: PLC0415
 
@@ -235,7 +236,7 @@ def _sound(spec: str) -> "Iterator[AudioBackend]":
             say(f"{record.levelname.lower()}: {record.getMessage()}")
 
     logging.getLogger().addHandler(Say(logging.WARNING))
-    backend = audio.parse(spec)
+    backend = audio.parse(spec, real_time=real_time)
     try:
         yield backend
     finally:

@@ -97,8 +97,10 @@ class Machine:
 
             kernel, rootfs = guest.files()
             initrd = rootfs if initrd is None else initrd
+        if isinstance(audio, str):
+            audio = parse(audio, real_time=clock != "warp")
         #: What is played and recorded: the backend, and Python's access to it.
-        self.audio = Patchbay(parse(audio) if isinstance(audio, str) else audio if audio is not None else NullSink())
+        self.audio = Patchbay(audio if audio is not None else NullSink())
         self._close_audio = close_audio
         self.console = Console(self._run_until_console, output, self._later, self._make_shell)
         #: What the guest asked of the power switch; the machine doesn't run any more then.

@@ -23,6 +23,7 @@ import numpy as np
 from devices.audio.base import Playback
 from devices.audio.drift import Drift
 from devices.audio.gate import FADE, GatedRing, fall, rise
+from devices.audio.latency import part_of
 from devices.audio.pcm import PcmParams
 from devices.audio.resample import Planes, Resampler
 from devices.audio.ring import Frames
@@ -34,9 +35,6 @@ __all__ = ["HostStats", "OutputVoice", "Tick"]
 _FAR_TOO_LONG = 0.05
 #: What the ring holds beyond the card's next buffer when a write arrives, so that a late thread is not heard (s).
 _LEEWAY = 0.010
-#: A message is wanted in parts that are so long (s), and several within the latency.
-_PART = 0.010
-_PARTS = 5
 #: Sound that may wait in the ring (s), and before a write in the queue.
 _MOST = 2.0
 _PIECE = 4096  # frames
@@ -86,7 +84,7 @@ class OutputVoice(Playback):
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self.params = params
-        self._part = min(_PART, latency / _PARTS)
+        self._part = part_of(latency)
         self.part_ns = round(self._part * 1e9)
         self.drift = Drift(learned)
         self.rate = rate

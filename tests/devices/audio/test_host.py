@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from devices.audio.host import HostAudio, open_auto, open_host, parse_latency
-from devices.audio.null import NullSink
+from devices.audio.host import HostAudio
+from devices.audio.latency import parse_latency
 from devices.audio.pcm import FORMATS, PcmParams
 from emu.analysis import Sound, analyse
 from emu.errors import UsageError
@@ -26,9 +26,11 @@ def stereo(samples):
 class Bench:
     """A host backend on a fake PortAudio, and a guest that plays and records at its own pace, a little late."""
 
-    def __init__(self, **options):
+    def __init__(self, linger=None, **options):
         self.portaudio = FakePortAudio(**options)
-        self.host = HostAudio(portaudio=self.portaudio, monotonic=lambda: self.portaudio.now, threads=False)
+        self.host = HostAudio(
+            portaudio=self.portaudio, monotonic=lambda: self.portaudio.now, threads=False, linger=linger
+        )
         self._look_at = 0.0
         self._lateness = np.random.default_rng(1)
         self.latencies = []
@@ -48,6 +50,8 @@ class Bench:
         """Play it as a guest does, in periods, of which the host gets parts; the last one need not be whole."""
         if voice is None:
             voice = self.host.open_playback(0, params)
+            if self.host._look.is_set():
+                self.host.look_after()
             voice.start()
         size = period * params.frame_size
         part = voice.part_ns * params.rate // 10**9 * params.frame_size
@@ -459,19 +463,26 @@ def test_latency_that_makes_no_sense(text):
         parse_latency(text)
 
 
-def test_auto_is_null_without_a_device_and_says_why(caplog):
-    assert isinstance(open_auto("", (1, 1), FakePortAudio(cards=[])), NullSink)
-    assert [record.message for record in caplog.records] == [
-        "the guest's sound is not heard: the host has no sound output; see pyemu audio list"
-    ]
-
-
-def test_auto_is_the_host_with_a_device():
-    host = open_auto("80ms", (2, 1), FakePortAudio())
-    host.close()
-    assert (host.latency, host.streams) == (0.08, (2, 1))
-
-
 def test_host_without_a_device_is_refused():
     with pytest.raises(UsageError, match="no sound output"):
-        open_host("", "", (1, 1), FakePortAudio(cards=[]))
+        HostAudio(portaudio=FakePortAudio(cards=[]), threads=False)
+
+
+# A device that nobody asked for.
+
+
+def test_with_linger_the_device_is_open_for_a_sound_and_for_some_time_after_it():
+    bench = Bench(linger=2.0)
+    assert not bench.portaudio.streams
+    sound = stereo(np.random.default_rng(2).uniform(-1, 1, 9600))
+    for opened in (1, 2):
+        voice = bench.play(sound.tobytes())
+        bench.run(1.0)
+        voice.close()
+        assert find(bench.portaudio.heard(), sound) > 0
+        bench.run(1.5)
+        assert len(bench.portaudio.streams) == 1
+        bench.run(1.0)
+        assert not bench.portaudio.streams
+        assert bench.host.stats.opened == opened
+    assert bench.host.summary() == []
