@@ -103,7 +103,7 @@ class OutputVoice(Playback):
         self._fed = 0  # bytes, by the feeder's
         self._gain = np.ones((channels, 1), np.float32)
         self._last: Frames = np.zeros((channels, 1), np.float32)  # frame brought to the ring
-        self._tick: tuple[Tick, int] | None = None  # the card's last callback, and how far the ring was read before it
+        self._tick: tuple[Tick, int] | None = None  # the card's next callback, and the ring's frame that is next then
         self._made = 0.0  # the delay that was made (s); see _delay
         self._flowing = False  # the ring has sound, and is to have more
         self._ended = False  # there will not be more for now
@@ -159,7 +159,7 @@ class OutputVoice(Playback):
 
     def attach(self, tick: Tick) -> None:
         """The card runs, since before there was this voice."""
-        self._tick = self._tick or (tick, self._ring.read)
+        self._tick = self._tick or (self._after(tick), self._ring.read)
 
     @property
     def is_over(self) -> bool:
@@ -300,8 +300,8 @@ class OutputVoice(Playback):
             self._ring.forget()
         if self._excess:
             self._pass_over()
-        self._tick = (tick, self._ring.place)
         frames, gated = self._ring.take_gated(len(out))
+        self._tick = (self._after(tick), self._ring.place)
         if len(frames) < len(out) and self._flowing and not gated:
             self._flowing = False
             if not self._ended:
@@ -309,6 +309,10 @@ class OutputVoice(Playback):
                 length = min(FADE, len(frames))
                 frames[len(frames) - length :] *= np.linspace(1.0, 0.0, length, dtype=np.float32)[:, None]
         out[: len(frames)] += frames
+
+    def _after(self, tick: Tick) -> Tick:
+        block = tick.frames / self.rate
+        return Tick(tick.called + block, tick.when + block, tick.frames)
 
     def _pass_over(self) -> None:
         """Leave frames out: fade from what comes next to what comes behind them."""

@@ -11,7 +11,7 @@ from devices.audio.card import load_portaudio
 from devices.audio.host import HostAudio
 from devices.audio.pcm import FORMATS, PcmParams
 from emu.analysis import Sound, analyse, read_wav
-from tests.benchmarks.host.pulse import RATE, PulseServer, need_packages
+from tests.guest.pulse import RATE, PulseServer
 from tests.guest.test_sound import song_disk
 
 S16_STEREO = PcmParams(FORMATS["S16"], RATE, 2)
@@ -27,7 +27,6 @@ def tone(seconds: float) -> bytes:
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
-    need_packages()
     server = PulseServer(tmp_path_factory.mktemp("pulse"))
     server.start()
     before = dict(os.environ)
