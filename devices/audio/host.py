@@ -38,7 +38,7 @@ __all__ = ["HostAudio"]
 logger = logging.getLogger(__name__)
 
 #: How much of the latency the device may have for its buffers.
-_DEVICE_SHARE = 0.4
+_DEVICE_SHARE = 0.5
 _FEED_EVERY = 0.005  # while the guest records
 _LOOK_EVERY = 0.25
 _RETRY_EVERY = 0.5

@@ -34,7 +34,7 @@ __all__ = ["HostStats", "OutputVoice", "Tick"]
 #: A delay that is so much too long (s) is not drift any more.
 _FAR_TOO_LONG = 0.05
 #: What the ring holds beyond the card's next buffer when a write arrives, so that a late thread is not heard (s).
-_LEEWAY = 0.010
+_LEEWAY = 0.015
 #: Sound that may wait in the ring (s), and before a write in the queue.
 _MOST = 2.0
 _PIECE = 4096  # frames

@@ -11,6 +11,7 @@ from devices.audio.card import load_portaudio
 from devices.audio.host import HostAudio
 from devices.audio.pcm import FORMATS, PcmParams
 from emu.analysis import Sound, analyse, read_wav
+from emu.clock import HostClock
 from tests.guest.pulse import RATE, PulseServer
 from tests.guest.test_sound import song_disk
 
@@ -80,6 +81,23 @@ def test_a_tone_is_heard_pure_and_without_defects(boot, server, open_host, tmp_p
     report = judge(heard)
     print(report, host.stats)
     assert report.faults(max_drift=5, max_thd_n=-80) == []
+    assert (host.stats.gaps, host.stats.skips, host.stats.vanished) == (0, 0, 0)
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("ppm", [100, -100])
+def test_drift_is_corrected_and_nobody_hears_it(boot, server, open_host, tmp_path, seconds, ppm):
+    """The machine's clock is off, and so the tone is for whoever hears it; the correction adds and leaves out frames."""
+    host = open_host(0.2)
+    clock = HostClock(lambda: round(time.monotonic_ns() * (1 + ppm * 1e-6)))
+    guest = boot(audio=host, clock=clock, disks=[song_disk(tmp_path, S16_STEREO, tone(seconds))])
+    ear = server.ear()
+    guest.ok("aplay -q -D hw:0,0 /dev/vda")
+    guest.machine.run_for(0.3)
+    heard = cut(ear.stop())
+    report = judge(heard)
+    print(report, host.stats)
+    assert report.faults(max_drift=105, max_thd_n=-80) == []
     assert (host.stats.gaps, host.stats.skips, host.stats.vanished) == (0, 0, 0)
 
 
