@@ -178,11 +178,12 @@ def cli() -> None:
 @click.option(
     "--audio",
     metavar="null|wav:OUT.wav[,in=IN.wav]|loopback|host[:NAME]|auto",
-    default="null",
+    default="auto",
     show_default=True,
     shell_complete=complete_audio,
     help="Where sound goes, and comes from: nowhere (in its time); into a file, exactly as it was played; back into "
-    "the guest; the host's device (latency=50ms); that if there is one.  With any: streams=OUT+IN, log=OUT.jsonl",
+    "the guest; the host's device (latency=50ms); that if there is one (not with --clock warp).  With any: "
+    "streams=OUT+IN, log=OUT.jsonl",
 )
 @click.option(
     "--clock",
@@ -269,7 +270,7 @@ def boot(
                 _write_file(dump_dtb, machine.dtb)
             return 0
         with (
-            _sound(audio) as backend,
+            _sound(audio, real_time=hardware["clock"] == "host") as backend,
             _metering(meter, lambda output: switch_on(output, backend), signals) as switch_on_and_show,
         ):
             return session.run(switch_on_and_show, signals, commands)
@@ -282,7 +283,7 @@ def _default_guest() -> tuple[Path, Path]:
 
 
 @contextlib.contextmanager
-def _sound(spec: str) -> "Iterator[AudioBackend]":
+def _sound(spec: str, *, real_time: bool) -> "Iterator[AudioBackend]":
     """Have the backend that ``--audio`` names, and in the end what it has to say."""
     import logging  # noqa: PLC0415
 
@@ -293,7 +294,7 @@ def _sound(spec: str) -> "Iterator[AudioBackend]":
             say(f"{record.levelname.lower()}: {record.getMessage()}")
 
     logging.getLogger().addHandler(Say(logging.WARNING))
-    backend = audio.parse(spec)
+    backend = audio.parse(spec, real_time=real_time)
     try:
         yield backend
     finally:

@@ -104,7 +104,7 @@ class Machine:
             kernel, rootfs = guest.files()
             initrd = rootfs if initrd is None else initrd
         #: What is played and recorded: the backend, and Python's access to it.
-        self.audio = Patchbay(parse(audio) if isinstance(audio, str) else audio if audio is not None else NullSink())
+        self.audio = Patchbay(_open_audio(audio, real_time=clock != "warp"))
         self._close_audio = close_audio
         self.console = Console(self._run_until_console, output, self._later, self._make_shell)
         #: What the guest asked of the power switch; the machine doesn't run any more then.
@@ -346,3 +346,9 @@ class Machine:
         self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _open_audio(audio: AudioBackend | str | None, *, real_time: bool) -> AudioBackend:
+    if audio is None:
+        return NullSink()
+    return parse(audio, real_time=real_time) if isinstance(audio, str) else audio

@@ -8,8 +8,8 @@ The device alone says *when*: it paces every stream on the machine's one clock, 
 - is opened and closed with the machine, before and after any stream, so that what the user asked for is checked
   before the guest runs.
 
-A backend that plays live will want the frames of a period when it begins, not when it has ended: that is an attribute
-of Playback to come, which devices/virtio/sound/output.py has to honour in one place.
+A backend that keeps sound gets a message's frames when all of it has been played. One that plays live would be a whole
+period late with that, so it asks for parts: see ``Playback.part_ns``.
 """
 
 from collections.abc import Callable, Sequence
@@ -47,9 +47,20 @@ class Port(Protocol):
 class Playback(Port, Protocol):
     """What an output stream plays to. Calls come in the order of the guest's sound."""
 
+    #: So often (ns) a port that plays live gets what has been played of a message that goes on; None: it waits.
+    part_ns: int | None = None
+
     def write(self, data: bytes) -> None:
-        """Take the frames that have just been played: whole frames, never none."""
+        """Take the frames that have just been played, a message or the rest of one: whole frames, never none."""
         ...
+
+    def write_part(self, data: bytes) -> None:  # noqa: ARG002
+        """Take frames that have just been played; those that follow them belong to the same message.
+
+        Only if ``part_ns`` is not None. When ``stop`` comes before the rest, parts that are not heard yet are not to be
+        heard, but after ``start``: ``close`` drops them, for the driver is told that the message was not played.
+        """
+        return
 
 
 class Capture(Port, Protocol):

@@ -19,8 +19,8 @@ from emu.errors import MissingPackageError, UsageError
 __all__ = ["CardSpec", "OpenCard", "find_card", "list_cards", "load_portaudio"]
 
 _INSTALL = (
-    "PortAudio is not installed, so there is no sound on the host: apt-get install libportaudio2 (Debian, Ubuntu), "
-    "dnf install portaudio (Fedora), brew install portaudio (macOS)"
+    "PortAudio is not installed: apt-get install libportaudio2 (Debian, Ubuntu), dnf install portaudio (Fedora), "
+    "brew install portaudio (macOS)"
 )
 #: A new stream may be given its first buffers at once and then rest: an idle PulseAudio server sleeps two seconds.
 _WARM_UP = 2.5

@@ -9,13 +9,14 @@ Three threads beside the machine's, none of which waits for another:
     feeder        converts and resamples what the guest plays and records
     keeper        opens and closes devices, which takes its time, and looks after them
 
-The output is opened when the machine is switched on and plays silence when the guest does not play, for opening would
-delay a sound. The input is opened when the guest records first: that may have the host ask its user.
+The output is opened when the machine is switched on and plays silence when the guest does not play, for opening may
+delay a sound. But where nobody asked for the host's sound (``linger``), it is opened for a sound, and closed some time
+after the last one. The input is opened when the guest records first: that may have the host ask its user.
 """
 
 import contextlib
 import logging
-import re
+import math
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -27,24 +28,21 @@ from devices.audio.base import AudioBackend, Capture, Playback
 from devices.audio.card import OpenCard, find_card, load_portaudio
 from devices.audio.hostplay import HostStats, OutputVoice, Tick
 from devices.audio.hostrecord import InputVoice
-from devices.audio.null import NullSink
+from devices.audio.latency import LATENCY
 from devices.audio.pcm import PcmParams
 from devices.audio.ring import Frames
-from emu.errors import PyemuError, UsageError
+from emu.errors import UsageError
 
-__all__ = ["LATENCY", "HostAudio", "open_auto", "open_host", "parse_latency"]
+__all__ = ["HostAudio"]
 
 logger = logging.getLogger(__name__)
 
-#: Seconds.
-LATENCY = 0.05
 #: How much of the latency the device may have for its buffers.
-_DEVICE_SHARE = 0.4
+_DEVICE_SHARE = 0.5
 _FEED_EVERY = 0.005  # while the guest records
 _LOOK_EVERY = 0.25
 _RETRY_EVERY = 0.5
 _RETRY_WILD = 1.0
-_LEAST_LATENCY, _MOST_LATENCY = 0.01, 1.0
 _LONGEST_END = 2.0
 _OUTPUT, _INPUT = "output", "input"
 _MOST_WARNINGS = 6
@@ -53,6 +51,7 @@ _MOST_WARNINGS = 6
 class HostAudio(AudioBackend):
     """Plays on and records from the host's devices called ``name`` ("": the defaults), ``latency`` seconds late.
 
+    So many seconds as ``linger`` says after the guest's last sound its device is closed; None: with the machine.
     Raises UsageError if there is no such output, MissingPackageError without PortAudio.
     """
 
@@ -62,6 +61,7 @@ class HostAudio(AudioBackend):
         *,
         latency: float = LATENCY,
         streams: tuple[int, int] = (1, 1),
+        linger: float | None = None,
         portaudio: Any = None,
         monotonic: Callable[[], float] = time.monotonic,
         threads: bool = True,
@@ -70,6 +70,8 @@ class HostAudio(AudioBackend):
         self.latency = latency
         self.streams = streams
         self.stats = HostStats()
+        self._linger = linger
+        self._played_at = -math.inf
         self._portaudio = load_portaudio() if portaudio is None else portaudio
         self._monotonic = monotonic
         self._specs = {_OUTPUT: find_card(self._portaudio, name, _OUTPUT)}
@@ -120,6 +122,7 @@ class HostAudio(AudioBackend):
             voice.attach(self._tick)
         with self._voices:
             self._outputs = (*self._outputs, voice)
+        self._look.set()
         return voice
 
     def open_capture(self, stream: int, params: PcmParams) -> Capture:  # noqa: ARG002 - each has the same
@@ -208,7 +211,7 @@ class HostAudio(AudioBackend):
     def _keeper(self) -> None:
         while not self._closing:
             self.look_after()
-            self._look.wait(_LOOK_EVERY)
+            self._look.wait(_LOOK_EVERY if self._cards or self._wanted() else None)
             self._look.clear()
         self._close_cards()
 
@@ -221,10 +224,11 @@ class HostAudio(AudioBackend):
             if kind in self._silent and card.is_proven:
                 del self._silent[kind]
                 self._warn(f"sound {kind} is back: {card.spec.name}")
-        if _INPUT in self._cards and not self._inputs:
-            self._cards.pop(_INPUT).close()
         now = self._monotonic()
-        wanted = {_OUTPUT} | ({_INPUT} if self._inputs else set())
+        wanted = self._wanted()
+        for kind in self._cards.keys() - wanted:
+            self._cards.pop(kind).close()
+            self._detach(kind)
         if now < self._retry_at or not wanted - self._cards.keys():
             return
         self._retry_at = now + _RETRY_EVERY
@@ -235,6 +239,12 @@ class HostAudio(AudioBackend):
         for kind in sorted(wanted - self._cards.keys()):
             self._open(kind)
         self._lost = not self._cards
+
+    def _wanted(self) -> set[str]:
+        if self._outputs:
+            self._played_at = self._monotonic()
+        lingers = self._linger is None or self._monotonic() - self._played_at < self._linger
+        return ({_OUTPUT} if lingers else set()) | ({_INPUT} if self._inputs else set())
 
     def _open(self, kind: str) -> None:
         try:
@@ -255,15 +265,18 @@ class HostAudio(AudioBackend):
         self.stats.vanished += faults.count("gone")
         self.stats.wild += faults.count("wild")
         self._close_cards()
-        self._tick = None
-        for voice in self._outputs:
-            voice.detach()
-        for recording in self._inputs:
-            recording.detach()
+        self._detach(_OUTPUT)
+        self._detach(_INPUT)
         self._lost = True
         what = "does not keep time" if "wild" in faults else "is gone"
         self._say(_OUTPUT, f"the sound device {names} {what}; the guest goes on without, until it is back")
         self._retry_at = self._monotonic() + (_RETRY_WILD if "wild" in faults else 0.0)
+
+    def _detach(self, kind: str) -> None:
+        if kind == _OUTPUT:
+            self._tick = None
+        for voice in self._outputs if kind == _OUTPUT else self._inputs:
+            voice.detach()
 
     def _say(self, kind: str, text: str) -> None:
         """Warn, once until there is sound again."""
@@ -279,28 +292,3 @@ class HostAudio(AudioBackend):
     def _close_cards(self) -> None:
         while self._cards:
             self._cards.popitem()[1].close()
-
-
-def open_host(name: str, latency: str, streams: tuple[int, int], portaudio: Any = None) -> HostAudio:
-    """Make the backend of ``host:NAME,latency=50ms``; raises UsageError, MissingPackageError."""
-    seconds = parse_latency(latency) if latency else LATENCY
-    return HostAudio(name, latency=seconds, streams=streams, portaudio=portaudio)
-
-
-def open_auto(latency: str, streams: tuple[int, int], portaudio: Any = None) -> AudioBackend:
-    """Make the backend of ``auto``: the host's default devices, or else null, and say in a line why."""
-    seconds = parse_latency(latency) if latency else LATENCY
-    try:
-        return HostAudio(latency=seconds, streams=streams, portaudio=portaudio)
-    except PyemuError as error:
-        logger.warning("the guest's sound is not heard: %s", error)
-        return NullSink(streams=streams)
-
-
-def parse_latency(text: str) -> float:
-    """Return the seconds in ``50ms`` or ``0.05s``; raises UsageError."""
-    match = re.fullmatch(r"(\d{1,4}(?:\.\d{1,6})?)(ms|s)?", text)
-    seconds = float(match[1]) / (1 if match[2] == "s" else 1000) if match else 0.0
-    if not _LEAST_LATENCY <= seconds <= _MOST_LATENCY:
-        raise UsageError(f"--audio host: latency={text}: use a time from 10ms to 1s")
-    return seconds

@@ -112,7 +112,7 @@ class _Line:
             self._first = None
 
 
-class _LoopbackPlayback:
+class _LoopbackPlayback(Playback):
     latency_bytes = 0
 
     def __init__(self, loopback: Loopback, line: _Line, params: PcmParams) -> None:

@@ -38,7 +38,7 @@ class NullSink(AudioBackend):
         """Nothing to let go of."""
 
 
-class _NullPlayback:
+class _NullPlayback(Playback):
     latency_bytes = 0
 
     def __init__(self, sink: NullSink, frame_size: int) -> None:

@@ -116,6 +116,8 @@ class _PatchedPlayback:
         self._port = port
         self._stream = stream
         self._params = params
+        self._parts = b""  # of a message that goes on: what is kept are whole ones
+        self.part_ns = port.part_ns
         self.start, self.stop, self.close = port.start, port.stop, port.close
 
     def __getattr__(self, name: str) -> Any:  # what some backends' ports have beyond the contract
@@ -127,8 +129,13 @@ class _PatchedPlayback:
 
     def write(self, data: bytes) -> None:
         self._port.write(data)
+        data, self._parts = self._parts + data, b""
         for tap in self._patchbay.taps:
             tap.record(self._stream, self._params, data)
+
+    def write_part(self, data: bytes) -> None:
+        self._port.write_part(data)
+        self._parts += data
 
 
 class _PatchedCapture:

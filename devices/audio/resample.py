@@ -48,6 +48,12 @@ class Resampler:
         #: How many times more output frames there are than by the two rates.
         self.correction = 1.0
 
+    @property
+    def held(self) -> float:
+        """How many of the last input frames have not come out yet."""
+        count: int = self._held.shape[1]
+        return count - self._place
+
     def process(self, frames: Planes) -> Planes:
         """Return the output frames that can be told now."""
         pieces = [self._piece(frames[:, i : i + _PIECE]) for i in range(0, frames.shape[1], _PIECE)]

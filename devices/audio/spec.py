@@ -2,7 +2,9 @@
 
 from collections.abc import Callable, Mapping
 
+from devices.audio.auto import AutoAudio
 from devices.audio.base import AudioBackend
+from devices.audio.latency import LATENCY, parse_latency
 from devices.audio.loopback import Loopback
 from devices.audio.null import NullSink
 from devices.audio.periodlog import PeriodLog
@@ -17,12 +19,17 @@ _HELP = (
 )
 #: Linux has room for eight PCM devices on a card.
 _MOST_STREAMS = 8
+#: So long (s) a device that nobody asked for is open after the last sound.
+_LINGER = 10.0
 #: Ten seconds of the highest rate.
 _MOST_FRAMES = 3_840_000
 
 
-def parse(text: str) -> AudioBackend:
-    """Make the backend that ``text`` names; raises UsageError. Nothing is opened before all of it is understood."""
+def parse(text: str, *, real_time: bool = True) -> AudioBackend:
+    """Make the backend that ``text`` names; raises UsageError. Nothing is opened before all of it is understood.
+
+    Without ``real_time``, because the machine's clock warps, nothing can be played on the host.
+    """
     first, *rest = text.split(",")
     kind, colon, argument = first.partition(":")
     bare = kind in {"null", "auto"}
@@ -33,7 +40,9 @@ def parse(text: str) -> AudioBackend:
         raise UsageError("--audio wav: the name of the file is missing; use wav:OUT.wav")
     options = _options(kind, rest)
     streams = _parse_streams(options.get("streams", "1+1"))
-    backend = _KINDS[kind](argument, options, streams)
+    if kind == "host" and not real_time:
+        raise UsageError(f"--audio {text}: the host's devices play in real time; use --clock host, or a wav file")
+    backend = _KINDS[kind if kind != "auto" or real_time else "null"](argument, options, streams)
     if "log" not in options:
         return backend
     try:
@@ -81,15 +90,25 @@ def _loopback(frames: str, _options: Mapping[str, str], streams: tuple[int, int]
 
 
 def _host(name: str, options: Mapping[str, str], streams: tuple[int, int]) -> AudioBackend:
-    from devices.audio.host import open_host  # noqa: PLC0415 - numpy and PortAudio, which nothing else needs
+    latency = _latency(options)
+    from devices.audio.host import HostAudio  # noqa: PLC0415 - numpy and PortAudio, which nothing else needs
 
-    return open_host(name, options.get("latency", ""), streams)
+    return HostAudio(name, latency=latency, streams=streams)
 
 
 def _auto(_argument: str, options: Mapping[str, str], streams: tuple[int, int]) -> AudioBackend:
-    from devices.audio.host import open_auto  # noqa: PLC0415
+    latency = _latency(options)
 
-    return open_auto(options.get("latency", ""), streams)
+    def make() -> AudioBackend:
+        from devices.audio.host import HostAudio  # noqa: PLC0415
+
+        return HostAudio(latency=latency, streams=streams, linger=_LINGER)
+
+    return AutoAudio(make, latency=latency, streams=streams)
+
+
+def _latency(options: Mapping[str, str]) -> float:
+    return parse_latency(options["latency"]) if "latency" in options else LATENCY
 
 
 _OPTIONS = {"wav": ("in",), "host": ("latency",), "auto": ("latency",)}

@@ -152,7 +152,7 @@ class _Track:
         return newest if newest.params == params and newest.has_room(size) else self.begin(params)
 
 
-class _WavPlayback:
+class _WavPlayback(Playback):
     latency_bytes = 0
 
     def __init__(self, sink: WavSink, stream: int, params: PcmParams) -> None:

@@ -96,6 +96,8 @@ class _Port:
 
 
 class _Heard(_Port):
+    part_ns = None
+
     def __init__(self, data: bytearray) -> None:
         self._data = data
 

@@ -1,17 +1,18 @@
 """An output stream: what is played, and what is heard when there is nothing to play.
 
 A message's bytes are read when it completes, and go to the backend once. Earlier they may be stale: Linux 6.1 queues
-each period again before the application has filled it. The latency it completes with is the backend's: bytes that
+each period again before the application has filled it. A backend that plays live gets them in parts, each when its last
+frame is played, which is when a card would have read it. The latency it completes with is the backend's: bytes that
 were handed over and are not heard yet.
 
 When the last message is played and no other is there, the stream plays silence. The next message begins when it
 arrives; what was missed is not caught up with, as there is nothing that it could be caught up by.
 
-If STOP cuts a message short and RELEASE follows, it returns unplayed, and the backend never gets its beginning. For a
-device cannot tell the beginning of a new period from that of a stale one, which Linux 6.1 always has in the queue when
-it drains: the last period completes, a worker wakes up and stops the stream, and the instants between belong to a
-sound played before. So what a backend gets are whole messages, those that the driver was told are played, and no
-others.
+If STOP cuts a message short and RELEASE follows, it returns unplayed, and the backend never gets its beginning, or does
+not have it heard. For a device cannot tell the beginning of a new period from that of a stale one, which Linux 6.1
+always has in the queue when it drains: the last period completes, a worker wakes up and stops the stream, and the
+instants between belong to a sound played before. So what is kept are whole messages, those that the driver was told
+are played, and no others; and what is heard as well, if the worker comes within the backend's latency.
 """
 
 from devices.audio import PcmParams, Playback
@@ -29,9 +30,14 @@ class OutputStream(Stream[Playback]):
     direction_name = "playback"
 
     _dry_since: int | None = None  # running, and nothing to play any more
+    _part_frames: int | None = None  # in which the port wants a message
+    _begun = 0  # frames of the first message that it has got
 
     def _open(self, params: PcmParams) -> Playback:
-        return self._backend.open_playback(self.number, params)
+        port = self._backend.open_playback(self.number, params)
+        self._part_frames = None if port.part_ns is None else max(params.rate * port.part_ns // 1_000_000_000, 1)
+        self._begun = 0
+        return port
 
     def _payload(self, chain: Chain) -> int | None:
         assert self.params is not None
@@ -53,8 +59,29 @@ class OutputStream(Stream[Playback]):
             self._stopwatch.rewind()
         self._dry_since = None
 
+    def _next(self) -> int:
+        if self._part_frames is None or self._fifo[0].frames - self._begun <= self._part_frames:
+            return self._due()
+        return self._stopwatch.end_of(self._begun + self._part_frames)
+
+    def _go_on(self, now: int) -> None:
+        if self._part_frames is None:
+            return
+        assert self._port is not None
+        frames = self._stopwatch.behind(now) - self._begun
+        if frames >= self._part_frames:
+            self._port.write_part(self._read(self._fifo[0], frames))
+            self._begun += frames
+
     def _transfer(self, message: Message, now: int) -> None:  # noqa: ARG002 - what is late, is late
         assert self._port is not None
         if message.size:
-            self._port.write(message.chain.readable.read(wire.PCM_XFER.size, message.size))
+            self._port.write(self._read(message, message.frames - self._begun))
+        self._begun = 0
         complete(self._queue, message.chain, wire.S_OK, self._port.latency_bytes)
+
+    def _read(self, message: Message, frames: int) -> bytes:
+        """Read the frames that follow those that the port has got."""
+        assert self.params is not None
+        size = self.params.pcm.frame_size
+        return message.chain.readable.read(wire.PCM_XFER.size + self._begun * size, frames * size)

@@ -158,7 +158,7 @@ class Stream(ABC, Generic[PortT]):
         self._port: PortT | None = None  # from PREPARE to RELEASE
         self._fifo: deque[Message] = deque()  # empty but between PREPARE and RELEASE
         self._stopwatch = Stopwatch(1)
-        self._event: Event | None = None  # the end of the first message, while the stopwatch runs
+        self._event: Event | None = None  # something to do for the first message, while the stopwatch runs
         self._ready = 0  # since when there has been a message in the running stream: none is due before
 
     # What a direction is.
@@ -178,6 +178,13 @@ class Stream(ABC, Generic[PortT]):
     @abstractmethod
     def _arrived(self, now: int) -> None:
         """Go on: the stream runs, and had no message until now."""
+
+    def _next(self) -> int:
+        """Guest time at which there is something to do for the first message: it is over, if nothing else."""
+        return self._due()
+
+    def _go_on(self, now: int) -> None:
+        """Do what there is to do for the first message, which is not over."""
 
     def _ran_dry(self, end: int) -> None:
         """Take note that the last message is over, since ``end``, and no other is there."""
@@ -285,7 +292,7 @@ class Stream(ABC, Generic[PortT]):
 
     def _schedule(self, earliest: int = 0) -> None:
         if self._fifo:
-            self._event = self._events.at(max(earliest, self._due()), self._complete_due)
+            self._event = self._events.at(max(earliest, self._next()), self._complete_due)
 
     def _cancel(self) -> None:
         if self._event is not None:
@@ -318,6 +325,8 @@ class Stream(ABC, Generic[PortT]):
             if not self._fifo:
                 self._ran_dry(due)
         self._queue.signal()
+        if self._fifo and not breath:
+            self._go_on(now)
         self._schedule(now + breath if breath else 0)
 
     def _give_up_time(self, now: int) -> None:

@@ -19,7 +19,7 @@ class FakePortAudio:
     PortAudioError = PortAudioError
     CallbackAbort = CallbackAbort
 
-    def __init__(self, *, ppm=0.0, block=240, delay=0.025, cards=(("default", 2, 2),), only_rate=None, api="ALSA"):
+    def __init__(self, *, ppm=0.0, block=240, delay=0.020, cards=(("default", 2, 2),), only_rate=None, api="ALSA"):
         self.now = 1000.0
         self.ppm = ppm
         self.block = block

@@ -3,6 +3,7 @@
 import pytest
 
 from devices.audio import Loopback, NullSink, PeriodLog, WavSink, parse
+from devices.audio.auto import AutoAudio
 from devices.audio.pcm import FORMATS, PcmParams
 from devices.audio.wavfile import WavFile
 from emu.errors import UsageError
@@ -97,3 +98,22 @@ def test_nonsense_is_told_in_a_line(text, message, tmp_path, monkeypatch):
     with pytest.raises(UsageError, match=message):
         parse(text)
     assert not list(tmp_path.iterdir())
+
+
+def test_auto_looks_for_the_hosts_devices_later():
+    auto = parse("auto,latency=20ms,streams=2+1")
+    auto.close()
+    assert isinstance(auto, AutoAudio)
+    assert (auto.part_ns, auto.streams) == (4_000_000, (2, 1))
+
+
+def test_on_a_warping_clock_auto_is_null_and_host_makes_no_sense():
+    assert isinstance(parse("auto,latency=20ms,streams=2+1", real_time=False), NullSink)
+    with pytest.raises(UsageError, match="--clock host"):
+        parse("host", real_time=False)
+
+
+@pytest.mark.parametrize("kind", ["host", "auto"])
+def test_latency_is_checked_before_anything_is_opened(kind):
+    with pytest.raises(UsageError, match="latency=1h"):
+        parse(f"{kind},latency=1h")

@@ -20,6 +20,7 @@ from tests.devices.virtio.sound.guest import (
     STOP,
     TXQ,
     Guest,
+    Recorder,
     noise,
 )
 
@@ -44,9 +45,10 @@ COMMANDS = [SET_PARAMS, PREPARE, RELEASE, START, STOP]
 MATRIX = list(itertools.product(PATHS, COMMANDS))
 
 
-@pytest.fixture
-def guest():
-    return Guest()
+@pytest.fixture(params=[None, 30_000, 1_000_000], ids=["whole messages", "parts", "long parts"])
+def guest(request):
+    """One whose backend keeps sound, or plays live: what the driver sees is the same."""
+    return Guest(Recorder(part_ns=request.param))
 
 
 def do(guest, command):
@@ -178,7 +180,8 @@ def test_odd_periods_gather_no_error(guest):
     assert times == [guest.end_of(47999 * n) for n in range(1, 61)]
 
 
-def test_data_is_read_when_it_is_played(guest):
+def test_data_is_read_when_it_is_played():
+    guest = Guest()
     guest.open()
     token = guest.submit(noise(1, 16))
     guest.driver.kick(TXQ)

@@ -90,7 +90,7 @@ class Application:
     def check(self, card: Card) -> None:
         frames = len(self.done) * self.size
         if self.plays:
-            assert card.outputs[self.number].data == self.sent[:frames]
+            assert card.outputs[self.number].finished == self.sent[:frames]
         else:
             assert b"".join(done.data for done in self.done) == source(0, frames)
 
