@@ -273,7 +273,8 @@ def boot(
             _sound(audio, real_time=hardware["clock"] == "host") as backend,
             _metering(meter, lambda output: switch_on(output, backend), signals) as switch_on_and_show,
         ):
-            return session.run(switch_on_and_show, signals, commands)
+            rows_taken = 1 if meter and sys.stderr.isatty() else 0
+            return session.run(switch_on_and_show, signals, commands, rows_taken=rows_taken)
 
 
 def _default_guest() -> tuple[Path, Path]:

@@ -73,11 +73,17 @@ def _write(data: bytes) -> None:
             select.select([], [_STDOUT], [])
 
 
-def run(switch_on: Callable[[Callable[[bytes], None]], Machine], signals: Signals, commands: Sequence[str] = ()) -> int:
+def run(
+    switch_on: Callable[[Callable[[bytes], None]], Machine],
+    signals: Signals,
+    commands: Sequence[str] = (),
+    *,
+    rows_taken: int = 0,
+) -> int:
     """Run machines that ``switch_on(output)`` makes, a new one for each reset, and return the exit status.
 
-    The user's keys go to the guest, or else ``commands`` are typed at its shell. Raises what Machine and Shell do, and
-    Ending for whatever ends the run from outside.
+    The user's keys go to the guest, or else ``commands`` are typed at its shell. So many rows of the user's window are
+    not the guest's. Raises what Machine and Shell do, and Ending for whatever ends the run from outside.
     """
     output = GuestOutput(signals)
     terminal = RawTerminal(_STDIN) if not commands and os.isatty(_STDIN) else None
@@ -93,7 +99,7 @@ def run(switch_on: Callable[[Callable[[bytes], None]], Machine], signals: Signal
                 output.stamps.now = machine.clock.now
                 signals.post = machine.post
                 if terminal is not None:
-                    terminal.resized = _tell(machine)
+                    terminal.resized = _tell(machine, rows_taken)
                     terminal.measure()
                     listener.receive = Keys(machine, listener.send, output.stamps)
                 listener.attach(machine)
@@ -112,6 +118,6 @@ def run(switch_on: Callable[[Callable[[bytes], None]], Machine], signals: Signal
                 raise MachineError(f"the guest switched the machine off because of a failure (code {request.code})")
 
 
-def _tell(machine: Machine) -> Callable[[int, int], None]:
-    """Return what tells the guest the size of the user's window."""
-    return lambda columns, rows: machine.post(lambda: machine.hvc.resize(columns, rows))
+def _tell(machine: Machine, rows_taken: int) -> Callable[[int, int], None]:
+    """Return what tells the guest the size of its part of the user's window."""
+    return lambda columns, rows: machine.post(lambda: machine.hvc.resize(columns, max(rows - rows_taken, 0)))

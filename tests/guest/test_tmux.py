@@ -76,9 +76,9 @@ def window(tmp_path: Path) -> Iterator[Window]:
 def boot(window: Window, guest_files: tuple[Path, Path]) -> Callable[..., Window]:
     """Boot the guest in the window, by typing the command there."""
 
-    def run(*options: str) -> Window:
+    def run(*options: str, below: str = "") -> Window:
         window.line(shlex.join([sys.executable, "-m", "emu", "boot", *map(str, guest_files), *options]))
-        window.wait_for("#")
+        window.wait_for(f"#{below}")
         return window
 
     return run
@@ -143,6 +143,13 @@ def test_the_guest_knows_the_size_of_the_window(boot, options):
     window.wait_for("ready")
     window.command("resize-window", "-x", "90", "-y", "35")
     window.wait_for("ready\n35 90\n#")
+
+
+def test_the_meter_has_a_row_that_is_not_the_guests(boot):
+    meter = r"\n+ \d+:\d\d\.\d  silent .*"
+    window = boot("--meter", below=meter)
+    window.line("until stty size 2>&1 | grep '29 100'; do sleep 0.1; done")
+    window.wait_for(f"29 100\n#{meter}")
 
 
 def test_suspended_and_in_the_foreground_again(boot):

@@ -192,8 +192,9 @@ class CheckedDriver:
             assert not stream.returned
             if stream.plays:
                 port = self.card.outputs[number]
-                assert port.data == stream.played
-                port.data.clear()
+                assert port.finished == stream.played
+                del port.data[: len(stream.played)]
+                port.parts.clear()
                 stream.played.clear()
                 del port.opened[:-1]
 
