@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 import subprocess
+import tempfile
 import threading
 import time
 from ctypes.util import find_library
@@ -81,9 +82,9 @@ class PulseServer:
             for name in ("native", "pid"):
                 (self.folder / name).unlink(missing_ok=True)
 
-    def ear(self) -> "Ear":
+    def ear(self, *, timed: bool = False) -> "Ear":
         """Record the sink from now on."""
-        return Ear(self)
+        return Ear(self, timed=timed)
 
     def mouth(self, sound: "np.ndarray") -> subprocess.Popen:
         """Play a sound (float32, frames and two channels) to the sink, whose monitor is what is recorded by default."""
@@ -102,36 +103,46 @@ def _speak(process, data):
 
 
 class Ear:
-    """parec on the sink's monitor; it says when each frame came."""
+    """parec on the sink's monitor, into a file: a machine in this process is not disturbed by it.
 
-    def __init__(self, server: PulseServer) -> None:
+    With ``timed`` it says when each frame came.
+    """
+
+    def __init__(self, server: PulseServer, *, timed: bool = False) -> None:
+        self._file = tempfile.TemporaryFile(dir=server.folder)  # noqa: SIM115 - stop() closes it
         self._process = subprocess.Popen(
             ["parec", "-d", "ear.monitor", "--latency-msec=5", *_RAW],
             env=server.whole_environment,
-            stdout=subprocess.PIPE,
-            bufsize=0,
+            stdout=self._file,
         )
-        self._data = bytearray()
         self._times: list[tuple[float, int]] = []  # monotonic, frames by then
-        self._thread = threading.Thread(target=self._listen, daemon=True)
-        self._thread.start()
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True) if timed else None
+        if self._thread is not None:
+            self._thread.start()
 
-    def _listen(self) -> None:
-        while data := self._process.stdout.read(1 << 16):
-            self._data += data
-            self._times.append((time.monotonic(), len(self._data) // 8))
+    def _watch(self) -> None:
+        before = 0
+        while not self._stopped.wait(0.001):
+            size = os.fstat(self._file.fileno()).st_size
+            if size > before:
+                self._times.append((time.monotonic(), size // 8))
+                before = size
 
     def stop(self) -> "np.ndarray":
         """All that was heard, an array (frame, channel)."""
         self._process.terminate()
         self._process.wait()
-        self._thread.join()
-        self._process.stdout.close()
-        return self.heard()
+        self._stopped.set()
+        if self._thread is not None:
+            self._thread.join()
+        heard = self.heard()
+        self._file.close()
+        return heard
 
     def heard(self) -> "np.ndarray":
         """What was heard until now."""
-        data = bytes(self._data)
+        data = os.pread(self._file.fileno(), os.fstat(self._file.fileno()).st_size, 0)
         return np.frombuffer(data[: len(data) // 8 * 8], "<f4").reshape(-1, 2)
 
     def time_of(self, frame: int) -> float:

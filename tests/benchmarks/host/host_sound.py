@@ -116,7 +116,7 @@ def test_latency_is_at_most_80_ms_and_the_guest_is_told_so(boot, server, open_ho
 
     host.observer = observe
     guest = boot(audio=host, clock="host", disks=[song_disk(tmp_path, S16_STEREO, tone(3))])
-    ear = server.ear()
+    ear = server.ear(timed=True)
     guest.ok(f"aplay -q -D hw:0,0 {options} /dev/vda")
     guest.machine.run_for(0.3)
     heard = ear.stop()
