@@ -23,7 +23,7 @@ import numpy as np
 from devices.audio.base import Playback
 from devices.audio.drift import Drift
 from devices.audio.gate import FADE, GatedRing, fall, rise
-from devices.audio.latency import part_of
+from devices.audio.latency import far_too_long, part_of
 from devices.audio.pcm import PcmParams
 from devices.audio.resample import Planes, Resampler
 from devices.audio.ring import Frames
@@ -31,8 +31,6 @@ from devices.audio.samples import decode, mix
 
 __all__ = ["HostStats", "OutputVoice", "Tick"]
 
-#: A delay that is so much too long (s) is not drift any more.
-_FAR_TOO_LONG = 0.05
 #: What the ring holds beyond the card's next buffer when a write arrives, so that a late thread is not heard (s).
 _LEEWAY = 0.015
 #: Sound that may wait in the ring (s), and before a write in the queue.
@@ -90,6 +88,7 @@ class OutputVoice(Playback):
         self.rate = rate
         self.channels = channels
         self._latency = latency
+        self._far_too_long = far_too_long(latency)
         self._stats = stats
         self._wake = wake
         self._monotonic = monotonic
@@ -262,7 +261,7 @@ class OutputVoice(Playback):
         ready = max(when, self._monotonic()) - when + heard - called + block / self.rate + _LEEWAY
         length = self._length()
         too_late = length - max(self._latency - ready, self._part)
-        if too_late > _FAR_TOO_LONG:  # the machine stood still, and nothing is heard so late
+        if too_late > self._far_too_long:  # the machine stood still, and nothing is heard so late
             self._stats.skips += 1
             self._lose(round(too_late * self.params.rate))
             length = self._length()
@@ -283,10 +282,10 @@ class OutputVoice(Playback):
 
     def _keep_delay(self, when: float, tick: tuple[Tick, int]) -> None:
         delay = self._delay(when, tick)
-        too_long = delay - self._made - _FAR_TOO_LONG
-        if too_long > 0 and self._excess == 0 and self._ring.fill > FADE:
+        too_long = delay - self._made
+        if too_long > self._far_too_long and self._excess == 0 and self._ring.fill > FADE:
             self._stats.skips += 1
-            self._excess = round((too_long + _FAR_TOO_LONG) * self.rate)
+            self._excess = round(too_long * self.rate)
             self.drift.restart()
         else:
             self._resampler.correction = self.drift.observe(when, delay)

@@ -14,6 +14,7 @@ import numpy as np
 
 from devices.audio.drift import Drift
 from devices.audio.hostplay import HostStats, Tick
+from devices.audio.latency import far_too_long
 from devices.audio.pcm import PcmParams
 from devices.audio.resample import Planes, Resampler
 from devices.audio.ring import Frames, Ring
@@ -22,7 +23,6 @@ from devices.audio.samples import encode, mix
 __all__ = ["InputVoice"]
 
 _FADE = 96
-_FAR_TOO_LONG = 0.05
 #: What is ready beyond what is read, beside the device's last buffer, so that a late thread does no harm (s).
 _LEEWAY = 0.010
 _MOST = 2.0
@@ -50,6 +50,7 @@ class InputVoice:
         self.drift = Drift(learned)
         self.closed = False
         self._latency = latency
+        self._far_too_long = far_too_long(latency)
         self._stats = stats
         self._monotonic = monotonic
         self._resampler = Resampler(rate, params.rate, channels)
@@ -142,7 +143,7 @@ class InputVoice:
         elif self._flowing:
             now = self._monotonic()
             age = self._age(now)
-            if age > self._made + _FAR_TOO_LONG:
+            if age > self._made + self._far_too_long:
                 self._stats.skips += 1
                 self._flowing = False
             else:

@@ -4,7 +4,7 @@ import re
 
 from emu.errors import UsageError
 
-__all__ = ["LATENCY", "parse_latency", "part_of"]
+__all__ = ["LATENCY", "far_too_long", "parse_latency", "part_of"]
 
 #: Seconds.
 LATENCY = 0.05
@@ -12,6 +12,8 @@ _LEAST, _MOST = 0.01, 1.0
 #: A message is wanted in parts that are so long (s), and several within the latency.
 _PART = 0.010
 _PARTS = 5
+#: A delay that is so much too long (s) is not drift any more.
+_FAR_TOO_LONG = 0.05
 
 
 def parse_latency(text: str) -> float:
@@ -26,3 +28,11 @@ def parse_latency(text: str) -> float:
 def part_of(latency: float) -> float:
     """In what parts (s) a message is to be handed over."""
     return min(_PART, latency / _PARTS)
+
+
+def far_too_long(latency: float) -> float:
+    """By how much (s) a delay has to be too long for frames to be passed over, which is heard.
+
+    Whoever asks for much latency wants no gaps: a host that stops us for a moment is not to make one.
+    """
+    return max(_FAR_TOO_LONG, latency / 2)

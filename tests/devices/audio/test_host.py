@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from devices.audio.host import HostAudio
-from devices.audio.latency import parse_latency
+from devices.audio.latency import LATENCY, parse_latency
 from devices.audio.pcm import FORMATS, PcmParams
 from emu.analysis import Sound, analyse
 from emu.errors import UsageError
@@ -26,10 +26,14 @@ def stereo(samples):
 class Bench:
     """A host backend on a fake PortAudio, and a guest that plays and records at its own pace, a little late."""
 
-    def __init__(self, linger=None, **options):
+    def __init__(self, linger=None, latency=LATENCY, **options):
         self.portaudio = FakePortAudio(**options)
         self.host = HostAudio(
-            portaudio=self.portaudio, monotonic=lambda: self.portaudio.now, threads=False, linger=linger
+            latency=latency,
+            portaudio=self.portaudio,
+            monotonic=lambda: self.portaudio.now,
+            threads=False,
+            linger=linger,
         )
         self._look_at = 0.0
         self._lateness = np.random.default_rng(1)
@@ -69,8 +73,8 @@ class Bench:
             voice.stop()
         return voice
 
-    def record(self, seconds, params=FLOAT, period=480, voice=None):
-        """Record as a guest does."""
+    def record(self, seconds, params=FLOAT, period=480, voice=None, still=0.0):
+        """Record as a guest does, whose machine stands still for so long in the middle."""
         if voice is None:
             voice = self.host.open_capture(0, params)
             self.run(0.3)
@@ -78,7 +82,7 @@ class Bench:
         data = b""
         began = self.portaudio.now
         for i in range(0, round(seconds * params.rate), period):
-            due = began + (i + period) / params.rate
+            due = began + (i + period) / params.rate + (still if 2 * i > seconds * params.rate else 0.0)
             self.run(max(due + self._lateness.exponential(0.0005) - self.portaudio.now, 0.0))
             data += voice.read(period * params.frame_size)
             self.latencies.append(voice.latency_bytes / params.frame_size / params.rate)
@@ -389,6 +393,15 @@ def test_what_is_recorded_is_what_was_heard(ppm):
     assert report.faults(max_thd_n=-80) == []
     assert (bench.host.stats.gaps, bench.host.stats.skips) == (0, 0)
     assert 0.04 < min(bench.latencies[10:]) <= max(bench.latencies[10:]) < 0.06
+
+
+@pytest.mark.parametrize(("latency", "skips"), [(0.05, 1), (1.0, 0)])
+def test_a_machine_that_stood_still_has_no_gap_if_there_is_latency(latency, skips):
+    bench = Bench(latency=latency)
+    bench.portaudio.microphone = lambda first, count: stereo(sine(count, first=first))
+    frames = np.frombuffer(bench.record(6.0, still=0.2), "<f4").reshape(-1, 2)
+    assert (bench.host.stats.gaps, bench.host.stats.skips) == (0, skips)
+    assert bool(analyse(Sound(loud(frames, 2400), 48000, 32), TONE).faults(max_thd_n=-80)) == bool(skips)
 
 
 def test_recording_goes_on_after_a_pause_as_late_as_before():
