@@ -182,7 +182,7 @@ def cli() -> None:
     show_default=True,
     shell_complete=complete_audio,
     help="Where sound goes, and comes from: nowhere (in its time); into a file, exactly as it was played; back into "
-    "the guest; the host's device (latency=50ms); that if there is one (not with --clock warp).  With any: "
+    "the guest; the host's device (latency=100ms); that if there is one (not with --clock warp).  With any: "
     "streams=OUT+IN, log=OUT.jsonl",
 )
 @click.option(

@@ -6,8 +6,8 @@ from emu.errors import UsageError
 
 __all__ = ["LATENCY", "far_too_long", "parse_latency", "part_of"]
 
-#: Seconds.
-LATENCY = 0.05
+#: Seconds: enough for a host that keeps us waiting for a moment now and then.
+LATENCY = 0.1
 _LEAST, _MOST = 0.01, 1.0
 #: A message is wanted in parts that are so long (s), and several within the latency.
 _PART = 0.010

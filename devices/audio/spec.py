@@ -14,7 +14,7 @@ from emu.errors import UsageError
 __all__ = ["parse"]
 
 _HELP = (
-    "use null, wav:OUT.wav[,in=IN.wav], loopback[:FRAMES], host[:NAME][,latency=50ms] or auto, "
+    "use null, wav:OUT.wav[,in=IN.wav], loopback[:FRAMES], host[:NAME][,latency=100ms] or auto, "
     "and with any ,streams=OUT+IN or ,log=OUT.jsonl"
 )
 #: Linux has room for eight PCM devices on a card.

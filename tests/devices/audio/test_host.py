@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from devices.audio.host import HostAudio
-from devices.audio.latency import LATENCY, parse_latency
+from devices.audio.latency import parse_latency
 from devices.audio.pcm import FORMATS, PcmParams
 from emu.analysis import Sound, analyse
 from emu.errors import UsageError
@@ -26,7 +26,7 @@ def stereo(samples):
 class Bench:
     """A host backend on a fake PortAudio, and a guest that plays and records at its own pace, a little late."""
 
-    def __init__(self, linger=None, latency=LATENCY, **options):
+    def __init__(self, linger=None, latency=0.05, **options):
         self.portaudio = FakePortAudio(**options)
         self.host = HostAudio(
             latency=latency,
