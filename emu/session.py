@@ -85,6 +85,9 @@ def run(
     The user's keys go to the guest, or else ``commands`` are typed at its shell. So many rows of the user's window are
     not the guest's. Raises what Machine and Shell do, and Ending for whatever ends the run from outside.
     """
+    # While a machine is made, or closed, signals wait until they are asked for: one that raised at once could do so in
+    # the middle of anything, a __del__ even.
+    signals.post = _wait
     output = GuestOutput(signals)
     terminal = RawTerminal(_STDIN) if not commands and os.isatty(_STDIN) else None
     with Listener(None if commands else _STDIN) as listener, contextlib.ExitStack() as at_the_end:
@@ -109,8 +112,7 @@ def run(
 
                     return run_commands(machine, commands)
                 request = machine.run()
-            # From here on signals go to a machine that is off, where nobody sees them, until they are asked for: one
-            # that raised at once could do so in the middle of anything, a __del__ even.
+            signals.post = _wait
             signals.check()
             if request.action is PowerAction.OFF:
                 return 0
@@ -121,3 +123,7 @@ def run(
 def _tell(machine: Machine, rows_taken: int) -> Callable[[int, int], None]:
     """Return what tells the guest the size of its part of the user's window."""
     return lambda columns, rows: machine.post(lambda: machine.hvc.resize(columns, max(rows - rows_taken, 0)))
+
+
+def _wait(_message: Callable[[], None]) -> None:
+    """Leave it to ``check``."""

@@ -86,8 +86,8 @@ def test_a_kernel_without_a_root_file_system_is_told_how_to_get_one(kernel, pyem
 
 @pytest.mark.parametrize("code", [tiny.SPIN, tiny.WAIT], ids=["computing", "waiting"])
 def test_timeout_is_status_124(kernel, pyemu, code):
-    status, output, error = pyemu("boot", kernel(tiny.say("on\n"), code), "--timeout", "0.2")
-    assert (status, output, error) == (124, "on\n", "pyemu: stopped after 0.2 s (--timeout)\n")
+    status, output, error = pyemu("boot", kernel(tiny.say("on\n"), code), "--timeout", "1")
+    assert (status, output, error) == (124, "on\n", "pyemu: stopped after 1 s (--timeout)\n")
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
