@@ -10,9 +10,9 @@ When a message completes
 
     A machine that was late catches up in small steps, each with one interrupt: a millisecond of sound or a single
     message, and always less than a buffer (a driver that sees a full turn of its buffer sees no progress at all).
-    Between two steps the guest has time to act: ALSA takes a jump of several periods for lost interrupts, and a
-    stream that it is about to stop should not play on. When the machine was late by more than a whole buffer, the
-    time beyond that is given up ("stall"), and the sound goes on where it was.
+    After a step that was late the guest has time to act, even if the next message is nearly due: ALSA takes a jump of
+    two periods for lost interrupts, and a stream that it is about to stop should not play on. When the machine was
+    late by more than a whole buffer, the time beyond that is given up ("stall"), and the sound goes on where it was.
 
     What a message that completed says of latency is measured then: see output.py and input.py.
 
@@ -41,7 +41,7 @@ __all__ = ["Message", "State", "Stream", "StreamParams", "StreamStats", "complet
 MAX_MESSAGE_BYTES = 16 << 20
 
 #: When late: how much sound completes in one step, and how long the guest has until the next, at most. It has a
-#: quarter of the step's duration, so that the stream does catch up.
+#: quarter of the step's duration, so that the stream does catch up, and never more than it was late.
 _STEP_NS = 1_000_000
 _MAX_BREATH_NS = 4_000_000
 
@@ -307,14 +307,14 @@ class Stream(ABC, Generic[PortT]):
         now = self._clock.now()
         stats = self.stats
         self._give_up_time(now)
-        step = breath = 0
+        step = late = 0
         while self._fifo and (due := self._due()) <= now:
             message = self._fifo[0]
             if step and message.frames and step + message.frames > self.params.step_frames:
-                breath = min(self.params.pcm.duration_ns(step) // 4, _MAX_BREATH_NS)
                 break
             step += message.frames
-            stats.lateness_max_ns = max(stats.lateness_max_ns, now - due)
+            late = now - due
+            stats.lateness_max_ns = max(stats.lateness_max_ns, late)
             self._fifo.popleft()
             self._stopwatch.frames += message.frames
             self._transfer(message, now)
@@ -325,9 +325,9 @@ class Stream(ABC, Generic[PortT]):
             if not self._fifo:
                 self._ran_dry(due)
         self._queue.signal()
-        if self._fifo and not breath:
+        if self._fifo and now < self._due():
             self._go_on(now)
-        self._schedule(now + breath if breath else 0)
+        self._schedule(now + min(late, self.params.pcm.duration_ns(step) // 4, _MAX_BREATH_NS))
 
     def _give_up_time(self, now: int) -> None:
         """Move the stopwatch if the machine was later than it may catch up with."""

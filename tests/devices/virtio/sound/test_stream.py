@@ -420,6 +420,28 @@ def test_a_late_machine_catches_up_with_long_messages_one_by_one(guest):
     assert guest.stats.stalls == 0
 
 
+def test_after_a_late_message_the_guest_has_time_even_if_the_next_is_nearly_due(guest):
+    """ALSA: "Lost interrupts?" if the second one comes before a worker has told it of the first."""
+    period = 4 * 480
+    guest.open(S16_STEREO, buffer=4 * period, period=period)
+    guest.send(*(noise(i, period) for i in range(6)))
+    guest.command(START)
+    late(guest, 19_900_000)
+    guest.run(SECOND)
+    assert [done.time - guest.started for done in guest.done] == [
+        19_900_000, 22_400_000, 30_000_000, 40_000_000, 50_000_000, 60_000_000,
+    ]  # fmt: skip
+
+
+def test_a_message_that_was_a_little_late_delays_nothing(guest):
+    guest.open(buffer=4 * 48000, period=48000)
+    guest.send(noise(1, 48000), noise(2, 4))
+    guest.command(START)
+    late(guest, guest.end_of(12000) + 1000 - guest.clock.now())
+    guest.run(SECOND)
+    assert [done.time for done in guest.done] == [guest.end_of(12000) + 1000, guest.end_of(12001)]
+
+
 def test_a_stream_that_is_stopped_while_it_catches_up_plays_no_more(guest):
     """Linux 6.1 stops a drained stream as soon as it is told that the last period is played; the next is stale."""
     period = 4 * 480

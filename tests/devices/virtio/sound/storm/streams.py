@@ -28,6 +28,8 @@ from tests.devices.virtio.sound.test_stream import NEXT
 __all__ = ["Message", "StreamModel", "check_refused"]
 
 UNTOUCHED = b"\xaa"  # what the driver fills its buffers with
+#: What a guest may have to act after a message that was late (ns).
+MOST_PATIENCE = 4_000_000
 
 
 @dataclass(eq=False)
@@ -68,6 +70,7 @@ class StreamModel:
         self._position = 0  # in the source, frames
         self._ready = 0
         self.is_late = False
+        self._patience = 0  # until when the guest may have time to act, after a message that was late
         self._has_stalled = False
 
     @property
@@ -171,7 +174,7 @@ class StreamModel:
         due = self.due()
         if self.state != "running":
             return
-        if not self._has_stalled and (due is None or due > now):
+        if not self._has_stalled and (due is None or due > max(now, self._patience)):
             self.is_late = False
         assert self.is_late or self._has_stalled or due is None or due > now, (
             f"a message is overdue: {due} {now} {self}"
@@ -192,6 +195,8 @@ class StreamModel:
         assert message.token is done.token, "out of order"
         assert now >= due, "early"
         assert now == due or self.is_late or self._has_stalled, "late"
+        if now > due:
+            self._patience = now + MOST_PATIENCE
         self.queued.popleft()
         self._frames += message.frames
         if self.plays:
