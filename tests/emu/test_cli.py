@@ -15,31 +15,13 @@ import click
 import pytest
 
 from emu import machine, session
-from emu.cli import cli, main
+from emu.cli import cli
 from emu.machine import Machine
 from emu.signals import Ending, Signals
 from tests.emu import asm, tiny
 
 PYEMU = [sys.executable, "-m", "emu"]
 ROOT = Path(__file__).parents[2]
-
-
-@pytest.fixture
-def kernel(tmp_path: Path):
-    """Make a kernel of the given instructions."""
-    return lambda *code: tiny.write_image(tmp_path / "Image", *code)
-
-
-@pytest.fixture
-def pyemu(capfd: pytest.CaptureFixture[str]):
-    """Run a command line; its exit status, stdout and stderr."""
-
-    def run(*arguments: object) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as end:
-            main([str(argument) for argument in arguments])
-        return end.value.code, *capfd.readouterr()
-
-    return run
 
 
 @contextmanager

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 
-from emu.cli import main
 from emu.trace import CATEGORIES
 from tests.emu import tiny
 from tests.emu.asm import A6, A7, ecall, j, li
@@ -20,23 +19,6 @@ ROOT = Path(__file__).parents[2]
 #: Ask the firmware for its version again and again.
 CALLS = ["again", li(A7, 0x10), li(A6, 0), ecall(), j("again")]
 CALL = r"\[ *\d+\.\d{6}\] sbi     sbi: get_spec_version arguments=.* result=SUCCESS value=0x2000000"
-
-
-@pytest.fixture
-def kernel(tmp_path: Path) -> Callable[..., Path]:
-    return lambda *code: tiny.write_image(tmp_path / "Image", *code)
-
-
-@pytest.fixture
-def pyemu(capfd: pytest.CaptureFixture[str]):
-    """Run a command line; its exit status, stdout and stderr."""
-
-    def run(*arguments: object) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as end:
-            main([str(argument) for argument in arguments])
-        return end.value.code, *capfd.readouterr()
-
-    return run
 
 
 @pytest.fixture
