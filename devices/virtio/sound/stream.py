@@ -40,10 +40,10 @@ __all__ = ["Message", "State", "Stream", "StreamParams", "StreamStats", "complet
 #: Payload of a message beyond which it is refused: 0.6 s of the fattest stream. What is copied at once is bounded.
 MAX_MESSAGE_BYTES = 16 << 20
 
-#: When late: how much sound completes in one step, and how long the guest has until the next, at most. It has a
-#: quarter of the step's duration, so that the stream does catch up, and never more than it was late.
+#: When late: how much sound completes in one step, and how long the guest has until the next, at most. It has
+#: half of the step's duration, so that the stream does catch up, and never more than it was late.
 _STEP_NS = 1_000_000
-_MAX_BREATH_NS = 4_000_000
+_MAX_BREATH_NS = 5_000_000
 
 PortT = TypeVar("PortT", bound=Port)
 
@@ -327,7 +327,7 @@ class Stream(ABC, Generic[PortT]):
         self._queue.signal()
         if self._fifo and now < self._due():
             self._go_on(now)
-        self._schedule(now + min(late, self.params.pcm.duration_ns(step) // 4, _MAX_BREATH_NS))
+        self._schedule(now + min(late, self.params.pcm.duration_ns(step) // 2, _MAX_BREATH_NS))
 
     def _give_up_time(self, now: int) -> None:
         """Move the stopwatch if the machine was later than it may catch up with."""

@@ -29,7 +29,7 @@ __all__ = ["Message", "StreamModel", "check_refused"]
 
 UNTOUCHED = b"\xaa"  # what the driver fills its buffers with
 #: What a guest may have to act after a message that was late (ns).
-MOST_PATIENCE = 4_000_000
+MOST_PATIENCE = 5_000_000
 
 
 @dataclass(eq=False)
