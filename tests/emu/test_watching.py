@@ -68,8 +68,10 @@ def test_a_file_is_finished_when_a_signal_ends_it(kernel, start, tmp_path, numbe
     while not path.exists() or not path.stat().st_size:
         time.sleep(0.02)
     process.send_signal(number)
+    written = path.stat().st_size
     assert process.wait(20) == 128 + number
-    assert len(json.loads(path.read_text())) > 1000
+    assert path.stat().st_size >= written
+    assert json.loads(path.read_text())
 
 
 def test_what_is_in_the_file_of_a_process_that_was_killed(kernel, start, tmp_path):
