@@ -27,6 +27,7 @@ from emu.doorbell import Doorbell
 from emu.engine import Engine
 from emu.errors import MachineError, UsageError
 from emu.events import DeadlineHeap
+from emu.grace import GRACE_NS, Grace
 from emu.hart import MEIP, MSIP, MTIP, SEIP, SSIP, STIP, Hart
 from emu.joints import Joints
 from emu.memory import Ram
@@ -47,9 +48,6 @@ DEFAULT_APPEND = "console=ttyS0"
 _PAGE = 4096
 #: So often the machine looks after a guest that computes without a pause: output, timeouts (guest time, ns).
 _LONGEST_RUN_NS = 20_000_000
-#: Time in which the host ran other things (ns); and what the guest gets, if it had less, before the next events.
-_STOOD_STILL_NS = 1_000_000
-_GRACE_NS = 2_000_000
 #: A kernel that has panicked goes on to print why; so long it may (guest time, ns).
 _LAST_WORDS_NS = 300_000_000
 #: The console's sense of soon (guest time): when what was printed is shown at the latest.
@@ -117,7 +115,7 @@ class Machine:
         self._doorbell: Doorbell | None = None
         self._inbox: deque[Callable[[], None]] = deque()
         self._waiting = False  # the hart executed WFI
-        self._last_events = 0, 0  # guest time, and how long this thread had run by then (ns)
+        self._grace = Grace(self.clock.now)
         self._panic_reported = False
         self._monitor: Monitor | None = None
         self._switched_on = time.monotonic_ns()
@@ -253,12 +251,11 @@ class Machine:
             latest = self.clock.now() + _LONGEST_RUN_NS
             until = latest if deadline is None else min(deadline, latest)
             self._run_guest(until)
-            if not self._waiting and self.power is None and self._has_stood_still():
-                # The guest heeds the last events before there are others.
-                self._run_guest(self.clock.now() + _GRACE_NS)
+            if not self._waiting and self.power is None and self._grace.is_owed(until):
+                self._run_guest(self.clock.now() + GRACE_NS)
         self._doorbell.acknowledge()
         now = self.clock.now()
-        self._last_events = now, time.thread_time_ns()
+        self._grace.events_at(now)
         self.events.run_due(now)
         while self._inbox:
             self._inbox.popleft()()
@@ -275,12 +272,6 @@ class Machine:
         except BaseException:
             self.console.flush()  # what it printed comes before what is said about its end
             raise
-
-    def _has_stood_still(self) -> bool:
-        """Whether the host ran other things since the last events, and the guest hardly."""
-        when, processor = self._last_events
-        ran = time.thread_time_ns() - processor
-        return ran < _GRACE_NS and self.clock.now() - when - ran > _STOOD_STILL_NS
 
     def _panicked(self) -> None:
         why = self.console.panic or ""
