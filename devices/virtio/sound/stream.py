@@ -41,9 +41,9 @@ __all__ = ["Message", "State", "Stream", "StreamParams", "StreamStats", "complet
 MAX_MESSAGE_BYTES = 16 << 20
 
 #: When late: how much sound completes in one step, and how long the guest has until the next, at most. It has
-#: half of the step's duration, so that the stream does catch up, and never more than it was late.
+#: four fifths of the step's duration, so that the stream does catch up, and never more than it was late.
 _STEP_NS = 1_000_000
-_MAX_BREATH_NS = 5_000_000
+_MAX_BREATH_NS = 8_000_000
 
 PortT = TypeVar("PortT", bound=Port)
 
@@ -327,7 +327,7 @@ class Stream(ABC, Generic[PortT]):
         self._queue.signal()
         if self._fifo and now < self._due():
             self._go_on(now)
-        self._schedule(now + min(late, self.params.pcm.duration_ns(step) // 2, _MAX_BREATH_NS))
+        self._schedule(now + min(late, self.params.pcm.duration_ns(step) * 4 // 5, _MAX_BREATH_NS))
 
     def _give_up_time(self, now: int) -> None:
         """Move the stopwatch if the machine was later than it may catch up with."""

@@ -347,7 +347,7 @@ def test_a_late_machine_catches_up_in_one_batch(opened):
 
 
 def test_a_very_late_machine_loses_time_but_no_frame(opened):
-    opened.offer(*[16] * 8)
+    opened.offer(*[16] * 9)
     opened.command(START, 1)
     late(opened, SECOND)
     assert len(opened.done) == 3
@@ -355,6 +355,6 @@ def test_a_very_late_machine_loses_time_but_no_frame(opened):
     opened.run(SECOND)
     # The first was late by the 16 frames of a buffer, and the time beyond is given up: 20 frames have passed.
     opened.started += SECOND - S16_STEREO.duration_ns(4) - S16_STEREO.duration_ns(16)
-    assert [done.time for done in opened.done[7:]] == [opened.end_of(4 * 8)]
-    assert recorded(opened) == SOURCE[:128]
+    assert [done.time for done in opened.done[8:]] == [opened.end_of(4 * 9)]
+    assert recorded(opened) == SOURCE[:144]
     assert (opened.device.stats[1].stalls, opened.device.stats[1].overruns) == (1, 0)
