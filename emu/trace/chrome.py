@@ -83,11 +83,13 @@ class TraceFile:
 
     def _begin_track(self, machine: int, track: str, category: str) -> int:
         """Give a track its number, its name, and its place among the others: by category, then as they came."""
-        if not any(known == machine for known, _ in self._tracks):
+        others = sum(known == machine for known, _ in self._tracks)
+        if not others:
             self._describe("process_name", machine, 0, {"name": f"machine {machine}"})
-        tid = self._tracks[machine, track] = len(self._tracks) + 1
+        # Perfetto goes by the number alone, and takes a thread with its process's number for the main one.
+        tid = self._tracks[machine, track] = 1000 * (list(CATEGORIES).index(category) + 1) + others
         self._describe("thread_name", machine, tid, {"name": track})
-        self._describe("thread_sort_index", machine, tid, {"sort_index": 1000 * list(CATEGORIES).index(category) + tid})
+        self._describe("thread_sort_index", machine, tid, {"sort_index": tid})
         return tid
 
     def _describe(self, name: str, pid: int, tid: int, arguments: Detail) -> None:

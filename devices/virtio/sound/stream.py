@@ -40,8 +40,7 @@ __all__ = ["Message", "State", "Stream", "StreamParams", "StreamStats", "complet
 #: Payload of a message beyond which it is refused: 0.6 s of the fattest stream. What is copied at once is bounded.
 MAX_MESSAGE_BYTES = 16 << 20
 
-#: When late: how much sound completes in one step, and how long the guest has until the next, at most. It has
-#: four fifths of the step's duration, so that the stream does catch up, and never more than it was late.
+#: When late: how much sound completes in one step, and how long the guest has until the next, at most.
 _STEP_NS = 1_000_000
 _MAX_BREATH_NS = 8_000_000
 
@@ -327,7 +326,17 @@ class Stream(ABC, Generic[PortT]):
         self._queue.signal()
         if self._fifo and now < self._due():
             self._go_on(now)
-        self._schedule(now + min(late, self.params.pcm.duration_ns(step) * 4 // 5, _MAX_BREATH_NS))
+        self._schedule(now + self._breath(late, step))
+
+    def _breath(self, late: int, step: int) -> int:
+        """How long the guest has after a step of so many frames, so that the stream does catch up.
+
+        It has most of the step's duration, but half when so much of the buffer is gone that it may run dry.
+        """
+        assert self.params is not None
+        duration = self.params.pcm.duration_ns(step)
+        most = duration * 4 // 5 if late < self.params.buffer_ns // 4 else duration // 2
+        return min(late, most, _MAX_BREATH_NS)
 
     def _give_up_time(self, now: int) -> None:
         """Move the stopwatch if the machine was later than it may catch up with."""

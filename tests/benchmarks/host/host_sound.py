@@ -9,6 +9,7 @@ import pytest
 
 from devices.audio.card import load_portaudio
 from devices.audio.host import HostAudio
+from devices.audio.latency import LATENCY
 from devices.audio.pcm import FORMATS, PcmParams
 from emu.analysis import Sound, analyse, read_wav
 from emu.clock import HostClock
@@ -69,7 +70,7 @@ def judge(frames, rate=RATE):
 
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("load", ["", "(while :; do :; done) & "], ids=["idle", "busy"])
-@pytest.mark.parametrize("latency", [0.05, 0.2])
+@pytest.mark.parametrize("latency", [0.05, LATENCY, 0.2])
 def test_a_tone_is_heard_pure_and_without_defects(boot, server, open_host, tmp_path, seconds, latency, load):
     host = open_host(latency)
     guest = boot(audio=host, clock="host", disks=[song_disk(tmp_path, S16_STEREO, tone(seconds))])

@@ -39,7 +39,7 @@ def of_kind(events: list[dict], phase: str) -> list[dict]:
 def test_an_instant(written):
     [event] = of_kind(written(Record(1_234_567, "sbi", "sbi", "set_timer", {"in_us": 1.5}, None, 2_000_000)), "i")
     assert event == {
-        "name": "set_timer", "cat": "sbi", "ph": "i", "s": "t", "pid": 1, "tid": 1, "ts": 1234.567,
+        "name": "set_timer", "cat": "sbi", "ph": "i", "s": "t", "pid": 1, "tid": 5000, "ts": 1234.567,
         "args": {"in_us": 1.5, "host_ms": 2.0},
     }  # fmt: skip
 
@@ -64,13 +64,14 @@ def test_each_track_has_a_name_and_its_place_before_its_first_event(written):
     first = Record(0, "run", "hart 0", "waiting", {}, (0, 0))
     events = written(first, PERIOD, first, Record(1, "snd", "playback 1", "started", {}))
     names = {event["tid"]: event["args"]["name"] for event in events if event["name"] == "thread_name"}
-    assert names == {1: "hart 0", 2: "playback 0", 3: "playback 1"}
+    assert [names[tid] for tid in sorted(names)] == ["playback 0", "playback 1", "hart 0"]
     order = {event["tid"]: event["args"]["sort_index"] for event in events if event["name"] == "thread_sort_index"}
-    assert sorted(order, key=order.get) == [2, 3, 1]
+    assert sorted(order, key=order.get) == sorted(names)
+    hart, first_stream, second_stream = names
     described = [event["tid"] for event in events if event["ph"] == "M"]
     happened = [event["tid"] for event in events if event["ph"] in "Xi"]
-    assert described == [0, 1, 1, 2, 2, 3, 3]
-    assert happened == [1, 2, 2, 1, 3]
+    assert described == [0, hart, hart, first_stream, first_stream, second_stream, second_stream]
+    assert happened == [hart, first_stream, first_stream, hart, second_stream]
     assert all(event["ph"] == "M" for event in events[:3])
 
 
