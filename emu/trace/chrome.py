@@ -77,19 +77,26 @@ class TraceFile:
         """Mark when a period was completed, beside when it was due, and let its lateness and the queue be plotted."""
         completed = f'"pid":{record.machine},"ts":{_us(record.time)}'
         self._add(f'{{"name":"completed","cat":"{record.category}",{where},"ph":"i","s":"t","ts":{_us(record.time)}}}')
-        for what, key in (("queue (bytes)", "fill"), ("late (us)", "late_us")):
+        for what, unit, key in (("queue", "bytes", "fill"), ("late", "us", "late_us")):
             name = f"{record.track} {what}"
-            self._add(f'{{"name":"{name}","ph":"C",{completed},"args":{{"{key}":{record.detail[key]}}}}}')
+            self._add(f'{{"name":"{name}","ph":"C",{completed},"args":{{"{unit}":{record.detail[key]}}}}}')
 
     def _begin_track(self, machine: int, track: str, category: str) -> int:
-        """Give a track its number, its name, and its place among the others: by category, then as they came."""
-        others = sum(known == machine for known, _ in self._tracks)
-        if not others:
-            self._describe("process_name", machine, 0, {"name": f"machine {machine}"})
-        # Perfetto goes by the number alone, and takes a thread with its process's number for the main one.
-        tid = self._tracks[machine, track] = 1000 * (list(CATEGORIES).index(category) + 1) + others
+        """Give a track its number, its name, and its place among the others: by category, then as they came.
+
+        Perfetto goes by the number, chrome://tracing by the index.
+        """
+        numbers = [tid for (known, _), tid in self._tracks.items() if known == machine]
+        tid = 100 * (1 + list(CATEGORIES).index(category))
+        while tid in numbers:
+            tid += 1
+        self._tracks[machine, track] = tid
+        if not numbers:
+            self._describe("process_name", machine, 0, {"name": "machine"})  # viewers add its number
         self._describe("thread_name", machine, tid, {"name": track})
         self._describe("thread_sort_index", machine, tid, {"sort_index": tid})
+        if not numbers:  # viewers count time from the first event: let that be time 0, on whatever track
+            self._add(f'{{"name":"power on","ph":"i","s":"t","pid":{machine},"tid":{tid},"ts":0.000}}')
         return tid
 
     def _describe(self, name: str, pid: int, tid: int, arguments: Detail) -> None:

@@ -32,7 +32,7 @@ def test_a_file_has_every_period_of_a_sound_where_it_belongs(boot, tmp_path):
     [running] = [event for event in on_stream if event["name"] == "running"]
     assert running["ts"] <= periods[0]["ts"]
     assert periods[-1]["ts"] + periods[-1]["dur"] <= running["ts"] + running["dur"] + 0.01
-    plotted = [event["args"]["fill"] for event in events if event["name"] == "playback 0 queue (bytes)"]
+    plotted = [event["args"]["bytes"] for event in events if event["name"] == "playback 0 queue"]
     assert len(plotted) == len(periods)
 
 
