@@ -27,7 +27,7 @@ class Grace:
         self._events = now, self._ran()
 
     def is_owed(self, until: int) -> bool:
-        """Whether the guest, which should have run ``until`` then and was not done, hardly did since the last events.
+        """Whether the guest, whose turn was to end at ``until`` (guest time, ns), hardly ran since the last events.
 
         Time in which this thread did not run was not the guest's. A hypervisor that takes the processor away mostly
         counts that as having run; but the guest's turn then ends late.
