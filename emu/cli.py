@@ -136,8 +136,21 @@ def _print_version(context: click.Context, _option: click.Parameter, wanted: boo
             version = metadata.version("pyemu-riscv")
         except metadata.PackageNotFoundError:
             version = "(not installed)"
-        click.echo(f"pyemu {version}")
+        click.echo(f"pyemu {version}, {_native_part()}")
         context.exit()
+
+
+def _native_part() -> str:
+    """Say whether the engine's native part is in use, or why not: whoever measures or reports must know."""
+    import mmap  # noqa: PLC0415
+
+    from emu.engine import Engine  # noqa: PLC0415
+
+    engine = Engine(mmap.mmap(-1, mmap.PAGESIZE), 0)
+    try:
+        return "with its native part" if engine.native else f"without its native part: {engine.why_not_native}"
+    finally:
+        engine.close()
 
 
 def _check_timeout(_context: click.Context, _option: click.Parameter, seconds: float | None) -> float | None:
@@ -164,8 +177,8 @@ def cli() -> None:
     "-a",
     "--append",
     metavar="TEXT",
-    help='More for the kernel\'s command line, after "console=ttyS0"; with a console= of its own, instead. The last of '
-    "them gets what is typed: ttyS0, or hvc0, the virtio console.",
+    help="More for the kernel's command line, after \"console=ttyS0\" (the default guest's has norandmaps, too); with "
+    "a console= of its own, instead. The last of them gets what is typed: ttyS0, or hvc0, the virtio console.",
 )
 @click.option(
     "--disk",
@@ -252,13 +265,14 @@ def boot(
     The guest's console is on stdin and stdout; everything else is said on stderr. C-a x quits, C-a h helps.
     """
     with _reporting(debug), Signals(timeout) as signals, _tracing(trace, trace_file, signals) as tracer:
+        from emu import session  # noqa: PLC0415
+        from emu.machine import DEFAULT_APPEND, GUEST_APPEND, Machine  # noqa: PLC0415
+
+        default = DEFAULT_APPEND
         if image is None:
             image, rootfs = _default_guest()
-        from emu import session  # noqa: PLC0415
-        from emu.machine import DEFAULT_APPEND, Machine  # noqa: PLC0415
-
-        if append is not None:
-            hardware["append"] = append if "console=" in append else f"{DEFAULT_APPEND} {append}"
+            default = GUEST_APPEND
+        hardware["append"] = default if append is None else append if "console=" in append else f"{default} {append}"
         if hardware["memory"] is None:
             del hardware["memory"]
 

@@ -20,7 +20,9 @@ import unicorn
 from unicorn import riscv_const
 from unicorn.unicorn_py3.unicorn import uclib
 
+from emu.codepages import PAGE, CodePages
 from emu.errors import PyemuError
+from emu.native import Native, NotNativeError
 from emu.operand import memory_operand
 
 __all__ = ["Engine", "Reg"]
@@ -37,8 +39,8 @@ _CPU_HALTED = 32880  # uint32_t halted, from CPUState.env_ptr on, behind the jmp
 _CPU_UC = 32896  # struct uc_struct *uc, likewise
 # CPURISCVState: bytes from its start; the structure ends with its uc pointer, behind which the RISCVCPU goes on.
 _ENV_RDTIME_FN, _ENV_UC, _ENV_SIZE = 1528, 1560, 1568
-_CFG_EXT_IFENCEI = _ENV_SIZE + 12
 _CFG = bytes((1, 0, 1, 1, 1, 1, 1, 1, 1, 1, 0, 1, 1, 1))  # ext_i, e, g, m, a, f, d, c, s, u, h, counters, ifencei, icsr
+_EXT_IFENCEI = 12
 _CFG_CHECKED = (0, 3, 4, 5, 6, 7, 8, 9, 11, 12, 13)  # those of the above that an RV64GC with S and U must have
 
 _CPU_INTERRUPT_HARD = 2
@@ -106,7 +108,6 @@ _UnmappedCallback = ctypes.CFUNCTYPE(
 _InvalidCallback = ctypes.CFUNCTYPE(ctypes.c_bool, ctypes.c_void_p, ctypes.c_void_p)
 _TimeCallback = ctypes.CFUNCTYPE(_U64)
 
-_PAGE = 4096
 #: Host memory for translated code, of which booting Linux fills 16 MiB. Unicorn starts anew when it is full.
 _CODE_BUFFER = 64 << 20
 #: Pages of code that fence.i looks through one by one; with more, it drops everything.
@@ -144,6 +145,7 @@ class Engine:
             )
         self.exception: Callable[[int, int], None] = lambda _cause, _pc: self.stop()
         self.time: Callable[[], int] = lambda: 0
+        self._watched = False
         self._failure: BaseException | None = None
         self._before_store: bytes | None = None  # the state before a store to nothing, see _on_unmapped_store
         self._keep: list[Any] = []  # callbacks live as long as the engine
@@ -155,14 +157,25 @@ class Engine:
         self._ram, self._ram_base = ram, ram_base
         self._uc.mem_map_ptr(ram_base, len(ram), unicorn.UC_PROT_ALL, ctypes.addressof(ctypes.c_char.from_buffer(ram)))
         self._find_state()  # after the first mapping: Unicorn makes its CPU only then
-        self._hook(unicorn.UC_HOOK_INTR, _ExceptionCallback(self._on_exception))
+        python = _ExceptionCallback(self._on_exception)
+        self.native: Native | None = None
+        #: Why the native part is not in use; "" if it is.
+        self.why_not_native = ""
+        try:
+            self.native = self._attach_native(python)
+            self._hook(unicorn.UC_HOOK_INTR, self.native.trap, user=self.native.user)
+        except NotNativeError as reason:
+            self.why_not_native = str(reason)
+            self._hook(unicorn.UC_HOOK_INTR, python)
         unmapped = _UnmappedCallback(self._on_unmapped_store)  # around the RAM, where it would make all stores slow
         self._hook(unicorn.UC_HOOK_MEM_WRITE_UNMAPPED, unmapped, end=ram_base - 1)
         self._hook(unicorn.UC_HOOK_MEM_WRITE_UNMAPPED, unmapped, begin=ram_base + len(ram))
         self._hook(unicorn.UC_HOOK_INSN_INVALID, _InvalidCallback(self._on_breakpoint))
-        self._translated: dict[int, bytes | None] = {}  # RAM offset of a page: what it held, None if it changed since
-        translated = _TranslatedCallback(self._on_translated)
-        self._hook(unicorn.UC_HOOK_EDGE_GENERATED, translated, end=_KERNEL_LINK_ADDRESS - 1)
+        if self.native is None:
+            self._code = CodePages(ram)
+            self._cfg[_EXT_IFENCEI] = 0
+            translated = _TranslatedCallback(self._on_translated)
+            self._hook(unicorn.UC_HOOK_EDGE_GENERATED, translated, end=_KERNEL_LINK_ADDRESS - 1)
         rdtime = _TimeCallback(self._on_rdtime)
         self._keep.append(rdtime)
         self.state[_ENV_RDTIME_FN // 8] = ctypes.cast(rdtime, ctypes.c_void_p).value or 0
@@ -186,6 +199,12 @@ class Engine:
             failure, self._failure = self._failure, None
             raise failure
         return bool(self._halted[0]) and not error
+
+    def leave_traps_to_python(self) -> None:
+        """Have ``exception`` called for each exception, from now on; the native part enters most of them itself."""
+        self._watched = True
+        if self.native is not None:
+            self.native.leave_traps(to_python=True)
 
     def stop(self) -> None:
         """Make ``run`` return at the start of the next block. For any thread.
@@ -240,6 +259,9 @@ class Engine:
 
     def invalidate(self, address: int, size: int) -> None:
         """Drop what was translated from ``size`` bytes of RAM at ``address`` (physical): they have changed."""
+        if self.native is not None:
+            self.native.written(address - self._ram_base, size)
+            return
         state = self.state
         mode, state[Reg.PRIV] = state[Reg.PRIV], 3  # Unicorn takes a virtual address; M mode has none
         self._uc.ctl_remove_cache(address, address + size)
@@ -247,14 +269,13 @@ class Engine:
 
     def synchronize_code(self) -> None:
         """What fence.i does: from now on the guest executes what is in memory."""
-        ram, translated = self._ram, self._translated
-        if len(translated) > _MOST_TRANSLATED:
+        if self.native is not None:
+            return  # it does so all the time
+        if len(self._code) > _MOST_TRANSLATED:
             self._uc.ctl_flush_tb()
-            translated.clear()
-        changed = [page for page, content in translated.items() if ram[page : page + _PAGE] != content]
-        for page in changed:
-            del translated[page]
-            self.invalidate(self._ram_base + page, _PAGE)
+            self._code.clear()
+        for page in self._code.take_changed():
+            self.invalidate(self._ram_base + page, PAGE)
 
     def flush_tlb(self) -> None:
         """Drop all cached address translations."""
@@ -289,6 +310,8 @@ class Engine:
         if self._before_store is None:
             state = self.state
             self._before_store = state.tobytes()
+            if self.native is not None:
+                self.native.leave_traps(to_python=True)
             state[Reg.MSTATUS] = state[Reg.MSTATUS] & ~_MPP | _MPRV
             state[Reg.SATP] = _NO_ROOT
             self.flush_tlb()
@@ -303,6 +326,8 @@ class Engine:
             state[Reg.MIP] = mip
             self._before_store = None
             self.flush_tlb()
+            if self.native is not None:
+                self.native.leave_traps(to_python=self._watched)
         pc = state[Reg.PC]
         if error in _FETCH_ERRORS:
             cause, state[Reg.BADADDR] = _CAUSE_FETCH_ACCESS, pc
@@ -333,19 +358,13 @@ class Engine:
         flush (2.1.4 takes the page for clean after that), so we must look for changes ourselves. Linux's own image is
         spared: it patches itself through a fresh mapping, one instruction at a time, which is noticed.
         """
-        ram, translated = self._ram, self._translated
-        if len(translated) > _MOST_TRANSLATED:
+        if len(self._code) > _MOST_TRANSLATED:
             return
         pc, rest = block.contents
-        for address in {pc, pc + (rest >> 16 & 0xFFFF) - 1 & ~(_PAGE - 1) | pc & (_PAGE - 1)}:
+        for address in {pc, pc + (rest >> 16 & 0xFFFF) - 1 & ~(PAGE - 1) | pc & (PAGE - 1)}:
             physical = self.translate(address, fetch=True)
-            if physical is None:
-                continue
-            page = physical - self._ram_base & ~(_PAGE - 1)
-            if 0 <= page < len(ram):
-                content = ram[page : page + _PAGE]
-                if translated.setdefault(page, content) != content:
-                    translated[page] = None
+            if physical is not None and 0 <= physical - self._ram_base < len(self._ram):
+                self._code.note(physical - self._ram_base & ~(PAGE - 1))
 
     def _on_breakpoint(self, _uc: object, _user: object) -> bool:
         if self._before_store is None:
@@ -364,10 +383,10 @@ class Engine:
         self._failure = self._failure or failure
         self.stop()
 
-    def _hook(self, kind: int, callback: Any, begin: int = 0, end: int = _NEVER) -> None:
+    def _hook(self, kind: int, callback: Any, begin: int = 0, end: int = _NEVER, user: Any = None) -> None:
         self._keep.append(callback)
         hook = ctypes.c_size_t()
-        self._try(uclib.uc_hook_add(self._handle, ctypes.byref(hook), kind, callback, None, begin, end))
+        self._try(uclib.uc_hook_add(self._handle, ctypes.byref(hook), kind, callback, user, begin, end))
 
     @staticmethod
     def _try(error: int) -> None:
@@ -375,6 +394,20 @@ class Engine:
             raise PyemuError(f"Unicorn refuses: {unicorn.UcError(error)}")
 
     # ---------------------------------------------------------------- finding and checking the internals
+
+    def _attach_native(self, python: Any) -> Native:
+        cpu = _U64.from_address(self._address + _UC_CPU).value
+        return Native(
+            uc=self._address,
+            cpu_pointer=_UC_CPU,
+            cpu=cpu,
+            state=ctypes.addressof(ctypes.c_char.from_buffer(self.state.cast("B"))),
+            fast_tlb=ctypes.addressof(self._exit_chain) - 64,
+            ram=ctypes.addressof(ctypes.c_char.from_buffer(self._ram)),
+            ram_size=len(self._ram),
+            ram_base=self._ram_base,
+            python=python,
+        )
 
     def _find_state(self) -> None:
         handle = self._address
@@ -397,7 +430,6 @@ class Engine:
         self._cfg = (ctypes.c_uint8 * len(_CFG)).from_address(env + _ENV_SIZE)
         self._check_layout(cpu, env_ptr)
         ctypes.c_uint8.from_address(handle + _UC_NO_EXIT_REQUEST).value = 1
-        ctypes.c_uint8.from_address(env + _CFG_EXT_IFENCEI).value = 0
 
     def _check_layout(self, cpu: int, env_ptr: int) -> None:
         state = self.state

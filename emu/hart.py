@@ -35,14 +35,30 @@ _DELEGATED_INTERRUPTS = SSIP | STIP | SEIP
 SupervisorCalls = Callable[[int, int, Sequence[int]], tuple[int, int | None]]
 
 
+#: What enters a trap: (cause, pc).
+ExceptionHandler = Callable[[int, int], None]
+
+
 class Hart:
-    """Hart 0. ``traps`` counts the exceptions so far."""
+    """Hart 0."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine, self._state = engine, engine.state
         self._calls: SupervisorCalls | None = None
-        self.traps = 0
+        self._traps = 0
         engine.exception = self._exception
+
+    @property
+    def traps(self) -> int:
+        """How many exceptions there were so far."""
+        return self._traps + (self._engine.native.traps if self._engine.native is not None else 0)
+
+    def watch(self, between: Callable[[ExceptionHandler], ExceptionHandler]) -> None:
+        """Have ``between`` make a handler of exceptions that gets each of them before this one does."""
+        handler = between(self._exception)
+        if handler != self._exception:
+            self._engine.exception = handler
+            self._engine.leave_traps_to_python()
 
     def start_supervisor(self, pc: int, a1: int, calls: SupervisorCalls) -> None:
         """Begin in S mode at ``pc`` as firmware hands over: a0 the hart, a1 the device tree; ``calls`` takes ecalls."""
@@ -64,7 +80,7 @@ class Hart:
         return bool(self._state[Reg.MIP] & self._state[Reg.MIE])
 
     def _exception(self, cause: int, pc: int) -> None:
-        self.traps += 1
+        self._traps += 1
         state = self._state
         mode = state[Reg.PRIV]
         if cause == ECALL:
@@ -80,6 +96,7 @@ class Hart:
         elif cause == _ILLEGAL:
             value = self._engine.instruction(pc)
             if value & _FENCE_I_MASK == _FENCE_I:
+                self._traps -= 1  # it is none
                 self._engine.synchronize_code()
                 state[Reg.PC] = pc + 4
                 return

@@ -10,7 +10,7 @@ from devices.audio import AudioBackend
 from devices.contracts import IrqLine
 from devices.placement import Placement
 from devices.virtio.device import VirtioDevice
-from emu.hart import SupervisorCalls
+from emu.hart import ExceptionHandler, SupervisorCalls
 
 __all__ = ["Joints", "Read", "Write"]
 
@@ -46,7 +46,7 @@ class Joints:
         """From the hart to the built-in firmware."""
         return calls
 
-    def exceptions(self, handler: Callable[[int, int], None]) -> Callable[[int, int], None]:
+    def exceptions(self, handler: ExceptionHandler) -> ExceptionHandler:
         """From the CPU, at each exception (cause, pc), to what enters the trap."""
         return handler
 

@@ -3,7 +3,6 @@
 import os
 import re
 import select
-import shutil
 import signal
 import subprocess
 import sys
@@ -11,8 +10,10 @@ import time
 from pathlib import Path
 from typing import Self
 
+from emu.machine import GUEST_APPEND
+
 PROMPT = "pyemu-bench"
-APPEND = "console=ttyS0"
+APPEND = GUEST_APPEND
 
 
 class Guest:
@@ -63,6 +64,11 @@ class Guest:
             raise RuntimeError(f"{command}: status {match[1].decode()}")
         return time.perf_counter() - start
 
+    def processor(self) -> float:
+        """Return the seconds of processor time that the process has taken so far."""
+        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")  # utime, stime
+
     def wait(self, timeout: float = 60.0) -> int:
         """Wait for the end of the process, and return its exit status."""
         return self._process.wait(timeout)
@@ -80,13 +86,10 @@ class Guest:
 
 def pyemu(image: Path, rootfs: Path, *options: str) -> list[str]:
     """Return the command for pyemu with the default memory."""
-    return [sys.executable, "-m", "emu", "boot", str(image), str(rootfs), *options]
+    return [sys.executable, "-m", "emu", "boot", str(image), str(rootfs), "-a", APPEND, *options]
 
 
-def qemu(image: Path, rootfs: Path, *options: str) -> list[str]:
-    """Return the command for QEMU with the same memory; raises FileNotFoundError when it isn't installed."""
-    program = shutil.which("qemu-system-riscv64")
-    if program is None:
-        raise FileNotFoundError("qemu-system-riscv64 is missing: sudo apt install qemu-system-misc")
+def qemu(program: str, image: Path, rootfs: Path, *options: str) -> list[str]:
+    """Return the command for QEMU with the same memory and command line."""
     machine = ["-M", "virt", "-m", "256M", "-nographic", "-kernel", str(image), "-initrd", str(rootfs)]
     return [program, *machine, "-append", APPEND, *options]

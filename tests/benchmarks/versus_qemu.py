@@ -1,13 +1,16 @@
-"""pyemu beside QEMU: the same Image and rootfs, run in turn, as ratios (below 1.0: pyemu is quicker).
+"""pyemu beside QEMU: the same Image, rootfs and command line, run in turn, as ratios (below 1.0: pyemu is quicker).
 
-python -m tests.benchmarks.versus_qemu [PAIRS]
+python -m tests.benchmarks.versus_qemu [--qemu PATH] [--pairs N] [--seconds OF_SOUND]
 """
 
 import statistics
+import subprocess
 import sys
+import tempfile
 import time
 from collections import defaultdict
-from pathlib import Path
+
+import click
 
 from emu import guest
 from tests.benchmarks.process import Guest, pyemu, qemu
@@ -15,39 +18,77 @@ from tests.benchmarks.process import Guest, pyemu, qemu
 WORK = {
     "dd bs=1 count=200000 (system calls)": "dd if=/dev/zero of=/dev/null bs=1 count=200000 2>/dev/null",
     "hackbench -g 2 -l 60": "hackbench -g 2 -l 60 >/dev/null",
-    "300 x fork+exec": "i=0; while [ $i -lt 300 ]; do /bin/true; i=$((i+1)); done",
+    "200 x /bin/true (static)": "i=0; while [ $i -lt 200 ]; do /bin/true; i=$((i+1)); done",
+    "200 x /usr/bin/env true (dynamic)": "i=0; while [ $i -lt 200 ]; do /usr/bin/env true; i=$((i+1)); done",
     "md5sum of 32 MiB": "dd if=/dev/zero bs=1M count=32 2>/dev/null | md5sum >/dev/null",
     "gzip of 8 MiB": "dd if=/dev/zero bs=1M count=8 2>/dev/null | gzip >/dev/null",
     "ash loop, 40000 additions": "i=0; while [ $i -lt 40000 ]; do i=$((i+1)); done",
 }
-FIRST_LINE = "process start to the first line of userspace"
+INIT = "process start to 'Run /init'"
+IDLE, SOUND = "idle", "48 kHz stereo into a WAV file"
 
 
-def measure(command: list[str], seconds: dict[str, list[float]]) -> None:
+def work(command: list[str], seconds: dict[str, list[float]]) -> None:
     """Boot once and do all the work once."""
     with Guest(command) as machine:
-        machine.until(rb"Run /init[^\n]*\n[^\n]*\n")
-        seconds[FIRST_LINE].append(time.perf_counter() - machine.started)
+        machine.until(rb"Run /init")
+        seconds[INIT].append(time.perf_counter() - machine.started)
         machine.shell()
-        for name, work in WORK.items():
-            seconds[name].append(machine.run(work))
+        for name, line in WORK.items():
+            seconds[name].append(machine.run(line))
 
 
-def main(pairs: int, image: Path, rootfs: Path) -> None:
-    """Print the table."""
-    ours: dict[str, list[float]] = defaultdict(list)
-    theirs: dict[str, list[float]] = defaultdict(list)
-    for _ in range(pairs):
-        measure(pyemu(image, rootfs), ours)
-        measure(qemu(image, rootfs), theirs)
-    print(f"medians of {pairs} pairs\n{'':46}{'pyemu':>9}{'QEMU':>9}{'ratio':>8}{'range':>14}")
+def processor(command: list[str], seconds: float, shares: dict[str, list[float]]) -> None:
+    """Boot once, then do nothing, and play; note which share of a core each took."""
+    with Guest(command) as machine:
+        machine.shell()
+        time.sleep(2.0)  # /init is still at work for a moment
+        for name, line in (
+            (IDLE, f"sleep {seconds:.0f}"),
+            (SOUND, f"aplay -q -D hw:0,0 -f S16_LE -r 48000 -c 2 -d {seconds:.0f} /dev/zero"),
+        ):
+            began, before = time.perf_counter(), machine.processor()
+            machine.run(line)
+            shares[name].append((machine.processor() - before) / (time.perf_counter() - began))
+
+
+def table(ours: dict[str, list[float]], theirs: dict[str, list[float]], unit: str, scale: float = 1.0) -> None:
+    """Print medians and ratios."""
     for (name, our), their in zip(ours.items(), theirs.values(), strict=True):
         ratios = [a / b for a, b in zip(our, their, strict=True)]
         print(
-            f"{name:46}{statistics.median(our):8.3f}s{statistics.median(their):8.3f}s"
+            f"{name:46}{scale * statistics.median(our):8.3f}{unit}{scale * statistics.median(their):8.3f}{unit}"
             f"{statistics.median(ratios):8.2f}{min(ratios):8.2f}-{max(ratios):.2f}"
         )
 
 
+@click.command()
+@click.option("--qemu", "program", default="qemu-system-riscv64", help="The QEMU to measure against.")
+@click.option("--pairs", default=5, help="How often each is measured.")
+@click.option("--seconds", default=20.0, help="How long to do nothing, and to play; 0 leaves both out.")
+def main(program: str, pairs: int, seconds: float) -> None:
+    """Print the table."""
+    version = subprocess.run([program, "--version"], capture_output=True, text=True, check=True).stdout.splitlines()[0]
+    image, rootfs = guest.files(lambda line: print(line, file=sys.stderr))
+    ours: dict[str, list[float]] = defaultdict(list)
+    theirs: dict[str, list[float]] = defaultdict(list)
+    our_share: dict[str, list[float]] = defaultdict(list)
+    their_share: dict[str, list[float]] = defaultdict(list)
+    with tempfile.TemporaryDirectory() as folder:
+        sound = [
+            *("-global", "virtio-mmio.force-legacy=false", "-device", "virtio-sound-device,audiodev=sound"),
+            *("-audiodev", f"wav,id=sound,path={folder}/qemu.wav,out.frequency=48000"),
+        ]
+        for _ in range(pairs):
+            work(pyemu(image, rootfs), ours)
+            work(qemu(program, image, rootfs), theirs)
+        for _ in range(pairs if seconds else 0):
+            processor(pyemu(image, rootfs, "--audio", f"wav:{folder}/pyemu.wav"), seconds, our_share)
+            processor(qemu(program, image, rootfs, *sound), seconds, their_share)
+    print(f"medians of {pairs} pairs, beside {version}\n{'':46}{'pyemu':>9}{'QEMU':>9}{'ratio':>8}{'range':>14}")
+    table(ours, theirs, "s")
+    table(our_share, their_share, "%", 100)
+
+
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 5, *guest.files(lambda line: print(line, file=sys.stderr)))
+    main()

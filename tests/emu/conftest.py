@@ -1,12 +1,26 @@
-"""For tests of the command line: small kernels, and pyemu in this process."""
+"""Small kernels, pyemu in this process, and the two kinds of engine."""
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from emu.cli import main
+from emu.native import SWITCH
 from tests.emu import tiny
+
+
+@pytest.fixture(scope="module", params=["native", "python"])
+def engine_kind(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Every engine has its native part, or none has: what the CPU does must not depend on that."""
+    before = os.environ.pop(SWITCH, None)
+    if request.param == "python":
+        os.environ[SWITCH] = "off"
+    yield request.param
+    os.environ.pop(SWITCH, None)
+    if before is not None:
+        os.environ[SWITCH] = before
 
 
 @pytest.fixture

@@ -34,6 +34,8 @@ from tests.emu.asm import (
 from tests.emu.bare import BASE, MACHINE, PAGE, RAM_END, SUPERVISOR, Bare, Recorder
 from tests.emu.paging import KERNEL_DATA, Sv
 
+pytestmark = pytest.mark.usefixtures("engine_kind")
+
 MMIO = 0x1000_0000
 #: Below, between and above the devices, the edges of RAM, and far away.
 NOTHING = [0, 0x1234_5678, MMIO - 8, MMIO + 0x1000, BASE - 8, RAM_END, 0xC000_0000, 1 << 40, (1 << 56) - 8, 1 << 63, -8]

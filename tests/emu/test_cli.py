@@ -267,12 +267,23 @@ def test_a_group_alone_shows_its_help(pyemu, group):
     assert error.rstrip().splitlines()[-1].startswith("      ")  # an example
 
 
-def test_version_and_help_import_no_machine():
-    code = "import sys, atexit; atexit.register(lambda: print([m for m in ('unicorn', 'numpy') if m in sys.modules]))"
-    for option in ("--version", "--help"):
-        command = [sys.executable, "-c", f"{code}; from emu.cli import main; main([{option!r}])"]
-        run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-        assert run.stdout.endswith("[]\n")
+@pytest.mark.parametrize(
+    ("option", "names"), [("--help", ("unicorn", "numpy")), ("--version", ("emu.machine", "numpy"))]
+)
+def test_version_and_help_import_no_machine(option, names):
+    code = f"import sys, atexit; atexit.register(lambda: print([m for m in {names} if m in sys.modules]))"
+    command = [sys.executable, "-c", f"{code}; from emu.cli import main; main([{option!r}])"]
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert run.stdout.endswith("[]\n")
+
+
+@pytest.mark.parametrize(
+    ("setting", "part"), [("", "with its native part"), ("off", "without its native part: PYEMU_NATIVE=off")]
+)
+def test_version_says_whether_the_native_part_is_in_use(pyemu, monkeypatch, setting, part):
+    monkeypatch.setenv("PYEMU_NATIVE", setting)
+    status, output, _ = pyemu("--version")
+    assert (status, output.partition(", ")[2]) == (0, f"{part}\n")
 
 
 def test_boot_imports_neither_numpy_nor_sounddevice(kernel, tmp_path):

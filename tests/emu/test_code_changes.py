@@ -1,8 +1,11 @@
 """Code that changes after it has run: by the guest, by DMA, through other mappings. fence.i is enough, always."""
 
+import random
+
 import pytest
 
 from emu.engine import Reg
+from tests.emu import changing
 from tests.emu.asm import (
     A0,
     A1,
@@ -15,20 +18,33 @@ from tests.emu.asm import (
     S4,
     T0,
     T1,
+    T2,
     ZERO,
     addi,
     bne,
     ecall,
     fence_i,
     jalr,
+    ld,
     li,
     nop,
     ret,
+    sd,
     sw,
     wfi,
 )  # fmt: skip
 from tests.emu.bare import BASE, MACHINE, PAGE, SUPERVISOR, USER, Bare, Recorder
-from tests.emu.paging import KERNEL_DATA, RWX, R, Sv, U, W
+from tests.emu.paging import KERNEL_DATA, RWX, R, Sv, U, W, X
+
+pytestmark = pytest.mark.usefixtures("engine_kind")
+
+
+@pytest.fixture
+def spares_the_kernel(engine_kind: str, request: pytest.FixtureRequest) -> None:
+    """Without the native part, some changes of code above KERNEL_LINK_ADDR are not noticed."""
+    if engine_kind == "python":
+        request.applymarker(pytest.mark.xfail(reason="see Engine._on_translated", strict=True))
+
 
 CODE = BASE + 0x2_0000
 #: How far into its page the changed code begins; the last one goes on in the next page.
@@ -106,19 +122,18 @@ def test_in_user_mode(offset: int) -> None:
     change_and_call(bare, 0x1000_0000 + offset, WRITABLE + offset, USER)
 
 
-@pytest.mark.parametrize(
-    "execute",
-    [
-        0x1000_0000,
-        MODULES,
-        pytest.param(
-            KERNEL_IMAGE,
-            marks=pytest.mark.xfail(reason="code above KERNEL_LINK_ADDR is spared, see Engine._on_translated"),
-        ),
-    ],
-)
+@pytest.mark.parametrize("execute", [0x1000_0000, MODULES])
 def test_a_second_word_of_the_same_page(execute: int) -> None:
     """Write, fence.i, run; write, write elsewhere in the page, fence.i, run: the page is known to be dirty by now."""
+    change_two_words(execute)
+
+
+@pytest.mark.usefixtures("spares_the_kernel")
+def test_a_second_word_of_the_same_page_of_the_kernel() -> None:
+    change_two_words(KERNEL_IMAGE)
+
+
+def change_two_words(execute: int) -> None:
     bare = Bare()
     tables = Sv(bare, 39)
     tables.map(BASE, BASE)
@@ -185,7 +200,7 @@ def test_the_kernel_changes_its_image_through_a_fresh_mapping() -> None:
         assert bare[A0] == n
 
 
-@pytest.mark.xfail(reason="code above KERNEL_LINK_ADDR is spared, see Engine._on_translated", strict=True)
+@pytest.mark.usefixtures("spares_the_kernel")
 def test_the_kernel_changes_its_image_through_an_old_mapping() -> None:
     bare = Bare()
     tables = Sv(bare, 39)
@@ -280,3 +295,61 @@ def test_the_firmware_synchronizes_code() -> None:
         bare[T0] = returns(n)
         bare.run(mode=SUPERVISOR)
         assert bare[A0] == n
+
+
+# ---------------------------------------------------------------- pages that are used again
+
+
+FRESH = 0x3001_0000
+
+
+@pytest.mark.parametrize("first", [0x100, 0x800])
+def test_a_page_filled_anew_for_another_program(first: int) -> None:
+    """As a kernel does when a program ends and the next one starts; where the new one runs first, it has new code."""
+    bare = Bare()
+    tables = Sv(bare, 39)
+    tables.map(BASE, BASE)
+    tables.map(0x1000_0000, CODE, R | X)
+    tables.map(FRESH, CODE, R | W)
+    programs = BASE + (4 << 20), BASE + (4 << 20) + PAGE
+    for number, program in enumerate(programs):
+        tables.map(program, program)
+        for offset in (0x100, 0x800):
+            bare.put(program + offset, addi(A0, A0, 1 + number + offset // 0x800 * 10), ret())
+    tables.enable()
+    bare[S0], bare[S1] = 0x1000_0000 + first, 0x1000_0000 + (0x900 - first)
+    bare.put(
+        BASE,
+        li(T1, FRESH), li(T2, PAGE // 8),
+        "fill", ld(S2, T0), sd(S2, T1), addi(T0, T0, 8), addi(T1, T1, 8), addi(T2, T2, -1), bne(T2, ZERO, "fill"),
+        fence_i(), jalr(RA, S0), jalr(RA, S1), ecall(),
+    )  # fmt: skip
+    for n in range(ROUNDS):
+        bare[A0], bare[T0] = 0, programs[n % 2]
+        bare.trap(mode=SUPERVISOR)
+        assert bare[A0] == 2 * (1 + n % 2) + 10
+
+
+def test_a_writable_mapping_that_is_only_in_the_victim_tlb() -> None:
+    """It was written to before there was code, and comes back from there when the code changes."""
+    bare = Bare()
+    tables = Sv(bare, 39)
+    tables.map(BASE, BASE)
+    tables.map(0x1000_0000, CODE, R | X)
+    for n in range(4):  # all of them the same entry of the TLB, as long as that has 1024 at most
+        tables.map(FRESH + n * 1024 * PAGE, CODE + n * PAGE, R | W)
+    tables.enable()
+    bare.put(CODE, returns(1), ret())
+    bare[S0], bare[S1] = 0x1000_0000, FRESH
+    bare[S3], bare[S4] = FRESH + 1024 * PAGE, FRESH + 2 * 1024 * PAGE
+    bare[T0] = returns(2)
+    bare.trap(
+        sw(T0, S1, 0x100), sw(T0, S3), sw(T0, S4), jalr(RA, S0), sw(T0, S1), fence_i(), jalr(RA, S0), ecall(),
+        mode=SUPERVISOR,
+    )  # fmt: skip
+    assert bare[A0] == 2
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_random_programs_that_change_their_code(seed: int) -> None:
+    changing.compare(random.Random(seed), synchronize=True)

@@ -45,6 +45,8 @@ from tests.emu.asm import (
 )  # fmt: skip
 from tests.emu.bare import BASE, MACHINE, SUPERVISOR, USER, Bare, Recorder
 
+pytestmark = pytest.mark.usefixtures("engine_kind")
+
 MMIO = 0x1000_0000
 DATA = BASE + 0x1000
 

@@ -54,6 +54,8 @@ from tests.emu.asm import (
 from tests.emu.bare import BASE, HANDLER, MACHINE, SUPERVISOR, USER, Bare
 from tests.emu.paging import KERNEL_DATA, RWX, A, D, Sv, U
 
+pytestmark = pytest.mark.usefixtures("engine_kind")
+
 SIE, MIE, SPIE, MPIE, SPP, MPP = 1 << 1, 1 << 3, 1 << 5, 1 << 7, 1 << 8, 3 << 11
 FS, MPRV, TVM, TW = 3 << 13, 1 << 17, 1 << 20, 1 << 21
 ILLEGAL, BREAKPOINT, ECALL = 2, 3, 8

@@ -39,6 +39,8 @@ from tests.emu.asm import (
 )  # fmt: skip
 from tests.emu.bare import BASE, HANDLER, MACHINE, SUPERVISOR, USER, Bare, Recorder
 
+pytestmark = pytest.mark.usefixtures("engine_kind")
+
 SIE, MIE = 1 << 1, 1 << 3
 INTERRUPT = 1 << 63
 ALL = MEIP | MSIP | MTIP | SEIP | SSIP | STIP

@@ -82,10 +82,10 @@ def test_info_sound_tells_both_directions(machine):
 
 def test_rates_are_those_since_the_last_time(machine):
     assert machine.monitor("info cpu").startswith("traps 0")
-    machine.hart.traps = 500
+    machine.hart._traps = 500
     machine.clock.pause()  # so that it is a second, exactly
     machine.monitor("info cpu")
-    machine.hart.traps = 1500
+    machine.hart._traps = 1500
     frozen = machine.clock.now()
     machine.clock.now = lambda: frozen + 2_000_000_000
     assert machine.monitor("info cpu").startswith("traps 1500 (500/s)")

@@ -6,6 +6,8 @@ from emu.engine import Reg
 from tests.emu.asm import (
     A0,
     A1,
+    A2,
+    A3,
     S0,
     S1,
     T0,
@@ -14,21 +16,30 @@ from tests.emu.asm import (
     Csr,
     addi,
     amoadd_w,
+    beq,
+    bne,
+    csrc,
     csrr,
+    csrs,
     csrw,
     ecall,
+    j,
     jr,
     ld,
     li,
+    mret,
     nop,
     sd,
     sfence_vma,
     wfi,
 )  # fmt: skip
-from tests.emu.bare import BASE, MACHINE, PAGE, SUPERVISOR, USER, Bare
+from tests.emu.bare import BASE, HANDLER, MACHINE, PAGE, SUPERVISOR, USER, Bare
 from tests.emu.paging import KERNEL_DATA, RWX, A, D, R, Sv, U, V, W, X
 
+pytestmark = pytest.mark.usefixtures("engine_kind")
+
 SUM, MXR = 1 << 18, 1 << 19
+MPRV, MPP_SUPERVISOR = 1 << 17, 1 << 11
 FETCH, LOAD, STORE = 12, 13, 15
 DATA = BASE + 0x5000
 #: A user address whose indexes differ at all levels.
@@ -184,6 +195,81 @@ def test_an_amo_needs_permission_to_write_and_changes_nothing_without() -> None:
     bare[S1], bare[A0] = USER_DATA, 7
     assert bare.trap(amoadd_w(A0, A0, S1), mode=SUPERVISOR) == (STORE, BASE, USER_DATA)
     assert (bare[A0], bare.word(DATA)) == (7, 0x1234)
+
+
+# ---------------------------------------------------------------- SUM changes
+
+
+#: User pages that TLBs take for the same entry, so that most of them are in the victim TLB, or nowhere; pages of the
+#: upper half; and of 2 MiB.
+SUM_PAGES = {
+    "one": [USER_DATA],
+    "many": [USER_DATA + n * PAGE for n in range(600)],
+    "of one entry": [USER_DATA + n * 1024 * PAGE for n in range(12)],
+    "upper half": [KERNEL_DATA + n * PAGE for n in range(4)],
+}
+
+
+@pytest.mark.parametrize("pages", SUM_PAGES.values(), ids=SUM_PAGES)
+@pytest.mark.parametrize("level", [0, 1])
+def test_sum_is_heeded_at_each_access(pages: list[int], level: int) -> None:
+    """Load from user pages in S mode with SUM and without, in turn, many times: all of them fault, or none."""
+    bare, tables = translated()
+    if level:
+        pages = sorted({page & -(1 << 21) for page in pages})
+    for page in pages:
+        tables.map(page, BASE if level else DATA, R | W | U, level=level)
+    bare.put(
+        HANDLER,  # count, and skip the load
+        addi(A1, A1, 1), csrr(T1, Csr.MEPC), addi(T1, T1, 4), csrw(Csr.MEPC, T1), mret(),
+    )  # fmt: skip
+    table = BASE + (10 << 20)
+    for number, page in enumerate([*pages, 0]):
+        bare.put_word(table + 8 * number, page)
+    for number in range((len(pages) + 1) * 8 // PAGE + 1):
+        tables.map(table + number * PAGE, table + number * PAGE)
+    tables.enable()
+    bare.put(
+        BASE,
+        "again",
+        li(T0, SUM), csrs(Csr.SSTATUS, T0), li(S0, table),
+        "with", ld(S1, S0), beq(S1, ZERO, "without SUM"), ld(A0, S1), addi(S0, S0, 8), j("with"),
+        "without SUM", bne(A1, ZERO, "end"), csrc(Csr.SSTATUS, T0), li(S0, table),
+        "without", ld(S1, S0), beq(S1, ZERO, "round"), ld(A0, S1), addi(S0, S0, 8), j("without"),
+        "round", bne(A1, A2, "end"), li(A1, 0), addi(A3, A3, -1), bne(A3, ZERO, "again"),
+        "end", ecall(),
+    )  # fmt: skip
+    bare[Reg.MEDELEG], bare[Reg.STVEC], bare[Reg.MTVEC] = 1 << 9, BASE + 0x800, HANDLER
+    bare.put(BASE + 0x800, wfi())
+    bare[A2], bare[A3] = len(pages), 20
+    bare.run(mode=SUPERVISOR)
+    assert (bare[A3], bare[A1]) == (0, 0)
+
+
+@pytest.mark.parametrize("with_sum", [False, True])
+def test_a_change_of_the_tables_is_seen_after_sum_has_changed(with_sum: bool) -> None:
+    """What was loaded before, with the other value of SUM, is not loaded from where it was."""
+    bare, tables = translated()
+    pte = tables.map(USER_DATA, DATA, R)
+    tables.map(KERNEL_DATA, pte & -PAGE, R | W)
+    bare.put_word(DATA + PAGE, 0x5678)
+    bare[S1], bare[S0], bare[T0] = USER_DATA, KERNEL_DATA | pte & PAGE - 1, DATA + PAGE >> 12 << 10 | R | V
+    bare[T1] = SUM
+    before, after = (csrs, csrc) if with_sum else (csrc, csrs)
+    bare.trap(
+        before(Csr.SSTATUS, T1), sfence_vma(), ld(A0, S1), after(Csr.SSTATUS, T1), sd(T0, S0), sfence_vma(),
+        before(Csr.SSTATUS, T1), ld(A1, S1), ecall(), mode=SUPERVISOR,
+    )  # fmt: skip
+    assert (bare[A0], bare[A1]) == (0x1234, 0x5678)
+
+
+def test_m_mode_that_reaches_memory_as_s_mode_heeds_sum() -> None:
+    bare, tables = translated()
+    tables.map(USER_DATA, DATA, R | W | U)
+    bare[S1], bare[T0], bare[T1] = USER_DATA, SUM, MPRV | MPP_SUPERVISOR
+    access = csrs(Csr.MSTATUS, T1), csrs(Csr.MSTATUS, T0), ld(A0, S1), csrc(Csr.MSTATUS, T0), ld(A1, S1)
+    assert bare.trap(*access) == (LOAD, BASE + 16, USER_DATA)
+    assert bare[A0] == 0x1234
 
 
 # ---------------------------------------------------------------- accessed and dirty

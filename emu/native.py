@@ -1,0 +1,134 @@
+"""Loads the engine's native part, native.c, where it was built, and puts it to work for an engine.
+
+It fits the release of Unicorn that engine.py fits, where the library is an ELF file with a table of jumps to its own
+functions, as the wheels for Linux are.
+"""
+
+import ctypes
+import functools
+import os
+from pathlib import Path
+from typing import Any
+from zlib import crc32
+
+from unicorn.unicorn_py3.unicorn import uclib
+
+__all__ = ["LIBRARY", "SWITCH", "Native", "NotNativeError"]
+
+#: What the build makes of native.c.
+LIBRARY = Path(__file__).with_name("libnative.so")
+#: With "off" in this environment variable, new engines do without.
+SWITCH = "PYEMU_NATIVE"
+
+_U64 = ctypes.c_uint64
+_PAGE_BITS = 12
+_HART = 194  # word of the CPU state: QEMUTimer *timer, of which Unicorn makes no use
+# Sizes of Unicorn's TLB: CPUTLBEntry, CPUTLBDesc, CPUTLBCommon; the CPUTLBDescFast follow, one for each mode.
+_MODES, _VICTIMS, _ENTRIES = 4, 8, 256
+_ENTRY = 64
+_SLOW = 6 * 8 + _VICTIMS * (_ENTRY + 16) + 8
+_COMMON = 32
+
+
+class NotNativeError(Exception):
+    """An engine has to do without; the message says why."""
+
+
+class _Hart(ctypes.Structure):
+    """``struct hart`` of native.c."""
+
+    _fields_ = [
+        (name, _U64)
+        for name in (
+            "state", "tlb", "uc", "cpu", "ram", "ram_size", "ram_base", "has_code", "python", "only_python", "traps",
+            "last_write", "ascending",
+        )
+    ]  # fmt: skip
+
+
+class Native:
+    """The native part at work for one engine; the addresses are of this process.
+
+    ``uc`` is Unicorn's handle, where ``cpu_pointer`` bytes further its ``cpu`` is found; ``state`` the CPU's state, and
+    ``fast_tlb`` the first of its CPUTLBDescFast. ``ram`` is the guest's RAM, all that there is, and ``python`` the
+    callback for the traps that are left to Python. It must outlive the handle.
+
+    Raises NotNativeError where it was not built, is switched off, or does not fit.
+    """
+
+    def __init__(
+        self,
+        *,
+        uc: int,
+        cpu_pointer: int,
+        cpu: int,
+        state: int,
+        fast_tlb: int,
+        ram: int,
+        ram_size: int,
+        ram_base: int,
+        python: Any,
+    ) -> None:
+        if os.environ.get(SWITCH) == "off":
+            raise NotNativeError(f"{SWITCH}=off")
+        tlb = fast_tlb - _MODES * _SLOW - _COMMON
+        _check_tlb(tlb)
+        word = _U64.from_address(state + 8 * _HART)
+        if word.value or uclib.qemu_ram_addr_from_host_riscv64(ctypes.c_void_p(uc), ctypes.c_void_p(ram)):
+            raise NotNativeError("this build of unicorn does not fit")
+        self._library = _install(state - cpu, cpu_pointer)
+        self._has_code = (ctypes.c_uint8 * (ram_size >> _PAGE_BITS))()
+        self._python = python
+        self._hart = _Hart(
+            state=state, tlb=tlb, uc=uc, cpu=cpu, ram=ram, ram_size=ram_size, ram_base=ram_base,
+            has_code=ctypes.addressof(self._has_code), python=ctypes.cast(python, ctypes.c_void_p).value,
+        )  # fmt: skip
+        word.value = ctypes.addressof(self._hart)
+        #: A callback for Unicorn's exceptions, and the user data that it needs.
+        self.trap = self._library.native_trap
+        self.user = ctypes.c_void_p(word.value)
+
+    @property
+    def traps(self) -> int:
+        """How many traps were entered without Python."""
+        return int(self._hart.traps)
+
+    def leave_traps(self, to_python: bool) -> None:
+        """Have Python enter every trap, or only those that it has to."""
+        self._hart.only_python = to_python
+
+    def written(self, offset: int, size: int) -> None:
+        """The host has written ``size`` bytes to RAM: drop what was translated from there."""
+        self._library.native_written(self.user, _U64(offset), _U64(size))
+
+
+@functools.cache
+def _install(state_offset: int, cpu_pointer: int) -> ctypes.CDLL:
+    """Load the library, and put its functions between those of libunicorn, once in a process."""
+    if not LIBRARY.exists():
+        raise NotNativeError("it was not built, which needs a C compiler when pyemu is installed")
+    try:
+        library = ctypes.CDLL(str(LIBRARY))
+    except OSError as error:
+        raise NotNativeError(str(error)) from error
+    library.native_built_from.restype = ctypes.c_uint32
+    if library.native_built_from() != crc32(LIBRARY.with_name("native.c").read_bytes()):
+        raise NotNativeError("it was built from another native.c; install pyemu again")
+    library.native_install.restype = ctypes.c_char_p
+    missing = library.native_install(ctypes.c_void_p(uclib._handle), _U64(state_offset), _U64(cpu_pointer))  # noqa: SLF001
+    if missing is not None:
+        raise NotNativeError(f"this build of unicorn does not fit: {missing.decode()}")
+    return library
+
+
+def _check_tlb(tlb: int) -> None:
+    """Compare the TLBs with what Unicorn makes of them before the CPU has run; raises NotNativeError."""
+    fits = not any(ctypes.string_at(tlb, 24))  # nothing is dirty, no flush has had anything to do
+    for mode in range(_MODES):
+        slow = ctypes.string_at(tlb + _COMMON + mode * _SLOW, _SLOW)
+        fits = fits and slow[:16] + slow[48 : 48 + _VICTIMS * _ENTRY] == b"\xff" * (16 + _VICTIMS * _ENTRY)
+        fits = fits and not any(slow[32:48])  # no entry in use
+        mask = _U64.from_address(tlb + _COMMON + _MODES * _SLOW + 16 * mode).value
+        fits = fits and mask == (_ENTRIES - 1) * _ENTRY
+    if not fits:
+        raise NotNativeError("this build of unicorn does not fit: its TLB is not where it should be")
