@@ -21,8 +21,8 @@ __all__ = ["F_SIZE", "ConsoleDevice"]
 
 F_SIZE = 1 << 0
 RECEIVE, TRANSMIT = 0, 1
-#: Far more than any driver puts into one buffer.
-MAX_BYTES = 256 << 10
+#: More than any driver puts into one buffer: Linux 32 KiB.
+MAX_BYTES = 64 << 10
 _CONFIG = struct.Struct("<HHII")  # cols, rows, and of features that are not offered max_nr_ports and emerg_wr
 _LONGEST_SIDE = 0xFFFF
 #: Linux throws away what comes before its driver is through with starting. Then it looks at the size, as it is told to;
@@ -61,11 +61,13 @@ class ConsoleDevice(VirtioDevice):
         if not self._queues or self._starting is not None:
             return 0
         queue, taken = self._queues[RECEIVE], 0
-        while taken < len(data) and (chain := queue.pop()) is not None:
+        for chain in queue.pop_all() if data else ():
             piece = data[taken : taken + len(chain.writable)]
             chain.writable.write(0, piece)
             queue.push(chain, len(piece))
             taken += len(piece)
+            if taken == len(data):
+                break
         queue.signal()
         return taken
 

@@ -22,7 +22,7 @@ __all__ = ["SECTOR", "Disk", "FileDisk", "SnapshotDisk", "open_disk"]
 
 SECTOR = 512
 # Copies are cut into pieces of this size, so that no guest decides how much of the host's memory they take.
-CHUNK = 1 << 20
+CHUNK = 64 << 10
 
 
 class Disk(Protocol):

@@ -94,13 +94,17 @@ class EmptySlot(_Slot):
 class MmioTransport(_Slot):
     """A virtio-mmio slot with ``device`` in it.
 
-    ``memory`` is where the driver puts its queues, ``irq`` is high while InterruptStatus has a bit.
+    ``memory`` is where the driver puts its queues, ``irq`` is high while InterruptStatus has a bit, and
+    ``later(action)`` calls ``action`` when the guest has had its turn.
     """
 
-    def __init__(self, device: VirtioDevice, memory: GuestMemory, irq: IrqLine) -> None:
+    def __init__(
+        self, device: VirtioDevice, memory: GuestMemory, irq: IrqLine, later: Callable[[Callable[[], None]], None]
+    ) -> None:
         self._device = device
         self._memory = memory
         self._irq = irq
+        self._later = later
         self._offered = device.features | TRANSPORT_FEATURES
         self._generation = 0
         self._power_on_state()
@@ -290,20 +294,35 @@ class MmioTransport(_Slot):
             if registers.ready and not registers.layout().is_usable(self._memory, max_size):
                 self._needs_reset(f"queue {index} is not usable: {registers}")
                 return
-        self._queues = [self._new_queue(registers) for registers in self._queue_registers]
+        self._queues = [self._new_queue(index, registers) for index, registers in enumerate(self._queue_registers)]
         self._device.activate(self._queues, self._driver_features, self._config_changed)
         for index, queue in enumerate(self._queues):
             # Buffers may have been made available before, and a kick with them is not required.
             if queue.running:
                 self._device.notify(index)
 
-    def _new_queue(self, registers: _QueueRegisters) -> Queue:
+    def _new_queue(self, index: int, registers: _QueueRegisters) -> Queue:
+        waiting = False
+
+        def later() -> None:
+            nonlocal waiting
+            if not waiting:  # however often the driver kicks meanwhile
+                waiting = True
+                self._later(notify_again)
+
+        def notify_again() -> None:
+            nonlocal waiting
+            waiting = False
+            if queue.running:
+                self._device.notify(index)
+
         queue = Queue(
             self._memory,
             registers.layout(),
             self._driver_features,
             interrupt=self._used_buffer,
             broken=self._needs_reset,
+            later=later,
         )
         if not registers.ready:
             queue.stop()

@@ -23,12 +23,16 @@ F_INDIRECT_DESC = 1 << 28
 F_EVENT_IDX = 1 << 29
 
 MAX_QUEUE_SIZE = 32768
-# An index is 16 bits wide, so no driver can use more entries of an indirect table. Linux does use more than the queue
-# has, so the queue size is not the limit (virtio 1.2 section 2.7.5.3.1 notwithstanding).
-MAX_INDIRECT_ENTRIES = 65536
+# Linux uses more than the queue has (virtio 1.2 section 2.7.5.3.1 notwithstanding), but never more than our largest
+# queue: its longest period of sound takes 528 pages. That many take half a millisecond; the 65536 that an index can
+# tell, 0.4 s.
+MAX_INDIRECT_ENTRIES = 1024
 #: Pieces of memory in all chains in flight: far more than any driver uses, but no guest decides how much of the host's
-#: memory they take, in 1024 indirect tables of the largest size.
+#: memory they take.
 MAX_SEGMENTS_IN_FLIGHT = 1 << 18
+#: What ``pop_all`` gives a device at once, in descriptors, so that the guest never waits long for it; a chain by itself
+#: costs as much as so many of them (a control request of the sound device takes 20 us, a descriptor 0.6).
+_AT_ONCE, _CHAIN = 512, 32
 MAX_CHAIN_BYTES = 0xFFFF_FFFF  # used.len has to be able to tell it
 
 _DESCRIPTOR = struct.Struct("<QIHH")  # address, length, flags, next
@@ -154,7 +158,8 @@ class Queue:
     """One split virtqueue, from DRIVER_OK to the next reset.
 
     ``features`` are the negotiated ones, ``interrupt`` raises a used-buffer notification, ``broken`` is called at most
-    once, with the reason, when the driver has corrupted the queue. A layout that is not usable must not get here.
+    once, with the reason, when the driver has corrupted the queue. ``later`` has the device notified of the queue again
+    when the guest has had its turn. A layout that is not usable must not get here.
     """
 
     def __init__(
@@ -162,9 +167,13 @@ class Queue:
         memory: GuestMemory,
         layout: QueueLayout,
         features: int,
+        *,
         interrupt: Callable[[], None],
         broken: Callable[[str], None],
+        later: Callable[[], None],
     ) -> None:
+        #: Have the device notified of this queue again, after the guest.
+        self.later = later
         self.memory = memory
         self._size = layout.size
         self._descriptors = layout.descriptors
@@ -214,14 +223,18 @@ class Queue:
     def pop_all(self) -> Iterator[Chain]:
         """Take the chains that the driver made available, each when the one before has been dealt with.
 
-        No more than an honest driver can have made available: what a device writes for a hostile one may fall on the
-        ring and refill it, for ever.
+        After some of them the rest is left for ``later``: a full queue of the longest chains would keep the guest
+        waiting for seconds, and a hostile one's may never end, as what a device writes can fall on the ring and refill
+        it.
         """
-        for _ in range(self._size + 1):  # and one, to find it empty
+        left = _AT_ONCE
+        while left > 0:
             chain = self.pop()
             if chain is None:
                 return
+            left -= _CHAIN + chain.readable.segments + chain.writable.segments
             yield chain
+        self.later()
 
     def push(self, chain: Chain, written: int) -> None:
         """Give ``chain`` back, ``written`` bytes of its writable part filled from the start; does not interrupt."""
@@ -329,12 +342,12 @@ class Queue:
             raise _CorruptError(f"an indirect table of {length} bytes")
         if not self.memory.contains(address, length):
             raise _CorruptError(f"an indirect table at {address:#x} is not RAM")
-        table = self.memory.read(address, length)
+        table = list(_DESCRIPTOR.iter_unpack(self.memory.read(address, length)))
         index = 0
-        for _ in range(entries):
+        for _ in table:
             if index >= entries:
                 raise _CorruptError(f"descriptor {index} of an indirect table of {entries}")
-            address, length, flags, index = _DESCRIPTOR.unpack_from(table, _DESCRIPTOR.size * index)
+            address, length, flags, index = table[index]
             if flags & _DESC_INDIRECT:
                 raise _CorruptError("an indirect descriptor in an indirect table")
             yield address, length, flags

@@ -8,8 +8,9 @@ from devices.virtio.queue import Queue
 
 __all__ = ["EntropyDevice"]
 
-# A driver asks for some hundred bytes. Descriptors can overlap, so a buffer can be larger than RAM: do not follow.
-MAX_BYTES = 64 << 10
+# A driver asks for some hundred bytes, and asks again if there are fewer. As descriptors can overlap, a buffer can be
+# larger than RAM: do not follow.
+MAX_BYTES = 4 << 10
 
 
 class EntropyDevice(VirtioDevice):

@@ -58,7 +58,17 @@ def files(*folders: str) -> set[str]:
 def test_it_has_the_packages_and_the_recipe_of_the_guest_and_nothing_else(wheel):
     names = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
     recipe = {f"emu/guest/{name}" for name in files("buildroot")}
-    assert names == files("emu", "devices", "firmware") | recipe
+    assert names == files("emu", "devices", "firmware") - {"emu/build_native.py"} | recipe
+
+
+def test_without_a_compiler_it_is_for_every_machine_and_works(tmp_path):
+    environment = {**os.environ, "CC": "there-is-no-compiler"}
+    command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", tmp_path]
+    done = subprocess.run(command, cwd=ROOT, env=environment, check=True, capture_output=True, text=True)
+    assert "does without its native part" in done.stdout + done.stderr
+    (wheel,) = tmp_path.glob("*.whl")
+    assert wheel.name.endswith("-py3-none-any.whl")
+    assert "emu/libnative.so" not in zipfile.ZipFile(wheel).namelist()
 
 
 def test_every_command_works_without_system_packages(pyemu, guest_files):

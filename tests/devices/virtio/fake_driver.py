@@ -11,7 +11,8 @@ wrong in agreement with itself. Every write of the device is checked against wha
 """
 
 import struct
-from collections.abc import Iterable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -198,7 +199,9 @@ class Driver:
         self.device = device
         self.memory = memory if memory is not None else FakeMemory()
         self.irq = FakeIrq()
-        self.transport = MmioTransport(device, self.memory, self.irq)
+        #: What is to be done when the guest has had its turn; ``kick`` gives it none.
+        self.deferred: deque[Callable[[], None]] = deque()
+        self.transport = MmioTransport(device, self.memory, self.irq, self.deferred.append)
         self.queues: dict[int, DriverQueue] = {}
         self.features = 0
 
@@ -303,8 +306,17 @@ class Driver:
         return token
 
     def kick(self, queue: int) -> None:
-        """Tell the device to look at the queue."""
+        """Tell the device to look at the queue, and let it do all that it leaves for later."""
         self.write("QueueNotify", queue)
+        self.run_deferred()
+
+    def run_deferred(self, limit: int = 10_000) -> None:
+        """Do what was left for later; more than ``limit`` times is a livelock."""
+        for _ in range(limit):
+            if not self.deferred:
+                return
+            self.deferred.popleft()()
+        raise AssertionError("the device never comes to an end")
 
     def wants_kick(self, queue: int, added: int = 1) -> bool:
         """Whether the device asked to be told of the ``added`` chains that were made available last."""

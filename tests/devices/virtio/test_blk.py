@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from devices.virtio.blk import BlockDevice
+from devices.virtio.blk import PIECES_AT_ONCE, BlockDevice
 from devices.virtio.disk import open_disk
 from emu.errors import PyemuError
 from tests.devices.virtio.fake_driver import (
@@ -228,7 +228,34 @@ def test_big_transfers_go_in_bounded_chunks() -> None:
     assert rig.request(OUT, 0, payload)[0] == OK
     assert rig.request(IN, 0, room=size)[1] == payload
     sizes = [chunk for what, _, chunk in rig.disk.log if what != "flush"]
-    assert sizes == [1 << 20, 1 << 20, 512] * 2
+    assert sizes == [*([64 << 10] * 32), 512] * 2
+
+
+def test_the_guest_has_its_turn_between_the_pieces_of_a_big_transfer() -> None:
+    rig = Rig(RecordingDisk(bytes(1 << 20)))
+    rig.driver.submit(0, [header(IN)], [1 << 20, 1])
+    rig.driver.submit(0, [header(FLUSH)], [1])
+    rig.driver.write("QueueNotify", 0)
+    for turn in range(1, 16 // PIECES_AT_ONCE + 1):
+        assert len(rig.disk.log) == PIECES_AT_ONCE * turn
+        assert rig.driver.completed(0) == []
+        rig.driver.deferred.popleft()()
+    rig.driver.run_deferred()
+    assert [done.data[-1] for done in rig.driver.completed(0)] == [OK, OK]
+    assert rig.disk.log[-1][0] == "flush"
+
+
+def test_a_reset_ends_the_request_under_way() -> None:
+    rig = Rig(RecordingDisk(bytes(1 << 20)))
+    rig.driver.submit(0, [header(IN)], [1 << 20, 1])
+    rig.driver.write("QueueNotify", 0)
+    done = len(rig.disk.log)
+    rig.driver.reset()
+    rig.driver.run_deferred()
+    assert len(rig.disk.log) == done < 16
+    rig.driver.memory.written.clear()
+    rig.driver.start()
+    assert rig.request(IN, 0, room=512)[0] == OK
 
 
 def test_request_beyond_the_limits_is_refused() -> None:

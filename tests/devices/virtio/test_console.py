@@ -97,7 +97,7 @@ def test_work_is_bounded_however_long_the_buffer_is(driver: Driver, terminal: Te
     ring.make_available(0)
     driver.kick(TRANSMIT)
     assert ring.used_element(0) == (0, 0)
-    assert len(terminal.shown) == 256 << 10
+    assert len(terminal.shown) == 64 << 10
 
 
 # ---------------------------------------------------------------- input

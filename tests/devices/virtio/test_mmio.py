@@ -622,7 +622,7 @@ def test_random_accesses_are_harmless(stream: list[tuple[int, int, int | None]],
             transport.write(aligned, size, value & ((1 << 8 * size) - 1))
         assert irq.level is bool(transport.read(REGISTERS["InterruptStatus"], 4))
     transport.write(REGISTERS["Status"], 4, 0)
-    fresh = MmioTransport(EchoDevice(), FakeMemory(1 << 12), FakeIrq())
+    fresh = MmioTransport(EchoDevice(), FakeMemory(1 << 12), FakeIrq(), lambda _action: None)
     for offset in set(REGISTERS.values()) - {REGISTERS["ConfigGeneration"]}:
         assert transport.read(offset, 4) == fresh.read(offset, 4)
     assert not irq.level

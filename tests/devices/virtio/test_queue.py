@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from devices.virtio import queue as queue_module
 from devices.virtio.device import VirtioDevice
-from devices.virtio.queue import Chain, Queue
+from devices.virtio.queue import MAX_INDIRECT_ENTRIES, Chain, Queue
 from tests.devices.virtio.fake_driver import (
     EVENT_IDX,
     INDIRECT,
@@ -274,23 +275,43 @@ def test_indirect_table_may_be_longer_than_the_queue() -> None:
 
 def test_longest_indirect_table() -> None:
     rig = Rig(INDIRECTLY)
-    table = rig.buffer(65536 * 16)
-    entries = [descriptor(RAM_BASE, 1, NEXT, i + 1) for i in range(65535)]
-    rig.memory.store(table, b"".join(entries) + descriptor(RAM_BASE, 1, 0))
-    rig.ring.put_descriptor(0, table, 65536 * 16, INDIRECT)
-    rig.ring.make_available(0)
-    assert len(rig.pop().readable) == 65536
+    put_longest_table(rig, 0)
+    assert len(rig.pop().readable) == MAX_INDIRECT_ENTRIES
 
 
-def test_descriptors_in_flight_are_bounded_and_counted_down() -> None:
-    """Otherwise a guest has the host remember 65536 pieces for each entry of a queue."""
-    rig = Rig(INDIRECTLY)
-    table = rig.buffer(65536 * 16)
-    entries = [descriptor(RAM_BASE, 1, NEXT, i + 1) for i in range(65535)]
+def put_longest_table(rig: Rig, *heads: int) -> None:
+    table = rig.buffer(MAX_INDIRECT_ENTRIES * 16)
+    entries = [descriptor(RAM_BASE, 1, NEXT, i + 1) for i in range(MAX_INDIRECT_ENTRIES - 1)]
     rig.memory.store(table, b"".join(entries) + descriptor(RAM_BASE, 1, 0))
-    for head in range(6):
-        rig.ring.put_descriptor(head, table, 65536 * 16, INDIRECT)
+    for head in heads:
+        rig.ring.put_descriptor(head, table, MAX_INDIRECT_ENTRIES * 16, INDIRECT)
         rig.ring.make_available(head)
+
+
+def test_what_is_popped_at_once_is_bounded() -> None:
+    """Forty such tables in one notification kept the guest waiting for seconds, and every signal and timeout too."""
+    rig = Rig(INDIRECTLY)
+    put_longest_table(rig, *range(SIZE))
+    taken = 0
+    for turn in range(1, SIZE + 1):
+        taken += len(list(rig.queue.pop_all()))
+        assert taken == turn
+        assert len(rig.driver.deferred) == 1  # once, however often the device is notified meanwhile
+
+
+def test_short_chains_are_popped_several_at_once() -> None:
+    rig = Rig()
+    for _ in range(SIZE):
+        rig.driver.submit(0, [b"x"])
+    assert len(list(rig.queue.pop_all())) == SIZE
+    assert not rig.driver.deferred
+
+
+def test_descriptors_in_flight_are_bounded_and_counted_down(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise a guest has the host remember a thousand pieces for each entry of a queue."""
+    monkeypatch.setattr(queue_module, "MAX_SEGMENTS_IN_FLIGHT", 4 * MAX_INDIRECT_ENTRIES)
+    rig = Rig(INDIRECTLY)
+    put_longest_table(rig, *range(6))
     chains = [rig.pop() for _ in range(4)]
     rig.queue.push(chains[0], 0)
     rig.pop()
@@ -313,7 +334,7 @@ GOOD = descriptor(RAM_BASE, 4)
         (GOOD, 17),
         (GOOD, 0xFFFF_FFFF),
         (GOOD, 0xFFFF_FFF0),
-        (GOOD, 65537 * 16),
+        (GOOD, (MAX_INDIRECT_ENTRIES + 1) * 16),
         (descriptor(RAM_BASE, 16, INDIRECT), 16),
         (descriptor(RAM_BASE, 4, NEXT, 0), 16),
         (descriptor(RAM_BASE, 4, NEXT, 1) + descriptor(RAM_BASE, 4, NEXT, 0), 32),

@@ -54,8 +54,8 @@ def test_work_is_bounded_however_long_the_buffer_is(driver: Driver) -> None:
     ring.put_descriptor(0, table, 16 * 400, INDIRECT)
     ring.make_available(0)
     driver.kick(0)
-    assert ring.used_element(0) == (0, 64 << 10)
-    assert sum(length for _, length in driver.memory.written) <= (64 << 10) + 16
+    assert ring.used_element(0) == (0, 4 << 10)
+    assert sum(length for _, length in driver.memory.written) <= (4 << 10) + 16
 
 
 def test_real_entropy_by_default() -> None:
@@ -79,7 +79,6 @@ def test_a_driver_that_has_its_ring_refilled_keeps_nobody_for_ever() -> None:
 
     def one_more(_size: int) -> bytes:
         filled.append(len(filled))
-        assert len(filled) < 1000
         return struct.pack("<H", len(filled) + 1)
 
     driver = Driver(EntropyDevice(one_more))
@@ -87,5 +86,7 @@ def test_a_driver_that_has_its_ring_refilled_keeps_nobody_for_ever() -> None:
     ring = driver.queues[0]
     ring.put_descriptor(0, ring.avail + 2, 2, WRITE)
     ring.make_available(0)
-    driver.kick(0)
-    assert ring.size <= len(filled) <= ring.size + 1
+    for turns in range(1, 5):
+        driver.write("QueueNotify", 0)
+        assert 0 < len(filled) < 32 * turns
+        assert len(driver.deferred) == 1  # to go on, when the guest has had its turn

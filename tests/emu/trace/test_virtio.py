@@ -17,7 +17,8 @@ class WatchedDriver(Driver):
         self.records = []
         joints = Trace(self.records.append, "virtio").joints(FakeClock())
         super().__init__(joints.virtio(0, EntropyDevice()))
-        self.transport = MmioTransport(self.device, self.memory, joints.irq(1, "virtio-rng", self.irq))
+        line = joints.irq(1, "virtio-rng", self.irq)
+        self.transport = MmioTransport(self.device, self.memory, line, self.deferred.append)
         _, self.store = joints.registers(Placement(self.transport, 0x1000_1000, 1))
 
     def write(self, register: str, value: int) -> None:
