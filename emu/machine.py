@@ -57,8 +57,8 @@ _MOST_GRACES = 2
 _LAST_WORDS_NS = 300_000_000
 #: The console's sense of soon (guest time): when what was printed is shown at the latest.
 _LATER_NS = 5_000_000
-#: So often a paused machine looks for messages, if nobody rings.
-_PAUSED_S = 0.1
+#: How often a paused machine looks for messages that nobody rings for.
+_PAUSED_S = 1.0
 
 
 class Machine:
@@ -189,9 +189,10 @@ class Machine:
             raise UsageError("the machine is paused; resume it first")
         end = None if timeout is None else time.monotonic() + timeout
         while not done():
-            if self.power is not None or (end is not None and time.monotonic() > end):
+            left = None if end is None else end - time.monotonic()
+            if self.power is not None or (left is not None and left < 0):
                 return False
-            self._step()
+            self._step(left)
         return True
 
     def post(self, message: Callable[[], None]) -> None:
@@ -241,13 +242,19 @@ class Machine:
 
     # ---------------------------------------------------------------- the loop
 
-    def _step(self) -> None:
-        assert self._doorbell is not None
+    def _step(self, longest: float | None) -> None:
+        """Run the guest until there is something else to do, or let it sleep, for ``longest`` seconds at most."""
+        doorbell = self._doorbell
+        assert doorbell is not None
+
+        def sleep(seconds: float) -> None:
+            doorbell.sleep(seconds if longest is None else min(seconds, longest))
+
         deadline = self.events.next_deadline()
         if self.paused:
-            self._doorbell.sleep(_PAUSED_S)
+            sleep(_PAUSED_S)
         elif self._waiting and not self.hart.wakes():
-            self._wait(deadline, self._doorbell.sleep)
+            self._wait(deadline, sleep)
         else:
             latest = self.clock.now() + _LONGEST_RUN_NS
             until = latest if deadline is None else min(deadline, latest)
@@ -257,7 +264,7 @@ class Machine:
                     break
                 until = self.clock.now() + GRACE_NS
                 self._run_guest(until)
-        self._doorbell.acknowledge()
+        doorbell.acknowledge()
         now = self.clock.now()
         self._grace.events_at(now)
         self.events.run_due(now)
