@@ -19,6 +19,8 @@ _LONGEST_SLEEP_NS = 1_000_000_000
 _STOPPED_NS = 50_000_000
 #: How much of a stop counts as time.
 _MARGIN_NS = 1_000_000
+#: What HostClock.words are.
+_ORIGIN, _SEEN, _PAUSED, _STOPPED = range(4)
 
 
 class Clock(Protocol):
@@ -51,25 +53,32 @@ class HostClock:
     stands still, so that timers and the pacing of sound go on together where they were, with nothing to catch up.
     That is seen by nobody having looked when somebody should have: while the process runs, ``now`` is called by the
     end of each ``wait``, and at least every 20 ms otherwise.
+
+    ``words`` is what it knows, for who tells the time without Python (native.c): the host time at which guest time
+    began; that of the last look, or of the next one that is planned; how long it was paused; after how long without a
+    look only ``now`` can tell.
     """
 
     def __init__(self, monotonic: Callable[[], int] = time.monotonic_ns) -> None:
         self._monotonic = self._host = monotonic
-        self._origin = self._resumed = monotonic()
-        self._seen = self._origin  # host time of the last look, or of the next one that is planned
+        self._resumed = monotonic()
+        self.words = memoryview(bytearray(32)).cast("q")
+        self.words[_ORIGIN] = self.words[_SEEN] = self._resumed
+        self.words[_STOPPED] = _STOPPED_NS if monotonic is time.monotonic_ns else -(1 << 62)
         self._lock = threading.Lock()
 
     def now(self) -> int:
         """Nanoseconds of guest time."""
+        words = self.words
         while True:
-            origin = self._origin
+            origin = words[_ORIGIN]
             host = self._monotonic()
-            ahead = host - self._seen
+            ahead = host - words[_SEEN]
             if ahead > _STOPPED_NS:
                 self._resume(host)
             elif ahead > 0:
-                self._seen = host
-            if origin is self._origin:  # else another thread found, in between, that the process was stopped
+                words[_SEEN] = host
+            if origin == words[_ORIGIN]:  # else another thread found, in between, that the process was stopped
                 return host - origin
 
     def wait(self, deadline: int | None, sleep: Callable[[float], None]) -> None:
@@ -78,7 +87,7 @@ class HostClock:
         if deadline is not None:
             left = min(left, deadline - self.now())
         if left > 0:
-            self._seen = self._monotonic() + left
+            self.words[_SEEN] = self._monotonic() + left
             sleep(left / 1e9)
             self.now()
 
@@ -89,17 +98,18 @@ class HostClock:
 
     def resume(self) -> None:
         """Go on where it was: what was paused is no time at all."""
-        paused = self._host() - self._monotonic()
+        paused = self.words[_PAUSED] = self._host() - self._monotonic()
         self._monotonic = lambda: self._host() - paused  # one store, so that no thread finds anything in between
 
     def _resume(self, host: int) -> None:
         with self._lock:
             # Another thread may have come first; or one that was stopped has only now stored what it saw before.
-            gap = host - max(self._seen, self._resumed)
+            words = self.words
+            gap = host - max(words[_SEEN], self._resumed)
             if gap > _STOPPED_NS:
-                self._origin += gap - _MARGIN_NS
+                words[_ORIGIN] += gap - _MARGIN_NS
                 self._resumed = host
-            self._seen = max(self._seen, host)
+            words[_SEEN] = max(words[_SEEN], host)
 
 
 class WarpClock(HostClock):
@@ -112,7 +122,7 @@ class WarpClock(HostClock):
         else:
             left = max(deadline - self.now(), 0)
             with self._lock:  # the doorbell's thread may be finding out that the process was stopped
-                self._origin -= left
+                self.words[_ORIGIN] -= left
 
 
 class ManualClock:

@@ -200,6 +200,11 @@ class Engine:
             raise failure
         return bool(self._halted[0]) and not error
 
+    def share_clock(self, words: memoryview) -> None:
+        """The time is that of a HostClock with these ``words``, too; ``time`` is asked where they are not enough."""
+        if self.native is not None:
+            self.native.tell_time(words)
+
     def leave_traps_to_python(self) -> None:
         """Have ``exception`` called for each exception, from now on; the native part enters most of them itself."""
         self._watched = True

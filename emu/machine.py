@@ -21,7 +21,7 @@ from devices.virtio.rng import EntropyDevice
 from devices.virtio.sound import SoundDevice
 from devices.virtio.sound.wire import D_INPUT, D_OUTPUT
 from emu.board import RAM_BASE, Board, Lines, build_board
-from emu.clock import Clock, make_clock
+from emu.clock import Clock, HostClock, make_clock
 from emu.console import Console
 from emu.doorbell import Doorbell
 from emu.engine import Engine
@@ -130,6 +130,8 @@ class Machine:
                 self.disks.append(parse_disk(one) if isinstance(one, str) else one)
             engine.time = lambda: ticks_from_ns(now())
             now = self.clock.now
+            if isinstance(self.clock, HostClock):
+                engine.share_clock(self.clock.words)
             ram.changed = engine.invalidate
             self.hart = Hart(engine)
             outputs, inputs = self.audio.streams

@@ -2,18 +2,20 @@
    the same without it, in Python, and is the reference.
 
    traps          system calls and page faults that go to S mode are entered without calling Python
+   rdtime         of the host's clock, likewise, so that the guest never waits for Python's lock only to tell the time
    sstatus.SUM    two TLBs for S mode, one for each value; Unicorn has one, and flushes everything at each change
    changed code   a page with translated code stays write-protected in the TLB, so that each write to it is noticed;
                   Unicorn stops to look after the first one
 
-   The last two replace functions of libunicorn, for the whole process, in its table of jumps to its own functions and
-   in its table of CSRs; CPUs that are not ours get the originals. */
+   All but the first replace functions of libunicorn, for the whole process, in its table of jumps to its own functions
+   and in its table of CSRs; CPUs that are not ours get the originals. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <link.h>
 #include <stdint.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <time.h>
 #include <unistd.h>
 
 typedef uint64_t u64;
@@ -23,7 +25,8 @@ enum { PC = 64, LOAD_RES = 65, BADADDR = 68, PRIV = 74, MSTATUS = 78, STVAL = 85
 enum { U = 0, S = 1, M = 3 };                                                              /* privilege modes */
 enum { SIE = 1 << 1, SPIE = 1 << 5, SPP = 1 << 8, MPRV = 1 << 17, SUM = 1 << 18 };         /* mstatus */
 enum { ECALL = 8, FETCH_PAGE_FAULT = 12, LOAD_PAGE_FAULT = 13, STORE_PAGE_FAULT = 15 };    /* scause */
-enum { SSTATUS_CSR = 0x100, MSTATUS_CSR = 0x300 };
+enum { SSTATUS_CSR = 0x100, MSTATUS_CSR = 0x300, TIME_CSR = 0xC01, NS_PER_TICK = 100 };
+enum { ORIGIN, SEEN, PAUSED, STOPPED };                                                    /* HostClock.words */
 enum { PAGE = 4096, NOTDIRTY = 1 << 10, VICTIMS = 8, MODES = 4, OTHER_S = 2 };             /* nobody has mode 2 */
 
 struct entry { u64 read, write, code, physical, to_host, unused[3]; };                     /* CPUTLBEntry */
@@ -44,6 +47,7 @@ struct hart {
   trap_callback *python;   /* enters all other traps, and all of them while only_python */
   u64 only_python, traps;
   u64 last_write, ascending;
+  int64_t *clock;          /* or 0: Python knows the time */
 };
 
 static u64 env_offset, cpu_offset; /* the CPU state in CPUState; CPUState * in uc_struct */
@@ -51,8 +55,12 @@ static void (*reset_dirty)(void *cpu, u64 host, u64 size), (*set_dirty)(void *cp
 static void (*reset_dirty_virtual)(void *cpu, u64 address, u64 size), (*drop_code)(void *uc, u64 start, u64 end);
 static void (*set_page)(void *cpu, u64 page, u64 physical, int prot, int mode, u64 size);
 static u64 (*load_pte)(void *uc, void *space, u64 address, uint32_t attributes, uint32_t *failed);
-struct csr { void *predicate, *read; int (*write)(u64 *state, int number, u64 value); void *both; };
-static struct csr sstatus, mstatus;
+struct csr {
+  void *predicate;
+  int (*read)(u64 *state, int number, u64 *value), (*write)(u64 *state, int number, u64 value);
+  void *both;
+};
+static struct csr sstatus, mstatus, time_csr;
 
 static struct hart *of_cpu(void *cpu) { return ((struct hart **)((char *)cpu + env_offset))[HART]; }
 static struct hart *of_uc(void *uc) { return of_cpu(*(void **)((char *)uc + cpu_offset)); }
@@ -96,6 +104,20 @@ static int write_status(u64 *state, int number, u64 value, const struct csr *ori
 
 static int write_sstatus(u64 *state, int number, u64 value) { return write_status(state, number, value, &sstatus); }
 static int write_mstatus(u64 *state, int number, u64 value) { return write_status(state, number, value, &mstatus); }
+
+/* ---- rdtime: HostClock.now(), which takes over when nobody has looked at the clock for long */
+
+static int read_time(u64 *state, int number, u64 *value) {
+  struct hart *hart = (struct hart *)state[HART];
+  int64_t *clock = hart ? hart->clock : 0;
+  struct timespec now;
+  if (!clock || clock_gettime(CLOCK_MONOTONIC, &now)) return time_csr.read(state, number, value);
+  int64_t host = now.tv_sec * 1000000000ll + now.tv_nsec - clock[PAUSED], ahead = host - clock[SEEN];
+  if (ahead > clock[STOPPED]) return time_csr.read(state, number, value);
+  if (ahead > 0) clock[SEEN] = host;
+  *value = (host - clock[ORIGIN]) / NS_PER_TICK;
+  return 0;
+}
 
 /* ---- changed code: no TLB entry of a page with code is ever dirty, as QEMU has it */
 
@@ -224,9 +246,10 @@ const char *native_install(void *unicorn, u64 env, u64 cpu) {
   env_offset = env, cpu_offset = cpu;
   for (size_t i = 0; i < sizeof functions / sizeof *functions; i++)
     if (functions[i].ours && !replace(map, functions[i].name, functions[i].ours)) return functions[i].name;
-  get_csr(SSTATUS_CSR, &sstatus), get_csr(MSTATUS_CSR, &mstatus);
+  get_csr(SSTATUS_CSR, &sstatus), get_csr(MSTATUS_CSR, &mstatus), get_csr(TIME_CSR, &time_csr);
   struct csr ours = sstatus;
   ours.write = write_sstatus, set_csr(SSTATUS_CSR, &ours);
   ours = mstatus, ours.write = write_mstatus, set_csr(MSTATUS_CSR, &ours);
+  ours = time_csr, ours.read = read_time, set_csr(TIME_CSR, &ours);
   return 0;
 }

@@ -41,7 +41,7 @@ class _Hart(ctypes.Structure):
         (name, _U64)
         for name in (
             "state", "tlb", "uc", "cpu", "ram", "ram_size", "ram_base", "has_code", "python", "only_python", "traps",
-            "last_write", "ascending",
+            "last_write", "ascending", "clock",
         )
     ]  # fmt: skip
 
@@ -92,6 +92,11 @@ class Native:
     def traps(self) -> int:
         """How many traps were entered without Python."""
         return int(self._hart.traps)
+
+    def tell_time(self, words: memoryview) -> None:
+        """Read the ``time`` CSR from a HostClock's ``words``, without Python."""
+        self._clock = words
+        self._hart.clock = ctypes.addressof(ctypes.c_char.from_buffer(words))
 
     def leave_traps(self, to_python: bool) -> None:
         """Have Python enter every trap, or only those that it has to."""

@@ -2,6 +2,7 @@
 
 import ctypes
 import random
+import time
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import unicorn
 from unicorn import riscv_const
 
 from emu import native
+from emu.clock import HostClock
 from emu.engine import Reg
 from tests.emu import changing, programs
 from tests.emu.asm import (
@@ -27,6 +29,7 @@ from tests.emu.asm import (
     li,
     lr_w,
     nop,
+    rdtime,
     ret,
     sc_w,
     sw,
@@ -113,6 +116,41 @@ def test_whoever_watches_exceptions_gets_them_all() -> None:
     assert seen == [(8, BASE + 4)]
     assert bare.hart.traps == 1
     assert (bare[Reg.SEPC], bare[Reg.SCAUSE]) == (BASE + 4, 8)
+
+
+def asked(bare: Bare, clock: HostClock) -> list[int]:
+    """Have the engine know ``clock``, and note each time that it asks Python."""
+    questions = []
+
+    def answer() -> int:
+        questions.append(clock.now())
+        return questions[-1] // 100
+
+    bare.engine.time = answer
+    bare.engine.share_clock(clock.words)
+    return questions
+
+
+def test_it_tells_the_time_of_the_host_clock() -> None:
+    bare, clock = Bare(), HostClock()
+    questions = asked(bare, clock)
+    for _ in range(3):
+        clock.pause()
+        clock.resume()
+        before = clock.now() // 100
+        bare.run(rdtime(A0), rdtime(A1), wfi())
+        assert before <= bare[A0] <= bare[A1] <= clock.now() // 100
+    assert questions == []
+
+
+@pytest.mark.parametrize("monotonic", [time.monotonic_ns, lambda: time.monotonic_ns() + 1])
+def test_it_asks_the_clock_after_a_stop_and_on_another_host(monotonic) -> None:  # type: ignore[no-untyped-def]
+    bare, clock = Bare(), HostClock(monotonic)
+    questions = asked(bare, clock)
+    if monotonic is time.monotonic_ns:
+        clock.words[1] -= 60_000_000  # nobody has looked for so long
+    bare.run(rdtime(A0), wfi())
+    assert [bare[A0]] == [answer // 100 for answer in questions]
 
 
 def test_several_engines_at_once_keep_their_code_apart() -> None:
