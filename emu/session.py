@@ -1,6 +1,7 @@
 """A machine and its user: what ``pyemu boot`` does between the first instruction and the exit status."""
 
 import contextlib
+import gc
 import os
 import select
 import signal
@@ -107,6 +108,8 @@ def run(
                     listener.receive = Keys(machine, listener.send, output.stamps)
                 listener.attach(machine)
                 signals.check()
+                # What there is by now stays. A collection that looks through all of it takes 10 ms and more.
+                gc.freeze()
                 if commands:
                     from emu.shell import run_commands  # noqa: PLC0415 - not needed to boot
 
@@ -118,6 +121,9 @@ def run(
                 return 0
             if request.action is PowerAction.FAIL:
                 raise MachineError(f"the guest switched the machine off because of a failure (code {request.code})")
+            del machine
+            gc.unfreeze()
+            gc.collect()  # the memory of the machine that was
 
 
 def _tell(machine: Machine, rows_taken: int) -> Callable[[int, int], None]:
