@@ -21,9 +21,15 @@ class Guest:
 
     def __init__(self, command: list[str], stderr: int = subprocess.DEVNULL) -> None:
         self.started = time.perf_counter()
-        # A new session, so that no terminal's signals reach it.
+        # Python's compiled modules are kept, as for every user; a new session, so that no terminal's signals reach it.
+        environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
         self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr, start_new_session=True
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            env=environment,
+            start_new_session=True,
         )
         self.pid = self._process.pid
         self.text = b""
