@@ -19,7 +19,7 @@ _LONGEST_SLEEP_NS = 1_000_000_000
 _STOPPED_NS = 50_000_000
 #: How much of a stop counts as time.
 _MARGIN_NS = 1_000_000
-#: What HostClock.words are.
+#: What HostClock.shared has.
 _ORIGIN, _SEEN, _PAUSED, _STOPPED = range(4)
 
 
@@ -54,22 +54,23 @@ class HostClock:
     That is seen by nobody having looked when somebody should have: while the process runs, ``now`` is called by the
     end of each ``wait``, and at least every 20 ms otherwise.
 
-    ``words`` is what it knows, for who tells the time without Python (native.c): the host time at which guest time
+    ``shared`` is what it knows, for who tells the time without Python (native.c): the host time at which guest time
     began; that of the last look, or of the next one that is planned; how long it was paused; after how long without a
-    look only ``now`` can tell.
+    look only ``now`` can tell. It is None if ``monotonic`` is not the host's.
     """
 
     def __init__(self, monotonic: Callable[[], int] = time.monotonic_ns) -> None:
         self._monotonic = self._host = monotonic
         self._resumed = monotonic()
-        self.words = memoryview(bytearray(32)).cast("q")
-        self.words[_ORIGIN] = self.words[_SEEN] = self._resumed
-        self.words[_STOPPED] = _STOPPED_NS if monotonic is time.monotonic_ns else -(1 << 62)
+        self._words = memoryview(bytearray(32)).cast("q")
+        self._words[_ORIGIN] = self._words[_SEEN] = self._resumed
+        self._words[_STOPPED] = _STOPPED_NS
+        self.shared = self._words if monotonic is time.monotonic_ns else None
         self._lock = threading.Lock()
 
     def now(self) -> int:
         """Nanoseconds of guest time."""
-        words = self.words
+        words = self._words
         while True:
             origin = words[_ORIGIN]
             host = self._monotonic()
@@ -87,7 +88,7 @@ class HostClock:
         if deadline is not None:
             left = min(left, deadline - self.now())
         if left > 0:
-            self.words[_SEEN] = self._monotonic() + left
+            self._words[_SEEN] = self._monotonic() + left
             sleep(left / 1e9)
             self.now()
 
@@ -98,13 +99,13 @@ class HostClock:
 
     def resume(self) -> None:
         """Go on where it was: what was paused is no time at all."""
-        paused = self.words[_PAUSED] = self._host() - self._monotonic()
+        paused = self._words[_PAUSED] = self._host() - self._monotonic()
         self._monotonic = lambda: self._host() - paused  # one store, so that no thread finds anything in between
 
     def _resume(self, host: int) -> None:
         with self._lock:
             # Another thread may have come first; or one that was stopped has only now stored what it saw before.
-            words = self.words
+            words = self._words
             gap = host - max(words[_SEEN], self._resumed)
             if gap > _STOPPED_NS:
                 words[_ORIGIN] += gap - _MARGIN_NS
@@ -122,7 +123,7 @@ class WarpClock(HostClock):
         else:
             left = max(deadline - self.now(), 0)
             with self._lock:  # the doorbell's thread may be finding out that the process was stopped
-                self.words[_ORIGIN] -= left
+                self._words[_ORIGIN] -= left
 
 
 class ManualClock:

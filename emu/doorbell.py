@@ -1,88 +1,116 @@
-"""How the machine's thread is called back: out of the guest, or out of its sleep.
-
-One small thread sleeps until the earliest deadline and then stops the CPU. A stop that comes just before the CPU
-starts is lost, so it is repeated until the machine's thread has acknowledged.
-"""
+"""How the machine's thread is called back: out of the guest, or out of its sleep."""
 
 import contextlib
 import threading
 from collections.abc import Callable
+from typing import Protocol
 
-__all__ = ["Doorbell"]
+__all__ = ["Alarm", "AlarmThread", "Doorbell"]
 
 _AGAIN_S = 0.0005
 _HEARTBEAT_NS = 20_000_000
-_FOREVER = 1 << 64
+_AT_ONCE, _FOREVER = 0, (1 << 63) - 1
+
+
+class Alarm(Protocol):
+    """What stops the CPU at a deadline; the engine's native part is one."""
+
+    def stop_at(self, deadline: int) -> None:
+        """Stop the CPU at ``deadline`` (guest time, ns), and no more at the one before. For any thread."""
+        ...
 
 
 class Doorbell:
-    """Rings at a deadline (guest time, ns), or when another thread asks.
+    """Rings at a deadline (guest time, ns), or when another thread asks; ``alarm`` is what rings in the guest.
 
-    ``stop`` stops the CPU, from any thread; ``now`` is guest time. All methods but ``ring`` are for the machine's
-    thread. Each side first stores what it wants and then looks at the other's, so neither can miss it.
+    All methods but ``ring`` are for the machine's thread. Each side first stores what it wants and then looks at the
+    other's, so neither can miss it.
     """
 
-    def __init__(self, stop: Callable[[], None], now: Callable[[], int]) -> None:
-        self._stop, self._now = stop, now
-        self._deadline = self._wakes_at = _FOREVER
-        self._in_guest = self._rung = self._closed = False
-        # Two locks as binary semaphores: a timed acquire is the most precise sleep that Python has.
-        self._thread_sleep, self._cpu_sleep = threading.Lock(), threading.Lock()
-        self._thread_sleep.acquire()
-        self._cpu_sleep.acquire()
-        self._thread = threading.Thread(target=self._run, name="pyemu doorbell", daemon=True)
-        self._thread.start()
+    def __init__(self, alarm: Alarm) -> None:
+        self._alarm = alarm
+        self._deadline = _FOREVER
+        self._in_guest = self._rung = False
+        self._sleep = threading.Lock()  # as a semaphore: a timed acquire is the most precise sleep that Python has
+        self._sleep.acquire()
 
     def ring(self) -> None:
         """Call the machine's thread. For any thread."""
         self._rung = True
-        _release(self._cpu_sleep)
+        _release(self._sleep)
         if self._in_guest:
-            _release(self._thread_sleep)
+            self._alarm.stop_at(_AT_ONCE)
 
     def enter(self, deadline: int | None) -> None:
         """The guest is entered now: call back at ``deadline``."""
-        self._deadline = _FOREVER if deadline is None else deadline
         self._in_guest = True
-        if self._rung or self._deadline < self._wakes_at:
-            _release(self._thread_sleep)
+        self._call_back(_FOREVER if deadline is None else deadline)
 
     def nearer(self, deadline: int) -> None:
         """Call back at ``deadline`` already: the guest has asked for something earlier."""
         if self._in_guest and deadline < self._deadline:
-            self._deadline = deadline
-            if deadline < self._wakes_at:
-                _release(self._thread_sleep)
+            self._call_back(deadline)
+
+    def _call_back(self, deadline: int) -> None:
+        self._deadline = deadline
+        self._alarm.stop_at(deadline)
+        if self._rung:  # who rings may have come first
+            self._alarm.stop_at(_AT_ONCE)
 
     def acknowledge(self) -> None:
         """The machine's thread is back and is going to look at everything: stop ringing."""
         self._in_guest = False
+        self._alarm.stop_at(_FOREVER)
         self._rung = False
 
     def sleep(self, seconds: float) -> None:
         """Sleep until the doorbell rings, at most ``seconds``."""
         if not self._rung:
-            self._cpu_sleep.acquire(timeout=seconds)
+            self._sleep.acquire(timeout=seconds)
+
+
+class AlarmThread:
+    """Stops the CPU from a small thread, which sleeps until the deadline: an alarm for every engine and every clock.
+
+    A stop that comes just before the CPU starts is lost, so it is repeated until there is another deadline. ``stop``
+    stops the CPU; ``now`` is guest time, and is asked every 20 ms at least, which is the clock's heartbeat.
+    """
+
+    def __init__(self, stop: Callable[[], None], now: Callable[[], int]) -> None:
+        self._stop, self._now = stop, now
+        self._deadline = self._wakes_at = _FOREVER
+        self._closed = False
+        self._sleep = threading.Lock()
+        self._sleep.acquire()
+        self._thread = threading.Thread(target=self._run, name="pyemu alarm", daemon=True)
+        self._thread.start()
+
+    def stop_at(self, deadline: int) -> None:
+        """Stop the CPU at ``deadline``. For any thread."""
+        self._deadline = deadline
+        if deadline < self._wakes_at:
+            _release(self._sleep)
 
     def close(self) -> None:
         """End the thread."""
         self._closed = True
-        _release(self._thread_sleep)
+        _release(self._sleep)
         self._thread.join()
 
     def _run(self) -> None:
         while not self._closed:
             self._wakes_at = _FOREVER
             wait = -1.0
-            if self._in_guest:
-                now = self._now()  # this is the clock's heartbeat, too
-                if self._rung or self._deadline <= now:
+            deadline = self._deadline
+            if deadline != _FOREVER:
+                now = self._now()
+                if deadline <= now:
                     self._stop()
                     wait = _AGAIN_S
                 else:
-                    self._wakes_at = min(self._deadline, now + _HEARTBEAT_NS)
+                    self._wakes_at = min(deadline, now + _HEARTBEAT_NS)
                     wait = (self._wakes_at - now) / 1e9
-            self._thread_sleep.acquire(timeout=wait)
+            self._sleep.acquire(timeout=wait)
 
 
 def _release(lock: threading.Lock) -> None:

@@ -22,7 +22,7 @@ from unicorn.unicorn_py3.unicorn import uclib
 
 from emu.codepages import PAGE, CodePages
 from emu.errors import PyemuError
-from emu.native import Native, NotNativeError
+from emu.native import Native, NotNativeError, install
 from emu.operand import memory_operand
 
 __all__ = ["Engine", "Reg"]
@@ -149,6 +149,14 @@ class Engine:
         self._failure: BaseException | None = None
         self._before_store: bytes | None = None  # the state before a store to nothing, see _on_unmapped_store
         self._keep: list[Any] = []  # callbacks live as long as the engine
+        self.native: Native | None = None
+        #: Why the native part is not in use; "" if it is.
+        self.why_not_native = ""
+        library = None
+        try:
+            library = install()
+        except NotNativeError as reason:
+            self.why_not_native = str(reason)
         self._uc = unicorn.Uc(unicorn.UC_ARCH_RISCV, unicorn.UC_MODE_RISCV64)
         self._handle = self._uc._uch  # noqa: SLF001
         self._address: int = self._handle.value
@@ -158,15 +166,14 @@ class Engine:
         self._uc.mem_map_ptr(ram_base, len(ram), unicorn.UC_PROT_ALL, ctypes.addressof(ctypes.c_char.from_buffer(ram)))
         self._find_state()  # after the first mapping: Unicorn makes its CPU only then
         python = _ExceptionCallback(self._on_exception)
-        self.native: Native | None = None
-        #: Why the native part is not in use; "" if it is.
-        self.why_not_native = ""
         try:
-            self.native = self._attach_native(python)
-            self._hook(unicorn.UC_HOOK_INTR, self.native.trap, user=self.native.user)
+            self.native = None if library is None else self._attach_native(library, python)
         except NotNativeError as reason:
             self.why_not_native = str(reason)
+        if self.native is None:
             self._hook(unicorn.UC_HOOK_INTR, python)
+        else:
+            self._hook(unicorn.UC_HOOK_INTR, self.native.trap, user=self.native.user)
         unmapped = _UnmappedCallback(self._on_unmapped_store)  # around the RAM, where it would make all stores slow
         self._hook(unicorn.UC_HOOK_MEM_WRITE_UNMAPPED, unmapped, end=ram_base - 1)
         self._hook(unicorn.UC_HOOK_MEM_WRITE_UNMAPPED, unmapped, begin=ram_base + len(ram))
@@ -200,10 +207,14 @@ class Engine:
             raise failure
         return bool(self._halted[0]) and not error
 
-    def share_clock(self, words: memoryview) -> None:
-        """The time is that of a HostClock with these ``words``, too; ``time`` is asked where they are not enough."""
+    def share_clock(self, shared: memoryview) -> Native | None:
+        """Let the native part tell the time by what a HostClock shares; ``time`` is asked where that is not enough.
+
+        Returns what stops the CPU at a deadline then, without another thread; None if there is no native part.
+        """
         if self.native is not None:
-            self.native.tell_time(words)
+            self.native.share_clock(shared)
+        return self.native
 
     def leave_traps_to_python(self) -> None:
         """Have ``exception`` called for each exception, from now on; the native part enters most of them itself."""
@@ -400,12 +411,11 @@ class Engine:
 
     # ---------------------------------------------------------------- finding and checking the internals
 
-    def _attach_native(self, python: Any) -> Native:
-        cpu = _U64.from_address(self._address + _UC_CPU).value
+    def _attach_native(self, library: ctypes.CDLL, python: Any) -> Native:
         return Native(
+            library,
             uc=self._address,
-            cpu_pointer=_UC_CPU,
-            cpu=cpu,
+            cpu=_U64.from_address(self._address + _UC_CPU).value,
             state=ctypes.addressof(ctypes.c_char.from_buffer(self.state.cast("B"))),
             fast_tlb=ctypes.addressof(self._exit_chain) - 64,
             ram=ctypes.addressof(ctypes.c_char.from_buffer(self._ram)),

@@ -23,7 +23,7 @@ from devices.virtio.sound.wire import D_INPUT, D_OUTPUT
 from emu.board import RAM_BASE, Board, Lines, build_board
 from emu.clock import Clock, HostClock, make_clock
 from emu.console import Console
-from emu.doorbell import Doorbell
+from emu.doorbell import Alarm, AlarmThread, Doorbell
 from emu.engine import Engine
 from emu.errors import MachineError, UsageError
 from emu.events import DeadlineHeap
@@ -114,6 +114,7 @@ class Machine:
         #: ``events.at(ns, action)`` has something done at a guest time.
         self.events = DeadlineHeap(self._nearer)
         self._doorbell: Doorbell | None = None
+        self._alarm_thread: AlarmThread | None = None
         self._inbox: deque[Callable[[], None]] = deque()
         self._waiting = False  # the hart executed WFI
         self._grace = Grace(self.clock.now)
@@ -130,8 +131,6 @@ class Machine:
                 self.disks.append(parse_disk(one) if isinstance(one, str) else one)
             engine.time = lambda: ticks_from_ns(now())
             now = self.clock.now
-            if isinstance(self.clock, HostClock):
-                engine.share_clock(self.clock.words)
             ram.changed = engine.invalidate
             self.hart = Hart(engine)
             outputs, inputs = self.audio.streams
@@ -161,7 +160,7 @@ class Machine:
             self._begin(start, ram, joints)
             self._run, self._wait = joints.run(engine.run), joints.wait(self.clock.wait)
             self.hart.watch(joints.exceptions)
-            self._doorbell = Doorbell(engine.stop, now)
+            self._doorbell = Doorbell(self._make_alarm())
         except BaseException:
             self.close()
             raise
@@ -321,6 +320,14 @@ class Machine:
             self._engine.map_device(placement.base, size, *joints.registers(placement))
         return board
 
+    def _make_alarm(self) -> Alarm:
+        shared = self.clock.shared if isinstance(self.clock, HostClock) else None
+        native = None if shared is None else self._engine.share_clock(shared)
+        if native is not None:
+            return native
+        self._alarm_thread = AlarmThread(self._engine.stop, self.clock.now)
+        return self._alarm_thread
+
     def _begin(self, start: boot.Boot, ram: Ram, joints: Joints) -> None:
         if start.machine_mode:
             self.hart.start_machine(start.pc, start.dtb, start.dynamic_info)
@@ -359,7 +366,8 @@ class Machine:
                 closing.callback(self._monitor.close)
             closing.callback(self.console.flush)
             if self._doorbell is not None:
-                self._doorbell.close()
+                if self._alarm_thread is not None:
+                    self._alarm_thread.close()
                 self._doorbell = None
                 self._engine.close()
 

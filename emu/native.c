@@ -2,12 +2,13 @@
    the same without it, in Python, and is the reference.
 
    traps          system calls and page faults that go to S mode are entered without calling Python
-   rdtime         of the host's clock, likewise, so that the guest never waits for Python's lock only to tell the time
+   time           rdtime reads the host's clock, and the CPU looks at it every few blocks and stops at its deadline: neither
+                  waits for Python's lock, nor for another thread to wake up
    sstatus.SUM    two TLBs for S mode, one for each value; Unicorn has one, and flushes everything at each change
    changed code   a page with translated code stays write-protected in the TLB, so that each write to it is noticed;
                   Unicorn stops to look after the first one
 
-   All but the first replace functions of libunicorn, for the whole process, in its table of jumps to its own functions
+   All but the first replace functions of libunicorn, for the whole process, wherever the loader has put their addresses,
    and in its table of CSRs; CPUs that are not ours get the originals. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -26,7 +27,9 @@ enum { U = 0, S = 1, M = 3 };                                                   
 enum { SIE = 1 << 1, SPIE = 1 << 5, SPP = 1 << 8, MPRV = 1 << 17, SUM = 1 << 18 };         /* mstatus */
 enum { ECALL = 8, FETCH_PAGE_FAULT = 12, LOAD_PAGE_FAULT = 13, STORE_PAGE_FAULT = 15 };    /* scause */
 enum { SSTATUS_CSR = 0x100, MSTATUS_CSR = 0x300, TIME_CSR = 0xC01, NS_PER_TICK = 100 };
-enum { ORIGIN, SEEN, PAUSED, STOPPED };                                                    /* HostClock.words */
+enum { ORIGIN, SEEN, PAUSED, STOPPED };                                                    /* HostClock.shared */
+enum { BLOCKS = 64 };    /* between two looks at the clock, which then cost nothing that can be measured; about 1 us */
+enum { CPU = 440, NEXT_PC = 2024 }; /* uc_struct: CPUState *; a word that is there for MIPS, and here counts blocks up to 0 */
 enum { PAGE = 4096, NOTDIRTY = 1 << 10, VICTIMS = 8, MODES = 4, OTHER_S = 2 };             /* nobody has mode 2 */
 
 struct entry { u64 read, write, code, physical, to_host, unused[3]; };                     /* CPUTLBEntry */
@@ -48,12 +51,14 @@ struct hart {
   u64 only_python, traps;
   u64 last_write, ascending;
   int64_t *clock;          /* or 0: Python knows the time */
+  int64_t deadline;        /* in guest time, ns */
 };
 
-static u64 env_offset, cpu_offset; /* the CPU state in CPUState; CPUState * in uc_struct */
+static u64 env_offset, exit_offset; /* in CPUState: the CPU state, and the word that is negative when a stop was asked for */
 static void (*reset_dirty)(void *cpu, u64 host, u64 size), (*set_dirty)(void *cpu, u64 address);
 static void (*reset_dirty_virtual)(void *cpu, u64 address, u64 size), (*drop_code)(void *uc, u64 start, u64 end);
 static void (*set_page)(void *cpu, u64 page, u64 physical, int prot, int mode, u64 size);
+static void (*check_exit)(void *uc, uint32_t in_delay_slot), (*stop)(void *uc);
 static u64 (*load_pte)(void *uc, void *space, u64 address, uint32_t attributes, uint32_t *failed);
 struct csr {
   void *predicate;
@@ -62,8 +67,8 @@ struct csr {
 };
 static struct csr sstatus, mstatus, time_csr;
 
-static struct hart *of_cpu(void *cpu) { return ((struct hart **)((char *)cpu + env_offset))[HART]; }
-static struct hart *of_uc(void *uc) { return of_cpu(*(void **)((char *)uc + cpu_offset)); }
+static struct hart *of_cpu(void *cpu) { return env_offset ? ((struct hart **)((char *)cpu + env_offset))[HART] : 0; }
+static struct hart *of_uc(void *uc) { return of_cpu(*(void **)((char *)uc + CPU)); }
 
 /* ---- traps (Privileged Architecture 3.1.6, 4.1) */
 
@@ -105,18 +110,42 @@ static int write_status(u64 *state, int number, u64 value, const struct csr *ori
 static int write_sstatus(u64 *state, int number, u64 value) { return write_status(state, number, value, &sstatus); }
 static int write_mstatus(u64 *state, int number, u64 value) { return write_status(state, number, value, &mstatus); }
 
-/* ---- rdtime: HostClock.now(), which takes over when nobody has looked at the clock for long */
+/* ---- time: HostClock.now(), which alone can tell when nobody has looked at the clock for long */
+
+static int look(struct hart *hart, int64_t *ns) {
+  int64_t *clock = hart->clock;
+  struct timespec now;
+  if (!clock || clock_gettime(CLOCK_MONOTONIC, &now)) return 0;
+  int64_t host = now.tv_sec * 1000000000ll + now.tv_nsec - clock[PAUSED], ahead = host - clock[SEEN];
+  if (ahead > clock[STOPPED]) return 0;
+  if (ahead > 0) clock[SEEN] = host;
+  *ns = host - clock[ORIGIN];
+  return 1;
+}
 
 static int read_time(u64 *state, int number, u64 *value) {
   struct hart *hart = (struct hart *)state[HART];
-  int64_t *clock = hart ? hart->clock : 0;
-  struct timespec now;
-  if (!clock || clock_gettime(CLOCK_MONOTONIC, &now)) return time_csr.read(state, number, value);
-  int64_t host = now.tv_sec * 1000000000ll + now.tv_nsec - clock[PAUSED], ahead = host - clock[SEEN];
-  if (ahead > clock[STOPPED]) return time_csr.read(state, number, value);
-  if (ahead > 0) clock[SEEN] = host;
-  *value = (host - clock[ORIGIN]) / NS_PER_TICK;
+  int64_t ns;
+  if (!hart || !look(hart, &ns)) return time_csr.read(state, number, value);
+  *value = ns / NS_PER_TICK;
   return 0;
+}
+
+static __attribute__((noinline)) void look_at_deadline(void *uc, uint32_t in_delay_slot) {
+  struct hart *hart = of_uc(uc);
+  int64_t ns;
+  *(int64_t *)((char *)uc + NEXT_PC) = -BLOCKS;
+  if (hart && hart->clock && (!look(hart, &ns) || ns >= hart->deadline)) stop(uc);
+  check_exit(uc, in_delay_slot);
+}
+
+/* Each block begins with this question, whether to stop. The original needs its caller's address: it is jumped to, but
+   as seldom as can be, because each instruction here costs the guest a percent. */
+static void on_check_exit(void *uc, uint32_t in_delay_slot) {
+  int64_t blocks = ++*(int64_t *)((char *)uc + NEXT_PC);
+  int64_t asked = *(int32_t *)(*(char **)((char *)uc + CPU) + exit_offset);
+  if (__builtin_expect((blocks & ~asked) < 0, 1)) return; /* neither has its sign changed */
+  look_at_deadline(uc, in_delay_slot);
 }
 
 /* ---- changed code: no TLB entry of a page with code is ever dirty, as QEMU has it */
@@ -200,38 +229,44 @@ static u64 on_load_pte(void *uc, void *space, u64 address, uint32_t attributes, 
 
 /* ---- getting in between */
 
-/* Have calls of libunicorn's function `name` go to `ours`, where it calls it by its table of jumps. */
+/* Put `ours` wherever the loader has put the address of libunicorn's function `name`. */
 static int replace(struct link_map *map, const char *name, void *ours) {
   const ElfW(Sym) *symbols = 0;
   const char *names = 0;
-  const ElfW(Rela) *slot = 0;
-  size_t size = 0;
+  u64 tables[2] = {0, 0}, sizes[2] = {0, 0}, pages = sysconf(_SC_PAGESIZE), found = 0;
   for (const ElfW(Dyn) *d = map->l_ld; d->d_tag; d++) {
     u64 at = d->d_un.d_ptr < map->l_addr ? d->d_un.d_ptr + map->l_addr : d->d_un.d_ptr;
     if (d->d_tag == DT_SYMTAB) symbols = (void *)at;
     if (d->d_tag == DT_STRTAB) names = (void *)at;
-    if (d->d_tag == DT_JMPREL) slot = (void *)at;
-    if (d->d_tag == DT_PLTRELSZ) size = d->d_un.d_val;
+    if (d->d_tag == DT_RELA) tables[0] = at;
+    if (d->d_tag == DT_RELASZ) sizes[0] = d->d_un.d_val;
+    if (d->d_tag == DT_JMPREL) tables[1] = at;
+    if (d->d_tag == DT_PLTRELSZ) sizes[1] = d->d_un.d_val;
   }
-  for (const ElfW(Rela) *end = slot + size / sizeof *slot; slot < end; slot++)
-    if (!strcmp(names + symbols[slot->r_info >> 32].st_name, name)) {
-      u64 at = map->l_addr + slot->r_offset, pages = sysconf(_SC_PAGESIZE);
-      if (mprotect((void *)(at & -pages), pages, PROT_READ | PROT_WRITE)) return 0;
-      *(void **)at = ours;
-      return 1;
-    }
-  return 0;
+  for (int i = 0; i < 2; i++)
+    for (const ElfW(Rela) *word = (void *)tables[i], *end = word + sizes[i] / sizeof *word; word < end; word++)
+      if (word->r_info >> 32 && !strcmp(names + symbols[word->r_info >> 32].st_name, name)) {
+        u64 at = map->l_addr + word->r_offset;
+        if (mprotect((void *)(at & -pages), pages, PROT_READ | PROT_WRITE)) return 0;
+        *(void **)at = ours;
+        found++;
+      }
+  return found > 0;
 }
 
 /* Which text this is: native.py must know its structure. */
 uint32_t native_built_from(void) { return BUILT_FROM; }
 
-/* Once in a process: 0, or the name of what libunicorn (a handle of dlopen) does not have. */
-const char *native_install(void *unicorn, u64 env, u64 cpu) {
+/* The same for all CPUs, and known when there is one. */
+void native_layout(u64 env, u64 exit) { env_offset = env, exit_offset = exit; }
+
+/* Once in a process, before there is a CPU: 0, or the name of what libunicorn (a handle of dlopen) does not have. */
+const char *native_install(void *unicorn) {
   static const struct { const char *name; void *ours; void *original; } functions[] = {
       {"tlb_protect_code_riscv64", on_protect, 0}, {"tlb_unprotect_code_riscv64", on_unprotect, 0},
       {"tlb_set_dirty_riscv64", on_set_dirty, &set_dirty}, {"tlb_reset_dirty_by_vaddr_riscv64", on_reset_dirty_virtual, &reset_dirty_virtual},
       {"tlb_set_page_riscv64", on_set_page, &set_page}, {"address_space_ldq_riscv64", on_load_pte, &load_pte},
+      {"helper_check_exit_request_riscv64", on_check_exit, &check_exit}, {"uc_emu_stop", 0, &stop},
       {"tlb_reset_dirty_riscv64", 0, &reset_dirty}, {"tb_invalidate_phys_range_riscv64", 0, &drop_code}};
   const char *const get_name = "riscv_get_csr_ops_riscv64", *const set_name = "riscv_set_csr_ops_riscv64";
   void (*get_csr)(int, struct csr *) = (void (*)(int, struct csr *))dlsym(unicorn, get_name);
@@ -243,7 +278,6 @@ const char *native_install(void *unicorn, u64 env, u64 cpu) {
     if (!original) return functions[i].name;
     if (functions[i].original) *(void **)functions[i].original = original;
   }
-  env_offset = env, cpu_offset = cpu;
   for (size_t i = 0; i < sizeof functions / sizeof *functions; i++)
     if (functions[i].ours && !replace(map, functions[i].name, functions[i].ours)) return functions[i].name;
   get_csr(SSTATUS_CSR, &sstatus), get_csr(MSTATUS_CSR, &mstatus), get_csr(TIME_CSR, &time_csr);

@@ -6,14 +6,16 @@ functions, as the wheels for Linux are.
 
 import ctypes
 import functools
+import gc
 import os
 from pathlib import Path
 from typing import Any
 from zlib import crc32
 
+import unicorn
 from unicorn.unicorn_py3.unicorn import uclib
 
-__all__ = ["LIBRARY", "SWITCH", "Native", "NotNativeError"]
+__all__ = ["LIBRARY", "SWITCH", "Native", "NotNativeError", "install"]
 
 #: What the build makes of native.c.
 LIBRARY = Path(__file__).with_name("libnative.so")
@@ -23,11 +25,11 @@ SWITCH = "PYEMU_NATIVE"
 _U64 = ctypes.c_uint64
 _PAGE_BITS = 12
 _HART = 194  # word of the CPU state: QEMUTimer *timer, of which Unicorn makes no use
-# Sizes of Unicorn's TLB: CPUTLBEntry, CPUTLBDesc, CPUTLBCommon; the CPUTLBDescFast follow, one for each mode.
+# Sizes of Unicorn's TLB: CPUTLBEntry, CPUTLBDesc, CPUTLBCommon, CPUTLBDescFast; IcountDecr follows.
 _MODES, _VICTIMS, _ENTRIES = 4, 8, 256
 _ENTRY = 64
 _SLOW = 6 * 8 + _VICTIMS * (_ENTRY + 16) + 8
-_COMMON = 32
+_COMMON, _FAST = 32, 16
 
 
 class NotNativeError(Exception):
@@ -41,7 +43,7 @@ class _Hart(ctypes.Structure):
         (name, _U64)
         for name in (
             "state", "tlb", "uc", "cpu", "ram", "ram_size", "ram_base", "has_code", "python", "only_python", "traps",
-            "last_write", "ascending", "clock",
+            "last_write", "ascending", "clock", "deadline",
         )
     ]  # fmt: skip
 
@@ -49,34 +51,24 @@ class _Hart(ctypes.Structure):
 class Native:
     """The native part at work for one engine; the addresses are of this process.
 
-    ``uc`` is Unicorn's handle, where ``cpu_pointer`` bytes further its ``cpu`` is found; ``state`` the CPU's state, and
-    ``fast_tlb`` the first of its CPUTLBDescFast. ``ram`` is the guest's RAM, all that there is, and ``python`` the
-    callback for the traps that are left to Python. It must outlive the handle.
+    ``uc`` is Unicorn's handle, ``cpu`` its CPU and ``state`` that one's state; ``fast_tlb`` is the first of its
+    CPUTLBDescFast. ``ram`` is the guest's RAM, all that there is, and ``python`` the callback for the traps that are
+    left to Python. It must outlive the handle. ``library`` is what ``install`` returned before the handle was made.
 
-    Raises NotNativeError where it was not built, is switched off, or does not fit.
+    Raises NotNativeError where it does not fit.
     """
 
     def __init__(
-        self,
-        *,
-        uc: int,
-        cpu_pointer: int,
-        cpu: int,
-        state: int,
-        fast_tlb: int,
-        ram: int,
-        ram_size: int,
-        ram_base: int,
-        python: Any,
-    ) -> None:
-        if os.environ.get(SWITCH) == "off":
-            raise NotNativeError(f"{SWITCH}=off")
+        self, library: ctypes.CDLL, *, uc: int, cpu: int, state: int, fast_tlb: int, ram: int, ram_size: int,
+        ram_base: int, python: Any,
+    ) -> None:  # fmt: skip
         tlb = fast_tlb - _MODES * _SLOW - _COMMON
         _check_tlb(tlb)
         word = _U64.from_address(state + 8 * _HART)
         if word.value or uclib.qemu_ram_addr_from_host_riscv64(ctypes.c_void_p(uc), ctypes.c_void_p(ram)):
             raise NotNativeError("this build of unicorn does not fit")
-        self._library = _install(state - cpu, cpu_pointer)
+        library.native_layout(_U64(state - cpu), _U64(fast_tlb + _MODES * _FAST - cpu))
+        self._library = library
         self._has_code = (ctypes.c_uint8 * (ram_size >> _PAGE_BITS))()
         self._python = python
         self._hart = _Hart(
@@ -85,7 +77,7 @@ class Native:
         )  # fmt: skip
         word.value = ctypes.addressof(self._hart)
         #: A callback for Unicorn's exceptions, and the user data that it needs.
-        self.trap = self._library.native_trap
+        self.trap = library.native_trap
         self.user = ctypes.c_void_p(word.value)
 
     @property
@@ -93,10 +85,14 @@ class Native:
         """How many traps were entered without Python."""
         return int(self._hart.traps)
 
-    def tell_time(self, words: memoryview) -> None:
-        """Read the ``time`` CSR from a HostClock's ``words``, without Python."""
-        self._clock = words
-        self._hart.clock = ctypes.addressof(ctypes.c_char.from_buffer(words))
+    def share_clock(self, shared: memoryview) -> None:
+        """Tell the time by a HostClock's ``shared`` words: for the ``time`` CSR, and for ``stop_at``."""
+        self._clock = shared
+        self._hart.clock = ctypes.addressof(ctypes.c_char.from_buffer(shared))
+
+    def stop_at(self, deadline: int) -> None:
+        """Have the CPU stop when it is so late (guest time, ns), at the start of a block. For any thread."""
+        self._hart.deadline = deadline
 
     def leave_traps(self, to_python: bool) -> None:
         """Have Python enter every trap, or only those that it has to."""
@@ -107,8 +103,18 @@ class Native:
         self._library.native_written(self.user, _U64(offset), _U64(size))
 
 
+def install() -> ctypes.CDLL:
+    """Have the library ready for an engine that is to be made.
+
+    Raises NotNativeError where it was not built, is switched off, or does not fit.
+    """
+    if os.environ.get(SWITCH) == "off":
+        raise NotNativeError(f"{SWITCH}=off")
+    return _install()
+
+
 @functools.cache
-def _install(state_offset: int, cpu_pointer: int) -> ctypes.CDLL:
+def _install() -> ctypes.CDLL:
     """Load the library, and put its functions between those of libunicorn, once in a process."""
     if not LIBRARY.exists():
         raise NotNativeError("it was not built, which needs a C compiler when pyemu is installed")
@@ -116,11 +122,12 @@ def _install(state_offset: int, cpu_pointer: int) -> ctypes.CDLL:
         library = ctypes.CDLL(str(LIBRARY))
     except OSError as error:
         raise NotNativeError(str(error)) from error
-    library.native_built_from.restype = ctypes.c_uint32
-    if library.native_built_from() != crc32(LIBRARY.with_name("native.c").read_bytes()):
+    if library.native_built_from() & 0xFFFF_FFFF != crc32(LIBRARY.with_name("native.c").read_bytes()):
         raise NotNativeError("it was built from another native.c; install pyemu again")
+    if any(isinstance(one, unicorn.Uc) for one in gc.get_objects()):  # which would meet functions that it doesn't know
+        raise NotNativeError("this process was using unicorn before; make the first machine sooner")
     library.native_install.restype = ctypes.c_char_p
-    missing = library.native_install(ctypes.c_void_p(uclib._handle), _U64(state_offset), _U64(cpu_pointer))  # noqa: SLF001
+    missing = library.native_install(ctypes.c_void_p(uclib._handle))  # noqa: SLF001
     if missing is not None:
         raise NotNativeError(f"this build of unicorn does not fit: {missing.decode()}")
     return library
@@ -133,7 +140,7 @@ def _check_tlb(tlb: int) -> None:
         slow = ctypes.string_at(tlb + _COMMON + mode * _SLOW, _SLOW)
         fits = fits and slow[:16] + slow[48 : 48 + _VICTIMS * _ENTRY] == b"\xff" * (16 + _VICTIMS * _ENTRY)
         fits = fits and not any(slow[32:48])  # no entry in use
-        mask = _U64.from_address(tlb + _COMMON + _MODES * _SLOW + 16 * mode).value
+        mask = _U64.from_address(tlb + _COMMON + _MODES * _SLOW + _FAST * mode).value
         fits = fits and mask == (_ENTRIES - 1) * _ENTRY
     if not fits:
         raise NotNativeError("this build of unicorn does not fit: its TLB is not where it should be")

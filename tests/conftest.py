@@ -3,7 +3,15 @@
 New ones: ``pytest --hypothesis-profile=default``.
 """
 
+import contextlib
+
 from hypothesis import settings
+
+from emu.native import NotNativeError, install
 
 settings.register_profile("same", derandomize=True, deadline=None)
 settings.load_profile("same")
+
+# Before any test makes an engine without it.
+with contextlib.suppress(NotNativeError):
+    install()

@@ -1,13 +1,15 @@
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 
-from emu.doorbell import Doorbell
+from emu.clock import HostClock
+from emu.doorbell import Alarm, AlarmThread, Doorbell
 from emu.engine import Reg
-from tests.emu.asm import T0, addi, j
-from tests.emu.bare import BASE, Bare
+from tests.emu.asm import S1, T0, addi, j, sw
+from tests.emu.bare import BASE, Bare, Recorder
 
 MS = 1_000_000
 
@@ -17,7 +19,8 @@ class Cpu:
 
     def __init__(self) -> None:
         self.stopped = threading.Event()
-        self.doorbell = Doorbell(self.stopped.set, time.monotonic_ns)
+        self.alarm = AlarmThread(self.stopped.set, time.monotonic_ns)
+        self.doorbell = Doorbell(self.alarm)
 
     def run(self, deadline: int | None = None) -> float:
         """Run; say how long, in seconds."""
@@ -33,7 +36,7 @@ class Cpu:
 def cpu() -> Iterator[Cpu]:
     cpu = Cpu()
     yield cpu
-    cpu.doorbell.close()
+    cpu.alarm.close()
 
 
 def test_it_rings_at_the_deadline(cpu: Cpu) -> None:
@@ -99,41 +102,77 @@ def test_nothing_rings_by_itself(cpu: Cpu) -> None:
 
 
 def test_closed_twice_and_rung_afterwards(cpu: Cpu) -> None:
-    cpu.doorbell.close()
-    cpu.doorbell.close()
+    cpu.alarm.close()
+    cpu.alarm.close()
     cpu.doorbell.ring()
-    assert not cpu.doorbell._thread.is_alive()
+    assert not cpu.alarm._thread.is_alive()
 
 
-def test_twenty_thousand_rings_none_lost() -> None:
+@contextmanager
+def alarm_of(bare: Bare, kind: str) -> Iterator[Alarm]:
+    """Have one of the two kinds."""
+    if kind == "native":
+        yield bare.engine.share_clock(HostClock().shared)
+        return
+    alarm = AlarmThread(bare.engine.stop, time.monotonic_ns)
+    yield alarm
+    alarm.close()
+
+
+def test_the_cpu_stops_itself_at_the_deadline_and_at_no_other() -> None:
+    bare, clock = Bare(), HostClock()
+    bare.put(BASE, "loop", addi(T0, T0, 1), j("loop"))
+    alarm = bare.engine.share_clock(clock.shared)
+    for ms in (1, 5, 0, 20):
+        deadline = clock.now() + ms * MS
+        alarm.stop_at(deadline)
+        bare.engine.run()
+        assert clock.now() >= deadline
+    assert bare[T0] > 0
+
+
+def test_a_device_brings_the_deadline_nearer() -> None:
+    device, clock = Recorder(), HostClock()
+    bare = Bare((0x1000_0000, 0x1000, device))
+    doorbell = Doorbell(bare.engine.share_clock(clock.shared))
+    device.on_write = lambda: doorbell.nearer(clock.now())
+    bare[S1] = 0x1000_0000
+    bare.put(BASE, sw(T0, S1), "loop", addi(T0, T0, 1), j("loop"))
+    doorbell.enter(clock.now() + 3_600_000 * MS)
+    bare.engine.run()
+    assert len(device.writes) == 1
+
+
+@pytest.mark.parametrize("kind", ["thread", "native"])
+def test_twenty_thousand_rings_none_lost(kind: str) -> None:
     """Each ring is answered before the next: one that was lost would hang here."""
     bare = Bare()
     bare.put(BASE, "loop", addi(T0, T0, 1), j("loop"))
-    doorbell = Doorbell(bare.engine.stop, time.monotonic_ns)
     answered, over, rings = threading.Semaphore(0), threading.Event(), 20_000
-
-    def ring() -> None:
-        for _ in range(rings):
-            messages.append(0)
-            doorbell.ring()
-            if not answered.acquire(timeout=10):
-                break
-        over.set()
-        doorbell.ring()
-
     messages: list[int] = []
-    thread = threading.Thread(target=ring)
-    thread.start()
     count = 0
-    while not over.is_set():
-        doorbell.enter(None)
-        bare.engine.run()
-        doorbell.acknowledge()
-        while messages:
-            messages.pop()
-            count += 1
-            answered.release()
-    thread.join()
-    doorbell.close()
+    with alarm_of(bare, kind) as alarm:
+        doorbell = Doorbell(alarm)
+
+        def ring() -> None:
+            for _ in range(rings):
+                messages.append(0)
+                doorbell.ring()
+                if not answered.acquire(timeout=10):
+                    break
+            over.set()
+            doorbell.ring()
+
+        thread = threading.Thread(target=ring)
+        thread.start()
+        while not over.is_set():
+            doorbell.enter(None)
+            bare.engine.run()
+            doorbell.acknowledge()
+            while messages:
+                messages.pop()
+                count += 1
+                answered.release()
+        thread.join()
     assert count == rings
     assert bare[Reg.PC] in (BASE, BASE + 4)

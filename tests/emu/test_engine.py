@@ -10,6 +10,7 @@ import pytest
 import unicorn
 
 from emu import engine as engine_module
+from emu.clock import HostClock
 from emu.engine import Engine, Reg
 from emu.errors import PyemuError
 from emu.memory import Ram
@@ -53,7 +54,14 @@ DATA = BASE + 0x1000
 
 @contextmanager
 def stopping(engine: Engine) -> Iterator[None]:
-    """Another thread stops the CPU every 0.3 ms."""
+    """Have the CPU stop itself all the time, with its native part; else another thread stops it every 0.3 ms."""
+    clock = HostClock()
+    alarm = engine.share_clock(clock.shared)
+    if alarm is not None:
+        alarm.stop_at(0)
+        yield
+        alarm.stop_at(1 << 62)
+        return
     done = threading.Event()
 
     def stop() -> None:

@@ -2,6 +2,8 @@
 
 import ctypes
 import random
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -37,6 +39,8 @@ from tests.emu.asm import (
 )
 from tests.emu.bare import BASE, HANDLER, PAGE, SUPERVISOR, USER, Bare
 from tests.emu.paging import R, Sv, W, X
+
+ROOT = Path(native.__file__).parents[1]
 
 
 def test_it_is_in_use() -> None:
@@ -127,7 +131,8 @@ def asked(bare: Bare, clock: HostClock) -> list[int]:
         return questions[-1] // 100
 
     bare.engine.time = answer
-    bare.engine.share_clock(clock.words)
+    if clock.shared is not None:
+        bare.engine.share_clock(clock.shared).stop_at(1 << 62)
     return questions
 
 
@@ -148,7 +153,7 @@ def test_it_asks_the_clock_after_a_stop_and_on_another_host(monotonic) -> None: 
     bare, clock = Bare(), HostClock(monotonic)
     questions = asked(bare, clock)
     if monotonic is time.monotonic_ns:
-        clock.words[1] -= 60_000_000  # nobody has looked for so long
+        clock.shared[1] -= 60_000_000  # nobody has looked for so long
     bare.run(rdtime(A0), wfi())
     assert [bare[A0]] == [answer // 100 for answer in questions]
 
@@ -213,6 +218,18 @@ def test_built_from_another_source(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     assert "install pyemu again" in Bare().engine.why_not_native
 
 
+def test_a_process_that_was_using_unicorn_before() -> None:
+    """Its engine was made without our functions, and would not know them."""
+    code = (
+        "import unicorn; uc = unicorn.Uc(unicorn.UC_ARCH_RISCV, unicorn.UC_MODE_RISCV64)\n"
+        "from tests.emu.bare import Bare; from tests.emu.asm import *\n"
+        "uc.mem_map(0, 4096); uc.mem_write(0, addi(A0, 0, 7).to_bytes(4, 'little')); bare = Bare()\n"
+        "uc.emu_start(0, 4); print(uc.reg_read(11), bare.run(li(A0, 5), wfi())[A0], bare.engine.why_not_native)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == "7 5 this process was using unicorn before; make the first machine sooner\n"
+
+
 def test_a_tlb_of_another_layout(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(native, "_VICTIMS", 9)
     assert "its TLB is not where it should be" in Bare().engine.why_not_native
@@ -222,4 +239,4 @@ def test_a_library_that_is_not_unicorn() -> None:
     library = ctypes.CDLL(str(native.LIBRARY))
     library.native_install.restype = ctypes.c_char_p
     other = ctypes.c_void_p(ctypes.CDLL("libm.so.6")._handle)
-    assert library.native_install(other, 0, 0) == b"riscv_get_csr_ops_riscv64"
+    assert library.native_install(other) == b"riscv_get_csr_ops_riscv64"
