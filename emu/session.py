@@ -108,8 +108,6 @@ def run(
                     listener.receive = Keys(machine, listener.send, output.stamps)
                 listener.attach(machine)
                 signals.check()
-                # What there is by now stays. A collection that looks through all of it takes 10 ms and more.
-                gc.freeze()
                 if commands:
                     from emu.shell import run_commands  # noqa: PLC0415 - not needed to boot
 
@@ -122,7 +120,6 @@ def run(
             if request.action is PowerAction.FAIL:
                 raise MachineError(f"the guest switched the machine off because of a failure (code {request.code})")
             del machine
-            gc.unfreeze()
             gc.collect()  # the memory of the machine that was
 
 
