@@ -71,6 +71,8 @@ PAGES = [
     (0x2000_2000, X | U),
     (0x2000_3000, RWX),
 ]
+#: Data that may be executed: it would be anything, an endless loop too.
+CHANGING = PAGES[-1][0]
 UNMAPPED = [0x3000_0000, 1 << 40, KERNEL_DATA + 0x20_0000]
 #: 2 MiB at once.
 SUPERPAGE = 0x5000_0000
@@ -97,6 +99,7 @@ def program(choose: random.Random) -> list[Item]:
     items: list[Item] = ["start"]
     for _ in range(choose.randrange(10, 80)):
         address = choose.choice(addresses) + 8 * choose.randrange(4)
+        target = choose.choice([one for one in addresses if one != CHANGING])
         status = choose.choice([SUM, SUM, SUM, SUM | MXR, MXR, SIE, SPIE | SUM])
         items += choose.choice(
             [
@@ -113,7 +116,7 @@ def program(choose: random.Random) -> list[Item]:
                 [li(A7, 1), ecall(), li(A7, 0)],
                 [ecall()],
                 [choose.choice([0, ebreak(), sfence_vma(), fence_i(), csrr(T1, Csr.MSTATUS)])],
-                [li(T0, address), jalr(RA, T0)],
+                [li(T0, target), jalr(RA, T0)],
             ]
         )
     return [*items, ecall(), j("start")]
