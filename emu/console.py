@@ -16,8 +16,8 @@ _CHUNK = 4096
 _KNOCKS = 500
 #: No line of the kernel's is longer.
 _LONGEST_LINE = 1024
-#: A line of the kernel's, with or without its time stamp; not the words in the middle of somebody's text.
-_PANIC = re.compile(rb"^(?:\[ *\d+\.\d+\] )?Kernel panic - not syncing: ?([^\r\n]*)\r?\n", re.MULTILINE)
+#: What a kernel prints that panics, wherever the cursor was, and whatever it puts before it; not its last line.
+_PANIC = re.compile(rb"(?<!end )Kernel panic - not syncing: ?([^\r\n]{0,%d})\r?\n" % _LONGEST_LINE)
 
 
 class ExpectError(PyemuError):
@@ -69,7 +69,7 @@ class Console:
     """The other end of the serial line, or of another that ``type_on`` names.
 
     ``output`` gets what the guest prints, in order and soon. ``text`` is the newest of it, as bytes, ``printed`` how
-    many bytes it was in all; ``panic`` what the kernel said when it panicked.
+    many bytes it was in all; ``panic`` why the kernel panicked, if what was printed is true (see emu/panic.py).
     """
 
     def __init__(
@@ -94,6 +94,7 @@ class Console:
         self._held = later is not None  # until a driver has started
         self._knocks = 0
         self._seen = 0  # how far into text expect() has come
+        self._panic_seen = 0  # how far into it the last panic was
         self._running = False  # run() types
 
     # ---------------------------------------------------------------- for people and tests
@@ -200,13 +201,14 @@ class Console:
         self._unsent.clear()
         self.text += data
         self.printed += len(data)
-        if self.panic is None:
-            panic = _PANIC.search(self.text, max(0, len(self.text) - len(data) - _LONGEST_LINE))
-            self.panic = None if panic is None else panic[1].decode(errors="replace")
+        for panic in _PANIC.finditer(self.text, max(self._panic_seen, len(self.text) - len(data) - _LONGEST_LINE)):
+            self.panic = panic[1].decode(errors="replace")
+            self._panic_seen = panic.end()
         if len(self.text) > 2 * _KEPT:
             dropped = len(self.text) - _KEPT
             del self.text[:dropped]
             self._seen = max(0, self._seen - dropped)
+            self._panic_seen = max(0, self._panic_seen - dropped)
         if self.output is not None:
             self.output(data)
 

@@ -46,6 +46,8 @@ class Hart:
         self._engine, self._state = engine, engine.state
         self._calls: SupervisorCalls | None = None
         self._traps = 0
+        #: Of the traps, the calls from S mode to the firmware, built in or not.
+        self.supervisor_calls = 0
         engine.exception = self._exception
 
     @property
@@ -84,6 +86,7 @@ class Hart:
         state = self._state
         mode = state[Reg.PRIV]
         if cause == ECALL:
+            self.supervisor_calls += mode == _SUPERVISOR
             if mode == _SUPERVISOR and self._calls is not None:
                 state[Reg.PC] = pc + 4
                 error, answer = self._calls(state[Reg.A7], state[Reg.A6], state[Reg.A0 : Reg.A6])

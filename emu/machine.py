@@ -33,6 +33,7 @@ from emu.hart import MEIP, MSIP, MTIP, SEIP, SSIP, STIP, Hart
 from emu.joints import Joints
 from emu.memory import Ram
 from emu.options import last_console, parse_disk, parse_size
+from emu.panic import Suspicion
 from firmware import boot
 from firmware.sbi import Sbi, SbiHart, SupervisorTimer
 
@@ -54,8 +55,6 @@ _PAGE = 4096
 _LONGEST_RUN_NS = 20_000_000
 #: So often the guest may go on before the events, if the host stands still during its grace, too.
 _MOST_GRACES = 2
-#: A kernel that has panicked goes on to print why; so long it may (guest time, ns).
-_LAST_WORDS_NS = 300_000_000
 #: The console's sense of soon (guest time): when what was printed is shown at the latest.
 _LATER_NS = 5_000_000
 #: How often a paused machine looks for messages that nobody rings for.
@@ -119,7 +118,7 @@ class Machine:
         self._inbox: deque[Callable[[], None]] = deque()
         self._waiting = False  # the hart executed WFI
         self._grace = Grace(self.clock.now)
-        self._panic_reported = False
+        self._suspicion: Suspicion | None = None
         self._monitor: Monitor | None = None
         self._switched_on = time.monotonic_ns()
         #: Whether guest time stands still; see ``pause``.
@@ -274,9 +273,8 @@ class Machine:
         while self._inbox:
             self._inbox.popleft()()
         self.console.flush()
-        if self.console.panic is not None and not self._panic_reported:
-            self._panic_reported = True
-            self.events.at(self.clock.now() + _LAST_WORDS_NS, self._panicked)
+        if self.console.panic is not None:
+            self._look_for_panic(self.console.panic)
 
     def _run_guest(self, until: int) -> None:
         assert self._doorbell is not None
@@ -287,8 +285,17 @@ class Machine:
             self.console.flush()  # what it printed comes before what is said about its end
             raise
 
-    def _panicked(self) -> None:
-        why = self.console.panic or ""
+    def _look_for_panic(self, why: str) -> None:
+        """Raise MachineError if it is true that the kernel panicked, or forget it if that is a lie."""
+        if self._suspicion is None:
+            self._suspicion = Suspicion(self._engine, self.hart)
+        dead = self._suspicion.look(self.clock.now(), self.console.printed, self._waiting)
+        if dead is None:
+            return
+        self._suspicion.close()
+        self._suspicion = self.console.panic = None
+        if not dead:
+            return
         hint = "; give it an initramfs, or a disk and root=/dev/vda" if "mount root fs" in why else ""
         raise MachineError(f"the guest's kernel panicked: {why}{hint}")
 

@@ -55,14 +55,12 @@ def test_machine_error_is_status_1_and_a_line_with_hart_pc_and_cause(kernel, pye
 
 
 def test_panic_is_status_1_and_repeats_why(kernel, pyemu):
-    image = kernel(tiny.say("Kernel panic - not syncing: for a test\n"), tiny.WAIT)
-    status, _, error = pyemu("boot", image, "--clock", "warp")
+    status, _, error = pyemu("boot", kernel(tiny.panic("for a test")))
     assert (status, error) == (1, "pyemu: error: the guest's kernel panicked: for a test\n")
 
 
 def test_a_kernel_without_a_root_file_system_is_told_how_to_get_one(kernel, pyemu):
-    image = kernel(tiny.say("Kernel panic - not syncing: VFS: Unable to mount root fs on x\n"), tiny.WAIT)
-    _, _, error = pyemu("boot", image, "--clock", "warp")
+    _, _, error = pyemu("boot", kernel(tiny.panic("VFS: Unable to mount root fs on x")))
     assert error.endswith("on x; give it an initramfs, or a disk and root=/dev/vda\n")
 
 

@@ -40,7 +40,7 @@ from tests.emu.asm import (
     sw,
     wfi,
 )  # fmt: skip
-from tests.emu.tiny import ECHO, FAIL, POWER_OFF, RESET, SPIN, TRAP, WAIT, say, write_image
+from tests.emu.tiny import ECHO, FAIL, POWER_OFF, RESET, SPIN, TRAP, WAIT, panic, say, write_image
 
 TIME, SRST, DBCN = 0x54494D45, 0x53525354, 0x4442434E
 Make = Callable[..., Machine]
@@ -139,7 +139,7 @@ def test_expect_without_success(make: Make) -> None:
 
 
 def test_a_kernel_that_panics(make: Make) -> None:
-    machine = make(say("Kernel panic - not syncing: no init\n"), WAIT, clock=ManualClock())
+    machine = make(panic("no init"))
     with pytest.raises(MachineError, match="panicked: no init"):
         machine.run()
 

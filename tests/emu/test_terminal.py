@@ -150,7 +150,7 @@ def test_restored_after_power_off(session):
 @pytest.mark.parametrize(("code", "words"), [
     (tiny.FAIL, b"failure"),
     (tiny.TRAP, b"no handler"),
-    ([tiny.say("Kernel panic - not syncing: test\n"), tiny.SPIN], b"kernel panicked: test"),
+    (tiny.panic("test"), b"kernel panicked: test"),
 ], ids=["failure", "machine error", "panic"])  # fmt: skip
 def test_restored_after_an_error_which_is_a_line_of_its_own(session, code, words):
     running = session(code)

@@ -17,12 +17,13 @@ from tests.emu.asm import (
     j,
     lbu,
     li,
+    rdtime,
     sb,
     sw,
     wfi,
 )  # fmt: skip
 
-__all__ = ["ECHO", "FAIL", "POWER_OFF", "RESET", "SIZE", "SPIN", "TRAP", "WAIT", "say", "write_image"]
+__all__ = ["ECHO", "FAIL", "POWER_OFF", "RESET", "SIZE", "SPIN", "TRAP", "WAIT", "panic", "say", "write_image"]
 
 _HEADER = 64
 _UART, _TEST = 0x1000_0000, 0x10_0000
@@ -38,6 +39,11 @@ def _switch(value: int) -> list[Item]:
 def say(text: str) -> list[Item]:
     """Print ``text``."""
     return [li(A0, _UART), [[li(T0, ord(character)), sb(T0, A0)] for character in text]]
+
+
+def panic(why: str) -> list[Item]:
+    """Do as Linux's panic(): say so, and delay for ever."""
+    return [say(f"Kernel panic - not syncing: {why}\n"), "delay", rdtime(T0), j("delay")]
 
 
 #: Compute for ever, with every interrupt off.

@@ -80,6 +80,13 @@ def test_panic_is_status_1_with_its_reason(boot):
     assert b"end Kernel panic" in run.stdout  # its last words
 
 
+@pytest.mark.parametrize("then", ["sleep 2", "dd if=/dev/urandom of=/dev/null bs=32M count=1"])
+def test_a_program_that_says_panic_is_none(boot, then):
+    lie = "Kernel panic - not syncing: x"
+    run = boot("--exec", f"echo '{lie}'; echo '{lie}' > /dev/kmsg; {then}")
+    assert (run.returncode, run.stderr) == (0, b"")
+
+
 @pytest.mark.parametrize("command", ["while :; do :; done", "sleep 1000000; read x"])
 def test_timeout_is_status_124(boot, command):
     run = boot("--exec", command, "--timeout", "3")
