@@ -120,16 +120,20 @@ class Console:
         Looks at what was printed since the last match. Raises ExpectError when the guest switches off first, or
         after ``timeout`` seconds of real time.
         """
-        if not isinstance(pattern, re.Pattern):
+        if isinstance(pattern, str | bytes):
             pattern = re.compile(re.escape(pattern.encode() if isinstance(pattern, str) else pattern))
-        match = None
+        match, looked, printed = None, -1, -1
 
         def found() -> bool:
-            nonlocal match
-            match = pattern.search(self.text, self._seen)
+            """Look when there is half as much again, or the guest pauses: looking at all of it each time takes long."""
+            nonlocal match, looked, printed
+            paused, printed = printed == self.printed, self.printed
+            if looked < printed and (paused or printed - looked >= (len(self.text) - self._seen) // 3):
+                match, looked = pattern.search(self.text, self._seen), printed
             return match is not None
 
         self._run_until(found, timeout)
+        match = match or pattern.search(self.text, self._seen)
         if match is None:
             rest = bytes(self.text[self._seen :][-300:]).decode(errors="replace")
             raise ExpectError(f"the guest did not print {pattern.pattern.decode(errors='replace')!r}, but: {rest!r}")

@@ -21,7 +21,7 @@ __all__ = ["Shell", "ShellError", "run_commands"]
 #: Cursor movements, colours, window titles: of no interest here.
 _TERMINAL = re.compile(rb"\x1b(?:\[[0-9;?]*[A-Za-z]|\][^\x07\x1b]*(?:\x07|\x1b\\))")
 #: The kernel may print a line of its own into the middle of anything.
-_KERNEL_LINE = re.compile(rb"\[ *\d+\.\d{6}\] [^\r\n]*\r?\n")
+_KERNEL_LINE = re.compile(rb"\[ *\d+\.\d{6}\] [^\r\n]{0,1024}\r?\n")
 _PROMPT = re.compile(rb"(?:^|\n)[^\r\n]{0,100}[#$] \Z")
 _LOGIN = re.compile(rb"login: ?\Z")
 _PASSWORD = re.compile(rb"[Pp]assword: ?\Z")
@@ -89,10 +89,7 @@ class Shell:
         self._word = word = f"pyemu-{os.urandom(3).hex()}"
         self._setup = f"PS1='{_cut(word)}:$?# '"
         # In the way that bash marks it.
-        prompt = rb"(?:\x1b\[\?2004h)?%s:(\d+)# " % word.encode()
-        self._own_prompt = re.compile(prompt)
-        # Not the one that stands there already: a line editor draws that again when the window changes its size.
-        self._new_prompt = re.compile(rb"(?:\n.*?|(?<!\r))" + prompt, re.DOTALL)
+        self._own_prompt = re.compile(rb"(?:\x1b\[\?2004h)?%s:(\d+)# " % word.encode())
         self._position = 0  # in what the console printed: nothing before it matters any more
 
     # ---------------------------------------------------------------- what it does
@@ -207,7 +204,7 @@ class Shell:
                 start = max(self._position, looked - _TAIL)
                 text = _KERNEL_LINE.sub(b"", self._console.since(start))
                 looked = self._console.printed
-                found = self._new_prompt.search(text if start == self._position else b"\n" + text)
+                found = self._find_new_prompt(text if start == self._position else b"\n" + text)
             return found is not None
 
         while not self._run(prompted, seconds or _NUDGE):
@@ -215,6 +212,18 @@ class Shell:
                 break
         self._forget()
         return None if found is None else int(found[1])
+
+    def _find_new_prompt(self, text: bytes) -> re.Match[bytes] | None:
+        """Find our prompt in what was printed since a line was typed; the time this takes is linear.
+
+        Not the one that stands there already: a line editor draws that again when the window changes its size.
+        """
+        line = text.find(b"\n")
+        for prompt in self._own_prompt.finditer(text):
+            start = prompt.start()
+            if 0 <= line < start or text[max(0, start - 1) : start] != b"\r":
+                return prompt
+        return None
 
     def _is_another_shell(self) -> bool:
         """Whether the prompt of another shell stands there: on Enter it comes again."""

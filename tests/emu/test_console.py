@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from emu.console import Console
+from emu.console import Console, ExpectError
 
 IER, LSR, RBR = 1, 5, 0
 
@@ -86,3 +86,55 @@ def test_a_guest_that_asks_the_firmware_is_answered_from_then_on(console):
     console.send("more")
     assert console.take(2) + console.take(2) == b"more"
     assert other.got == b""
+
+
+class Looks:
+    """A pattern that is never found, and counts the bytes that were looked at."""
+
+    pattern = b"never"
+    work = 0
+
+    def search(self, text: bytearray, start: int) -> None:
+        self.work += len(text) - start
+
+
+@pytest.mark.parametrize("pauses", [0, 1])
+def test_expect_looks_at_what_flows_a_few_times_only(pauses):
+    def run_until(done: Callable[[], bool], _timeout: float) -> bool:
+        for _ in range(1000):
+            console.print(b"\r\n" * 100)
+            console.flush()
+            done()
+        for _ in range(1000 * pauses):
+            done()
+        return False
+
+    console, looks = Console(run_until), Looks()
+    with pytest.raises(ExpectError):
+        console.expect(looks)
+    assert looks.work < 5 * 200_000
+
+
+def test_expect_finds_the_last_words():
+    def run_until(done: Callable[[], bool], _timeout: float) -> bool:
+        for text in (b"x" * 1000, b"the ", b"end"):
+            console.print(text)
+            console.flush()
+            done()
+        return False
+
+    console = Console(run_until)
+    assert console.expect("the end").end() == 1007
+
+
+def test_expect_finds_at_once_what_comes_before_a_pause():
+    def run_until(done: Callable[[], bool], _timeout: float) -> bool:
+        console.print(b"x" * 1000)
+        console.flush()
+        assert not done()
+        console.print(b"> ")
+        console.flush()
+        return done() or done()
+
+    console = Console(run_until)
+    assert console.expect("> ").end() == 1002

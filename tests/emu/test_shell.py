@@ -298,3 +298,35 @@ def test_what_a_command_printed(pattern, output):
     shell = Shell(Guest(script))
     shell.find()
     assert shell.capture("a command") == (0, output)
+
+
+@pytest.mark.parametrize("pieces", [1, 2000], ids=["at once", "in pieces"])
+def test_empty_lines_are_looked_at_a_few_times_only(pieces, monkeypatch):
+    """A megabyte of them; looking for the prompt from each line on would not come to an end."""
+    lines = "\r\n" * (500_000 // pieces)
+
+    def script(guest: Guest) -> Iterator[None]:
+        for _ in shell(guest):
+            yield
+            if guest.lines == ["eval 'one'"]:
+                guest.read_line()
+                break
+        word = re.search(rb"pyemu-\w{6}:", guest.console.text)[0].decode()
+        for piece in range(pieces):
+            guest.after(piece, lines)
+        guest.after(pieces, f"{word}4# ")
+        yield
+        guest.power = PowerRequest(PowerAction.OFF)
+
+    guest = Guest(script)
+    since, looked = guest.console.since, 0
+
+    def count(position: int) -> bytes:
+        nonlocal looked
+        text = since(position)
+        looked += len(text)
+        return text
+
+    monkeypatch.setattr(guest.console, "since", count)
+    assert run_commands(guest, ["one"]) == 4
+    assert looked < 5 * 1_000_000
