@@ -183,10 +183,11 @@ def cli() -> None:
 @click.option(
     "--disk",
     "disks",
-    metavar="FILE[,readonly][,snapshot]",
+    metavar="FILE[,readonly][,snapshot][,raw]",
     multiple=True,
     shell_complete=complete_file,
-    help="A raw disk image, the guest's vda, vdb ... (at most 5). A snapshot can be written to, but nothing is kept.",
+    help="A raw disk image, the guest's vda, vdb ... (at most 5). A snapshot can be written to, but nothing is "
+    "kept. With raw, it is one even if it looks like an image of another kind, or a compressed one.",
 )
 @click.option(
     "--audio",

@@ -33,13 +33,13 @@ def last_console(append: str) -> str:
 
 
 def parse_disk(text: str) -> Disk:
-    """Open the disk ``FILE[,readonly][,snapshot]``; raises UsageError."""
+    """Open the disk ``FILE[,readonly][,snapshot][,raw]``; raises UsageError."""
     name, *options = text.split(",")
-    unknown = [option for option in options if option not in ("readonly", "snapshot")]
+    unknown = [option for option in options if option not in ("readonly", "snapshot", "raw")]
     if unknown or not name:
         raise UsageError(f"--disk {text}: {unknown[0] if unknown else 'the file'!r} makes no sense; "
-                         "write FILE, FILE,readonly or FILE,snapshot")  # fmt: skip
-    disk = open_disk(name, read_only="readonly" in options, snapshot="snapshot" in options)
+                         "write FILE, FILE,readonly, FILE,snapshot or FILE,raw")  # fmt: skip
+    disk = open_disk(name, read_only="readonly" in options, snapshot="snapshot" in options, raw="raw" in options)
     if disk.warning is not None:
         logger.warning("%s", disk.warning)
     return disk

@@ -174,7 +174,7 @@ def describe_disk_image(head: bytes) -> str | None:
     if head.startswith(b"hsqs"):
         return "a squashfs file system"
     if head.startswith(b"QFI\xfb"):
-        return "a qcow2 disk image"
+        return "a qcow2 disk image, to be made raw with: qemu-img convert -O raw"
     if head[0x200:0x208] == b"EFI PART" or head[0x1FE:0x200] == b"\x55\xaa":
         return "a disk image"
     return None

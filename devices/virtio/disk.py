@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
 
+from devices.virtio.foreign import how_to_convert
 from emu.errors import PyemuError, UsageError
 
 __all__ = ["SECTOR", "Disk", "FileDisk", "SnapshotDisk", "open_disk"]
@@ -212,16 +213,18 @@ def chunks(size: int) -> Iterator[tuple[int, int]]:
     return ((position, min(CHUNK, size - position)) for position in range(0, size, CHUNK))
 
 
-def open_disk(path: str | Path, *, read_only: bool = False, snapshot: bool = False) -> Disk:
+def open_disk(path: str | Path, *, read_only: bool = False, snapshot: bool = False, raw: bool = False) -> Disk:
     """Open the raw image or block device at ``path``, and lock it: alone, or with others that only read.
 
     With ``snapshot`` the disk can be written to, and nothing of it is kept. Raises UsageError, one line, if that
-    cannot be a disk.
+    cannot be a disk, or looks like another kind of image and is not said to be ``raw``.
     """
     path = Path(path)
     read_file_only = read_only or snapshot
     descriptor = _open(path, read_only=read_file_only)
     try:
+        if not raw:
+            _refuse_foreign(descriptor, path)
         _lock(descriptor, path, exclusive=not read_file_only)
         disk = _file_disk(descriptor, path, read_only=read_file_only)
         return SnapshotDisk(disk, _temporary_disk(disk.size)) if snapshot and not read_only else disk
@@ -243,6 +246,12 @@ def _open(path: Path, *, read_only: bool) -> int:
     if stat.S_ISDIR(mode):
         raise UsageError(f"disk {path} is a directory, not an image file")
     raise UsageError(f"disk {path} is neither a file nor a block device")
+
+
+def _refuse_foreign(descriptor: int, path: Path) -> None:
+    foreign = how_to_convert(descriptor, path)
+    if foreign is not None:
+        raise UsageError(f"disk {path} is {foreign}; if it is a raw disk that only looks like one: {path},raw")
 
 
 def _file_disk(descriptor: int, path: Path, *, read_only: bool) -> FileDisk:

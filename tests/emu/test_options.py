@@ -39,6 +39,14 @@ def test_what_is_no_disk(text):
         parse_disk(text)
 
 
+def test_a_disk_that_looks_like_another_kind_of_image(tmp_path):
+    image = tmp_path / "disk.img"
+    image.write_bytes(b"QFI\xfb" + bytes(508))
+    with pytest.raises(UsageError, match=r"disk\.img,raw$"):
+        parse_disk(f"{image},readonly")
+    parse_disk(f"{image},readonly,raw").close()
+
+
 def test_a_disk_that_is_no_multiple_of_a_sector_is_told(tmp_path, caplog):
     image = tmp_path / "disk.img"
     image.write_bytes(bytes(1000))
