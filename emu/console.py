@@ -38,6 +38,10 @@ class CommandShell(Protocol):
         """Give up when so much real time has passed."""
         ...
 
+    def interrupt(self) -> None:
+        """Have the command end that was given up."""
+        ...
+
     def find(self) -> None:
         """Get hold of it, logging in if need be."""
         ...
@@ -87,6 +91,7 @@ class Console:
         self._later = later
         self._new_shell = shell
         self._shell: CommandShell | None = None
+        self._interrupt = False  # a command of run()'s was given up, and may still be running
         self._uart: SerialLine | None = None
         self._line: Line | None = None  # for what is typed
         self._unsent = bytearray()
@@ -151,16 +156,20 @@ class Console:
             status, output = machine.console.run("aplay /root/tone.wav")
 
         Raises ShellError if there is no shell, or the guest is switched off, or after ``timeout`` seconds of real time:
-        then the command may still be running.
+        then the command may still be running, which the next call interrupts.
         """
         assert self._new_shell is not None
         self._running = True
         shell, self._shell = self._shell, None
         try:
             (found := shell or self._new_shell()).limit(timeout)
+            if self._interrupt:
+                found.interrupt()
             if shell is None:
                 found.find()
+            self._interrupt = True
             status, output = found.capture(command)
+            self._interrupt = False
         finally:
             self._running = False
         self._shell = found

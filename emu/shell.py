@@ -34,6 +34,9 @@ _QUIET = 0.05
 _NUDGE = 3.0
 #: After so much silence there is no shell.
 _SILENT = 90.0
+#: The keys that end a command, the gentle one first, and how long it may take to heed it.
+_INTERRUPT, _QUIT = b"\x03", b"\x1c"
+_HEED = 3.0
 #: For a shell to take a line, or to log in.
 _PROMPTLY = 20.0
 #: For an orderly way out, and for a rude one after it.
@@ -104,6 +107,14 @@ class Shell:
         self._console.sendline(self._setup)
         if self._wait_for_status(_PROMPTLY) is None:
             raise ShellError(f"{self._user}: what looked like a shell is none; the console ends with {self._ending()}")
+
+    def interrupt(self) -> None:
+        """Have the command end that was given up; ``find`` says if it did not."""
+        for key in (_INTERRUPT, _QUIT):
+            self._forget()
+            self._console.send(key)
+            if self._run(lambda: self._look(_PROMPT) is not None, _HEED):
+                break
 
     def run(self, command: str) -> int:
         """Run ``command``, however long it takes, and return its exit status."""

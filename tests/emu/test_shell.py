@@ -20,7 +20,7 @@ class Guest:
     def __init__(self, script: Script) -> None:
         self.clock = ManualClock()
         self.events = DeadlineHeap()
-        self.console = Console(lambda done, _timeout: self.run_until(done))
+        self.console = Console(lambda done, _timeout: self.run_until(done), shell=lambda: Shell(self, "run"))
         self.console.connect(self)
         self.power: PowerRequest | None = None
         self.ready = None
@@ -31,7 +31,7 @@ class Guest:
 
     # the serial line
     def receive(self, data: bytes) -> int:
-        *lines, self._partial = (self._partial + data.decode()).split("\r")
+        *lines, self._partial = re.split(r"\r|(?<=[\x03\x1c])", self._partial + data.decode())
         self.lines += lines
         return len(data)
 
@@ -81,7 +81,10 @@ def shell(guest: Guest, prompt: str = "# ", answers: dict[str, tuple[str, int]] 
         elif line == "poweroff":
             guest.power = PowerRequest(PowerAction.OFF)
         elif line:
-            command = re.fullmatch(r"eval '(.*)'", line)[1]
+            command = re.fullmatch(r"eval '(.*)'", line)[1].replace("'\\''", "'")
+            if captured := re.fullmatch(r"echo (.*?); eval (.*)", command):
+                guest.show(captured[1].replace("''", "") + "\r\n")
+                command = captured[2]
             if command == "exit":
                 return
             output, status = (answers or {}).get(command, ("", 0))
@@ -330,3 +333,47 @@ def test_empty_lines_are_looked_at_a_few_times_only(pieces, monkeypatch):
     monkeypatch.setattr(guest.console, "since", count)
     assert run_commands(guest, ["one"]) == 4
     assert looked < 5 * 1_000_000
+
+
+@pytest.mark.parametrize("failure", [ShellError, KeyboardInterrupt])
+@pytest.mark.parametrize("heeded", ["\x03", "\x1c"])
+def test_after_a_command_that_was_given_up_the_next_one_runs(failure, heeded):
+    def script(guest: Guest) -> Iterator[None]:
+        for _ in shell(guest):
+            yield
+            if "hang" in guest.lines[0]:
+                guest.read_line()
+                break
+        if failure is KeyboardInterrupt:
+            guest.events.at(guest.clock.now(), interrupt)
+        while guest.lines[:1] != [heeded]:
+            guest.lines.clear()
+            yield
+        guest.read_line()
+        yield from shell(guest, "\r\n# ", {"next": ("hello\r\n", 3)})
+
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    console = Guest(script).console
+    assert console.run("first") == (0, "")
+    with pytest.raises(failure):
+        console.run("hang", timeout=0.05)
+    assert console.run("next") == (3, "hello\n")
+
+
+def test_a_shell_that_was_not_found_in_time_is_not_interrupted():
+    """The guest is booting: C-c could end what it does there."""
+
+    def script(guest: Guest) -> Iterator[None]:
+        while True:
+            yield
+            keys.append(guest.lines.pop(0))
+
+    keys: list[str] = []
+    console = Guest(script).console
+    with pytest.raises(ShellError):
+        console.run("first", timeout=0)
+    with pytest.raises(ShellError, match="shows no shell"):
+        console.run("first")
+    assert set(keys) == {""}

@@ -125,6 +125,13 @@ def test_a_command_that_takes_too_long_is_given_up_and_the_next_one_works(machin
     assert machine.console.run("echo back") == (0, "back\n")
 
 
+@pytest.mark.parametrize("command", ["cat", "while :; do :; done", "(trap '' INT; exec cat)"])
+def test_a_command_that_does_not_end_is_interrupted_by_the_next_one(machine, command):
+    with pytest.raises(ShellError):
+        machine.console.run(command, timeout=0.3)
+    assert machine.console.run("echo back; false") == (1, "back\n")
+
+
 def test_output_beyond_what_is_kept_is_an_error_not_a_part(machine, monkeypatch):
     monkeypatch.setattr("emu.console._KEPT", 2000)
     with pytest.raises(ShellError, match="too much"):
