@@ -34,6 +34,8 @@ class CommandResult(NamedTuple):
 class CommandShell(Protocol):
     """The guest's shell; see emu/shell.py."""
 
+    ended: bool
+
     def limit(self, seconds: float) -> None:
         """Give up when so much real time has passed."""
         ...
@@ -172,7 +174,7 @@ class Console:
             self._interrupt = False
         finally:
             self._running = False
-        self._shell = found
+        self._shell = None if found.ended else found
         self._seen = len(self.text)
         return CommandResult(status, output.decode(errors="replace").replace("\r\n", "\n"))
 

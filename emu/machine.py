@@ -129,8 +129,8 @@ class Machine:
         try:
             for one in disks if disk is None else (disk, *disks):
                 self.disks.append(parse_disk(one) if isinstance(one, str) else one)
-            engine.time = lambda: ticks_from_ns(now())
             now = self.clock.now
+            engine.time = lambda: ticks_from_ns(now())
             ram.changed = engine.invalidate
             self.hart = Hart(engine)
             outputs, inputs = self.audio.streams

@@ -1,8 +1,9 @@
 """Find the guest's shell on the console, type commands there, and learn how each of them ended.
 
 That is what ``--exec`` and ``console.run`` do. The shell gets a prompt of our own, which has the exit status in it and
-a word that nobody can know beforehand: so the end of a command is unmistakable, whatever it prints. All waiting is
-bounded in guest time, which costs nothing under the warp clock; only a command may take as long as it likes.
+a word that nobody can know beforehand: so the end of a command is unmistakable, whatever it prints. A shell that exits
+shows the same, with a full stop, by its trap. All waiting is bounded in guest time, which costs nothing under the warp
+clock; only a command may take as long as it likes.
 """
 
 import math
@@ -69,7 +70,15 @@ def run_commands(machine: Machine, commands: Sequence[str]) -> int:
             raise
         if status:
             break
-    shell.power_off()
+        if shell.ended and number < len(commands):
+            raise shell.error(command)
+    try:
+        if shell.ended:
+            shell.find()  # another one takes its place
+        shell.power_off()
+    except SwitchedError as switched:
+        if not shell.ended or switched.action is not PowerAction.OFF:
+            raise
     return status
 
 
@@ -90,9 +99,12 @@ class Shell:
         self._give_up = math.inf  # real time
         self._console = machine.console
         self._word = word = f"pyemu-{os.urandom(3).hex()}"
-        self._setup = f"PS1='{_cut(word)}:$?# '"
+        at_exit = f"{_cut(word)}:$?.".replace("'", '"')
+        self._setup = f"PS1='{_cut(word)}:$?# ' && trap 'echo \"{at_exit}\"' EXIT"
         # In the way that bash marks it.
-        self._own_prompt = re.compile(rb"(?:\x1b\[\?2004h)?%s:(\d+)# " % word.encode())
+        self._own_prompt = re.compile(rb"(?:\x1b\[\?2004h)?%s:(\d+)(?:(\.)|# )" % word.encode())
+        #: Whether the shell has exited, with the status of the last command.
+        self.ended = False
         self._position = 0  # in what the console printed: nothing before it matters any more
 
     # ---------------------------------------------------------------- what it does
@@ -104,6 +116,7 @@ class Shell:
             self._console.sendline("root")
             if self._wait_for_prompt() is _LOGIN:
                 raise ShellError(f"{self._user}: root cannot log in; the console ends with {self._ending()}")
+        self.ended = False
         self._console.sendline(self._setup)
         if self._wait_for_status(_PROMPTLY) is None:
             raise ShellError(f"{self._user}: what looked like a shell is none; the console ends with {self._ending()}")
@@ -120,8 +133,12 @@ class Shell:
         """Run ``command``, however long it takes, and return its exit status."""
         status = self._run_lines(command)
         if status is None:
-            raise ShellError(f"{self._user} {command!r}: the shell has ended, or another one has taken its place")
+            raise self.error(command)
         return status
+
+    def error(self, command: str) -> ShellError:
+        """Say that there is no shell any more, because of ``command``."""
+        return ShellError(f"{self._user} {command!r}: the shell has ended, or another one has taken its place")
 
     def capture(self, command: str) -> tuple[int, bytes]:
         """Run ``command``; return its exit status and what was printed between its beginning and its end.
@@ -132,7 +149,7 @@ class Shell:
         mark = self._word.replace("-", "+")
         status = self._run_lines(f"echo {_cut(mark)}; eval {shlex.quote(command)}")
         if status is None:
-            raise ShellError(f"{self._user} {command!r}: the shell has ended, or another one has taken its place")
+            raise self.error(command)
         printed = self._console.since(start)
         for text in (printed, _KERNEL_LINE.sub(b"", printed)):
             _, begun, output = text.partition(mark.encode() + b"\r\n")
@@ -218,11 +235,18 @@ class Shell:
                 found = self._find_new_prompt(text if start == self._position else b"\n" + text)
             return found is not None
 
-        while not self._run(prompted, seconds or _NUDGE):
-            if seconds is not None or self._is_another_shell():
-                break
+        try:
+            while not self._run(prompted, seconds or _NUDGE):
+                if seconds is not None or self._is_another_shell():
+                    break
+        except SwitchedError:
+            if found is None or not found[2]:  # not by its exit
+                raise
         self._forget()
-        return None if found is None else int(found[1])
+        if found is None:
+            return None
+        self.ended = bool(found[2])
+        return int(found[1])
 
     def _find_new_prompt(self, text: bytes) -> re.Match[bytes] | None:
         """Find our prompt in what was printed since a line was typed; the time this takes is linear.

@@ -76,16 +76,19 @@ def shell(guest: Guest, prompt: str = "# ", answers: dict[str, tuple[str, int]] 
         guest.show(prompt.replace("$?", str(status)))
         yield
         line = guest.read_line()
-        if setting := re.match(r"PS1='(.*?)'$", line.replace("''", "")):
-            prompt = setting[1]
+        if setting := re.match(r"PS1='(.*?)' && trap 'echo \"(.*)\"' EXIT$", line.replace("''", "")):
+            prompt, trap = setting[1], setting[2].replace('""', "")
         elif line == "poweroff":
             guest.power = PowerRequest(PowerAction.OFF)
         elif line:
             command = re.fullmatch(r"eval '(.*)'", line)[1].replace("'\\''", "'")
             if captured := re.fullmatch(r"echo (.*?); eval (.*)", command):
                 guest.show(captured[1].replace("''", "") + "\r\n")
-                command = captured[2]
-            if command == "exit":
+                command = captured[2].strip("'")
+            if command == "die":
+                return
+            if leave := re.fullmatch(r"exit (\d+)", command):
+                guest.show(trap.replace("$?", leave[1]) + "\r\n")
                 return
             output, status = (answers or {}).get(command, ("", 0))
             guest.show(output)
@@ -219,8 +222,34 @@ def test_shell_that_ends():
         guest.show("\r\n")
         yield from shell(guest)
 
-    with pytest.raises(ShellError, match="'exit': the shell has ended"):
-        run_commands(Guest(script), ["exit", "true"])
+    for command in ("die", "exit 0"):
+        with pytest.raises(ShellError, match=f"'{command}': the shell has ended"):
+            run_commands(Guest(script), [command, "true"])
+
+
+def test_exit_is_a_command_with_a_status():
+    def script(guest: Guest) -> Iterator[None]:
+        yield from shell(guest)
+        guest.after(1, "\r\nbox login: ")
+        yield
+        assert guest.read_line() == "root"
+        yield from shell(guest)
+
+    guest = Guest(script)
+    assert run_commands(guest, ["true", "exit 3", "true"]) == 3
+    assert guest.power == PowerRequest(PowerAction.OFF)
+    assert run_commands(Guest(script), ["exit 0"]) == 0
+    console = Guest(script).console
+    assert console.run("exit 4") == (4, "")
+    assert console.run("true") == (0, "")
+
+
+def test_exit_of_the_only_shell_of_a_guest_that_powers_off_then():
+    def script(guest: Guest) -> Iterator[None]:
+        yield from shell(guest)
+        guest.power = PowerRequest(PowerAction.OFF)
+
+    assert run_commands(Guest(script), ["exit 3"]) == 3
 
 
 def test_command_may_take_its_time():

@@ -58,6 +58,12 @@ def test_exec_with_a_missing_quote_is_the_shells_error(boot):
     assert b"unterminated quoted string" in run.stdout
 
 
+@pytest.mark.parametrize("status", [0, 3])
+def test_exec_exit_is_its_status(boot, status):
+    run = boot("--exec", f"exit {status}")
+    assert (run.returncode, run.stderr) == (status, b"")
+
+
 @pytest.mark.parametrize("command", ["exit 0", "kill -9 $$"])
 def test_exec_with_a_shell_that_ends(boot, command):
     run = boot("--exec", command, "--exec", "true")
