@@ -61,7 +61,7 @@ Examples:
 \b
 Exit status:
   0    powered off; with --exec: every command succeeded
-  1    the machine failed, or the guest's kernel panicked
+  1    the machine failed, the guest's kernel panicked, or sound could not be written
   2    wrong usage
   124  stopped by --timeout          130  stopped by C-c
   141  nobody reads stdout           143  stopped by SIGTERM
@@ -289,7 +289,8 @@ def boot(
             _metering(meter, lambda output: switch_on(output, backend), signals) as switch_on_and_show,
         ):
             rows_taken = 1 if meter and sys.stderr.isatty() else 0
-            return session.run(switch_on_and_show, signals, commands, rows_taken=rows_taken)
+            status = session.run(switch_on_and_show, signals, commands, rows_taken=rows_taken)
+        return 1 if backend.lost and not status else status
 
 
 def _default_guest() -> tuple[Path, Path]:

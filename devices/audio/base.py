@@ -99,6 +99,11 @@ class AudioBackend(Protocol):
         """Frames played since the machine was switched on."""
         ...
 
+    @property
+    def lost(self) -> int:
+        """Frames of those that were to be kept, and could not be."""
+        return 0
+
     def open_playback(self, stream: int, params: PcmParams) -> Playback:
         """Get ready to play frames of ``params`` for an output stream."""
         ...

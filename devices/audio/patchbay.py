@@ -46,6 +46,11 @@ class Patchbay(AudioBackend):
         return self.backend.played
 
     @property
+    def lost(self) -> int:
+        """Frames that the backend could not keep."""
+        return self.backend.lost
+
+    @property
     def frames(self) -> "np.ndarray[Any, Any]":
         """What the first stream has played, an array (frame, channel), if the backend is a WavSink (else UsageError).
 

@@ -41,6 +41,11 @@ class PeriodLog(AudioBackend):
         """Frames played since the machine was switched on."""
         return self.backend.played
 
+    @property
+    def lost(self) -> int:
+        """Frames that the backend could not keep."""
+        return self.backend.lost
+
     def open_playback(self, stream: int, params: PcmParams) -> Playback:
         """Play to the backend."""
         return self.backend.open_playback(stream, params)

@@ -67,6 +67,11 @@ class WavSink(AudioBackend):
         return self._played
 
     @property
+    def lost(self) -> int:
+        """Frames played that could not be written."""
+        return sum(track.lost for track in self._tracks.values())
+
+    @property
     def files(self) -> list[WavFile]:
         """The files written: those of the first stream, the oldest first, then those of the next."""
         return [file for _, track in sorted(self._tracks.items()) for file in track.files]

@@ -1,5 +1,6 @@
 """``pyemu boot`` with the default guest, as people and CI use it."""
 
+import resource
 import subprocess
 import sys
 import wave
@@ -84,6 +85,18 @@ def test_panic_is_status_1_with_its_reason(boot):
     assert run.stderr.startswith(b"pyemu: error: the guest's kernel panicked: ")
     assert run.stderr.count(b"\n") == 1
     assert b"end Kernel panic" in run.stdout  # its last words
+
+
+@pytest.mark.parametrize("status", [0, 3])
+def test_sound_that_could_not_be_written_is_status_1(boot, tmp_path, status):
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
+    try:
+        run = boot("--audio", f"wav:{tmp_path}/out.wav", "--exec", f"aplay -q -D hw:0,0 /root/tone.wav; exit {status}")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert run.returncode == (status or 1)
+    assert b"frames that were played are missing: File too large" in run.stderr
 
 
 @pytest.mark.parametrize("then", ["sleep 2", "dd if=/dev/urandom of=/dev/null bs=32M count=1"])
