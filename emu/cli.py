@@ -191,12 +191,13 @@ def cli() -> None:
 )
 @click.option(
     "--audio",
-    metavar="null|wav:OUT.wav[,in=IN.wav]|loopback|host[:NAME]|auto",
+    metavar="null|wav:OUT.wav[,in=IN.wav][,max=4G]|loopback|host[:NAME]|auto",
     default="auto",
     show_default=True,
     shell_complete=complete_audio,
-    help="Where sound goes, and comes from: nowhere (in its time); into a file, exactly as it was played; back into "
-    "the guest; the host's device (latency=100ms); that if there is one (not with --clock warp).  With any: "
+    help="Where sound goes, and comes from: nowhere (in its time); into a file, exactly as it was played, and into "
+    "OUT.2.wav and so on where the format changes; back into the guest; the host's device (latency=100ms); that if "
+    "there is one (not with --clock warp).  With any: "
     "streams=OUT+IN, log=OUT.jsonl",
 )
 @click.option(

@@ -1,5 +1,6 @@
 """What ``--audio`` says: BACKEND[:ARGUMENT][,OPTION=VALUE]..."""
 
+import re
 from collections.abc import Callable, Mapping
 
 from devices.audio.auto import AutoAudio
@@ -14,7 +15,7 @@ from emu.errors import UsageError
 __all__ = ["parse"]
 
 _HELP = (
-    "use null, wav:OUT.wav[,in=IN.wav], loopback[:FRAMES], host[:NAME][,latency=100ms] or auto, "
+    "use null, wav:OUT.wav[,in=IN.wav][,max=4G], loopback[:FRAMES], host[:NAME][,latency=100ms] or auto, "
     "and with any ,streams=OUT+IN or ,log=OUT.jsonl"
 )
 #: Linux has room for eight PCM devices on a card.
@@ -78,7 +79,15 @@ def _null(_argument: str, _options: Mapping[str, str], streams: tuple[int, int])
 
 
 def _wav(path: str, options: Mapping[str, str], streams: tuple[int, int]) -> AudioBackend:
-    return WavSink(path, source=options.get("in"), streams=streams)
+    limit = {} if "max" not in options else {"limit": _parse_bytes(options["max"])}
+    return WavSink(path, source=options.get("in"), streams=streams, **limit)
+
+
+def _parse_bytes(text: str) -> int:
+    match = re.fullmatch(r"([1-9]\d{0,14})([KMGT]?)", text, re.IGNORECASE | re.ASCII)
+    if match is None:
+        raise UsageError(f"--audio wav: max={text}: use a size, like 500M or 16G")
+    return int(match[1]) << 10 * " KMGT".index(match[2].upper() or " ")
 
 
 def _loopback(frames: str, _options: Mapping[str, str], streams: tuple[int, int]) -> AudioBackend:
@@ -111,7 +120,7 @@ def _latency(options: Mapping[str, str]) -> float:
     return parse_latency(options["latency"]) if "latency" in options else LATENCY
 
 
-_OPTIONS = {"wav": ("in",), "host": ("latency",), "auto": ("latency",)}
+_OPTIONS = {"wav": ("in", "max"), "host": ("latency",), "auto": ("latency",)}
 _KINDS: dict[str, Callable[[str, Mapping[str, str], tuple[int, int]], AudioBackend]] = {
     "null": _null,
     "host": _host,

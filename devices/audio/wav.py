@@ -6,8 +6,13 @@ one file. A sound that differs begins the next: OUT.wav, OUT.2.wav, OUT.3.wav ..
 larger than the 4 GiB that WAV can tell.
 
 The first output stream has OUT.wav, the others OUT-s1.wav, OUT-s2.wav ..., made when they play.
+
+The user has named OUT.wav only, and the guest decides how many follow: so a name that is in use is passed over, and
+there is an end to the files and to their bytes.
 """
 
+import contextlib
+import errno
 import logging
 import os
 from pathlib import Path
@@ -29,13 +34,17 @@ logger = logging.getLogger(__name__)
 
 #: What the file says while nothing has been played.
 _UNTOUCHED = PcmParams(FORMATS["S16"], 48000, 2)
+#: Of all streams together: files, and bytes if nobody says how many: six hours of 48 kHz stereo.
+_MOST_FILES = 100
+_MOST_BYTES = 4 << 30
 
 
 class WavSink(AudioBackend):
     """Backend ``wav:OUT.wav``. Input streams record from the WAV file ``source``, or silence.
 
     Both files are opened at once, so that a path that cannot work is told before the guest runs (UsageError). When
-    writing fails later (a full disk) a warning says so once; what was written stays valid and the guest plays on.
+    writing fails later (a full disk, more than ``limit`` bytes) a warning says so once; what was written stays valid
+    and the guest plays on.
     """
 
     def __init__(
@@ -44,6 +53,7 @@ class WavSink(AudioBackend):
         *,
         source: str | os.PathLike[str] | None = None,
         streams: tuple[int, int] = (1, 1),
+        limit: int = _MOST_BYTES,
     ) -> None:
         self.path = Path(path)
         self.streams = streams
@@ -53,7 +63,8 @@ class WavSink(AudioBackend):
             raise UsageError(f"cannot record from {self.path} and write to it")
         self._played = 0
         self._closed = False
-        self._tracks = {0: _Track(self.path)}
+        self._limit = _Limit(limit)
+        self._tracks = {0: _Track(self.path, self._limit)}
         try:
             self._tracks[0].begin(_UNTOUCHED)
         except (OSError, ValueError) as error:  # ValueError: a NUL in the path
@@ -96,7 +107,8 @@ class WavSink(AudioBackend):
         self._played += len(data) // params.frame_size
         if not self._closed:
             if stream not in self._tracks:
-                self._tracks[stream] = _Track(self.path.with_name(f"{self.path.stem}-s{stream}{self.path.suffix}"))
+                path = self.path.with_name(f"{self.path.stem}-s{stream}{self.path.suffix}")
+                self._tracks[stream] = _Track(path, self._limit, named=False)
             self._tracks[stream].record(params, data)
 
     def summary(self) -> list[str]:
@@ -118,28 +130,59 @@ class WavSink(AudioBackend):
             self.source.close()
 
 
-class _Track:
-    """What one stream has played: ``path``, and the files that follow it."""
+class _Limit:
+    """How much a guest may write, with whatever streams; raises OSError if that is over."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, size: int) -> None:
+        self._size = self._room = size
+        self._files = 0
+
+    def take_file(self) -> None:
+        """Count one more file."""
+        if self._files == _MOST_FILES:
+            raise OSError(errno.EFBIG, f"the guest wants more than {_MOST_FILES} files, one for each change of format")
+        self._files += 1
+
+    def take(self, size: int) -> None:
+        """Count so many bytes more."""
+        if size > self._room:
+            raise OSError(errno.EFBIG, f"more than {self._size} bytes of sound; max=16G would allow for more")
+        self._room -= size
+
+
+class _Track:
+    """What one stream has played: ``path``, and the files that follow it; the user has ``named`` the first."""
+
+    def __init__(self, path: Path, limit: _Limit, *, named: bool = True) -> None:
         self.files: list[WavFile] = []
         self.lost = 0  # frames
         self.error: str | None = None
         self._path = path
+        self._limit = limit
+        self._overwrite = named
+        self._number = 0  # of the newest file
 
     def begin(self, params: PcmParams) -> WavFile:
-        """Make the next file; raises OSError, ValueError."""
-        number = len(self.files) + 1
-        name = f"{self._path.stem}.{number}{self._path.suffix}"
+        """Make the next file, which was not there unless the user has named it; raises OSError, ValueError."""
+        self._limit.take_file()
+        file = None
+        while file is None:
+            self._number += 1
+            name = f"{self._path.stem}.{self._number}{self._path.suffix}"
+            path = self._path if self._number == 1 else self._path.with_name(name)
+            with contextlib.suppress(FileExistsError):
+                file = WavFile(path, params, overwrite=self._overwrite)
+        self._overwrite = False
         if self.files:
             self.files[-1].close()
-        self.files.append(WavFile(self._path if number == 1 else self._path.with_name(name), params))
-        return self.files[-1]
+        self.files.append(file)
+        return file
 
     def record(self, params: PcmParams, data: bytes) -> None:
         """Append frames, or say once why not."""
         if self.error is None:
             try:
+                self._limit.take(len(data))
                 self._file_for(params, len(data)).append(data)
             except OSError as error:
                 self.error = error.strerror or str(error)

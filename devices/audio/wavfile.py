@@ -91,12 +91,13 @@ class WavFile:
     """One WAV file being written: frames of one kind, in one piece.
 
     Raises OSError when the file cannot be made: not a regular file, no permission, or locked, that is, being
-    written by someone else. Once it is made, ``path`` holds a valid file of no frames.
+    written by someone else; or there already, with ``overwrite=False``. Once it is made, ``path`` holds a valid file
+    of no frames.
     """
 
-    def __init__(self, path: Path, params: PcmParams) -> None:
+    def __init__(self, path: Path, params: PcmParams, *, overwrite: bool = True) -> None:
         self.path = path
-        self._fd: int | None = _open(path)
+        self._fd: int | None = _open(path, 0 if overwrite else os.O_EXCL)
         self._use(params)
 
     def _use(self, params: PcmParams) -> None:
@@ -186,9 +187,9 @@ def _chunk(name: bytes, body: bytes) -> bytes:
     return name + struct.pack("<I", len(body)) + body
 
 
-def _open(path: Path) -> int:
+def _open(path: Path, flags: int) -> int:
     # Not truncated before it is known to be ours; O_NONBLOCK because opening a device may wait for ever.
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NONBLOCK | os.O_CLOEXEC | flags, 0o666)
     try:
         _claim(fd)
     except OSError:

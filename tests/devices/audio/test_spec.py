@@ -34,6 +34,14 @@ def test_wav_records_from_a_file(tmp_path, recording):
     sink.close()
 
 
+@pytest.mark.parametrize(("size", "kept"), [("1k", 1024), ("1023", 0)])
+def test_wav_keeps_so_many_bytes(tmp_path, size, kept):
+    sink = parse(f"wav:{tmp_path}/out.wav,max={size}")
+    sink.open_playback(0, PcmParams(FORMATS["U8"], 8000, 1)).write(bytes(1024))
+    sink.close()
+    assert sink.played - sink.lost == kept
+
+
 @pytest.mark.parametrize(("text", "frames"), [("loopback", 4800), ("loopback:0", 0), ("loopback:96000", 96000)])
 def test_loopback(text, frames):
     loopback = parse(text)
@@ -75,6 +83,8 @@ def test_without_its_log_a_backend_is_closed(tmp_path):
         ("wav:a.wav,in=b.wav", "cannot record from b.wav: No such file"),
         ("wav:a.wav,in=", "in= needs one value"),
         ("wav:a.wav,in", "unknown option 'in'"),
+        ("wav:a.wav,max=much", "max=much: use a size, like 500M"),
+        ("wav:a.wav,max=0", "max=0: use a size, like 500M"),
         ("null,in=b.wav", "unknown option 'in=b.wav'"),
         ("loopback,frames=3", "unknown option 'frames=3'"),
         ("loopback:", "no such backend"),

@@ -1,5 +1,6 @@
 """devices/audio/wav.py: which sound goes to which file, and what happens when one cannot be written."""
 
+import contextlib
 import logging
 import resource
 import subprocess
@@ -112,11 +113,47 @@ def test_a_full_disk_is_reported_once_and_the_guest_plays_on(sink, path, caplog)
 
 
 def test_a_next_file_that_cannot_be_made_is_reported_and_the_guest_plays_on(sink, path, caplog):
-    path.with_name("out.2.wav").mkdir()
-    play(sink, S16_STEREO, b"abcd")
-    play(sink, U8_MONO, b"xyz")
-    assert "Is a directory" in caplog.text
+    path = path.with_name(f"{'x' * 250}.wav")
+    with contextlib.closing(WavSink(path)) as sink:
+        play(sink, S16_STEREO, b"abcd")
+        play(sink, U8_MONO, b"xyz")
+    assert "File name too long" in caplog.text
+    assert sink.lost == 3
     assert read_wav(path).data == b"abcd"
+
+
+def test_a_file_that_the_user_has_not_named_is_never_overwritten(path):
+    names = ["out.wav", "out.2.wav", "out.3.wav", "out-s1.wav"]
+    for name in names:
+        path.with_name(name).write_bytes(b"the user's")
+    path.with_name("out.4.wav").symlink_to("/tmp/nowhere")
+    with contextlib.closing(WavSink(path, streams=(2, 1))) as sink:
+        play(sink, S16_STEREO, b"abcd")
+        play(sink, U8_MONO, b"xyz")
+        sink.open_playback(1, U8_MONO).write(b"uvw")
+    assert [file.path.name for file in sink.files] == ["out.wav", "out.5.wav", "out-s1.2.wav"]
+    assert [read_wav(file.path).data for file in sink.files] == [b"abcd", b"xyz", b"uvw"]
+    assert [path.with_name(name).read_bytes() for name in names[1:]] == [b"the user's"] * 3
+
+
+def test_a_guest_that_changes_the_format_for_ever_fills_no_disk_with_files(path, caplog):
+    with contextlib.closing(WavSink(path, streams=(2, 1))) as sink:
+        for _ in range(100):
+            for stream, params in ((0, U8_MONO), (1, U8_MONO), (0, S16_STEREO), (1, S16_STEREO)):
+                sink.open_playback(stream, params).write(b"abcd")
+    assert len(list(path.parent.iterdir())) == 100
+    assert caplog.text.count("wants more than 100 files") == 2  # once for each stream
+    assert sink.lost + sum(file.frames for file in sink.files) == sink.played
+
+
+def test_there_is_an_end_to_the_bytes_of_all_files_together(path, caplog):
+    with contextlib.closing(WavSink(path, streams=(2, 1), limit=12)) as sink:
+        play(sink, S16_STEREO, b"abcd")
+        sink.open_playback(1, U8_MONO).write(b"efghijkl")
+        play(sink, S16_STEREO, b"mnop")
+    assert [read_wav(file.path).data for file in sink.files] == [b"abcd", b"efghijkl"]
+    assert sink.lost == 1
+    assert "more than 12 bytes of sound; max=16G would allow for more" in caplog.text
 
 
 @pytest.mark.parametrize("name", ["", "no/such/directory/out.wav", "a\0b"])
@@ -160,14 +197,14 @@ def test_every_stream_has_files_of_its_own(path):
 
 
 def test_a_stream_whose_file_cannot_be_made_is_told_and_the_others_play_on(path, caplog):
-    path.with_name("out-s1.wav").mkdir()
+    path = path.with_name(f"{'x' * 250}.wav")
     sink = WavSink(path, streams=(2, 1))
     for stream in (1, 0, 1):
         sink.open_playback(stream, S16_STEREO).write(b"abcd")
     assert len(caplog.records) == 1
-    assert "out-s1.wav: Is a directory" in caplog.text
+    assert "-s1.wav: File name too long" in caplog.text
     assert [read_wav(file.path).data for file in sink.files] == [b"abcd"]
-    assert sink.summary()[-1] == "2 frames that were played are missing: Is a directory"
+    assert sink.summary()[-1] == "2 frames that were played are missing: File name too long"
     sink.close()
 
 
