@@ -82,7 +82,8 @@ def main(arguments: list[str] | None = None) -> NoReturn:
         error.show()
         status = error.exit_code
     except click.ClickException as error:
-        say(f"error: {' '.join(error.format_message().split()).rstrip('.')}; {_next_step(error, arguments)}")
+        message, step = " ".join(error.format_message().split()).rstrip("."), _next_step(error, arguments)
+        say(f"error: {message} {step[0].upper()}{step[1:]}" if message[-1:] == "?" else f"error: {message}; {step}")
         status = error.exit_code
     except click.Abort:
         status = 130

@@ -42,10 +42,10 @@ _PLAIN = re.compile(r"[\w./+@%~-]+")
 
 
 @click.command(epilog=_EPILOG, short_help="Print what makes bash, zsh or fish complete pyemu's words.")
-@click.argument("shell", metavar="bash|zsh|fish", type=click.Choice(list(_INSTALL)))
+@click.argument("shell", metavar="SHELL", type=click.Choice(list(_INSTALL)))
 @click.pass_context
 def completion(context: click.Context, shell: str) -> None:
-    """Print the script with which SHELL completes commands, options and files of pyemu.
+    """Print the script with which SHELL (bash, zsh or fish) completes commands, options and files of pyemu.
 
     Its last line says how to install it.
     """

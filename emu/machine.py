@@ -119,6 +119,7 @@ class Machine:
         self._waiting = False  # the hart executed WFI
         self._grace = Grace(self.clock.now)
         self._suspicion: Suspicion | None = None
+        self._initrd = initrd
         self._monitor: Monitor | None = None
         self._switched_on = time.monotonic_ns()
         #: Whether guest time stands still; see ``pause``.
@@ -148,15 +149,16 @@ class Machine:
                 self.console.type_on(self.hvc)
             self.plic = board.plic
             self.placements = board.placements
-            start, self.dtb = boot.load(
-                ram.load,
-                range(ram.base, ram.base + ram.size),
-                board.placements,
-                kernel=Path(kernel),
-                initrd=None if initrd is None else Path(initrd),
-                bios=None if bios is None else Path(bios),
-                bootargs=append,
-            )
+            with _blaming_the_cache(kernel, initrd):
+                start, self.dtb = boot.load(
+                    ram.load,
+                    range(ram.base, ram.base + ram.size),
+                    board.placements,
+                    kernel=Path(kernel),
+                    initrd=None if initrd is None else Path(initrd),
+                    bios=None if bios is None else Path(bios),
+                    bootargs=append,
+                )
             self._begin(start, ram, joints)
             self._run, self._wait = joints.run(engine.run), joints.wait(self.clock.wait)
             self.hart.watch(joints.exceptions)
@@ -296,7 +298,13 @@ class Machine:
         self._suspicion = self.console.panic = None
         if not dead:
             return
-        hint = "; give it an initramfs, or a disk and root=/dev/vda" if "mount root fs" in why else ""
+        hint = ""
+        if "mount root fs" in why and self._initrd is None:
+            hint = "; give it an initramfs, or a disk and root=/dev/vda"
+        elif "mount root fs" in why:
+            hint = (
+                f"; {self._initrd} has no /init, or is damaged, or compressed in a way that this kernel does not know"
+            )
         raise MachineError(f"the guest's kernel panicked: {why}{hint}")
 
     def _later(self, action: Callable[[], None]) -> None:
@@ -414,6 +422,21 @@ def _software(
         initrd = rootfs if initrd is None else initrd
         default = GUEST_APPEND
     return kernel, initrd, default if append is None else append
+
+
+@contextmanager
+def _blaming_the_cache(*files: str | os.PathLike[str] | None) -> Iterator[None]:
+    """Say what to do where a file that cannot work is the default guest's, which nobody can copy again."""
+    try:
+        yield
+    except UsageError as error:
+        from emu.guest import cache  # noqa: PLC0415 - not needed to boot
+
+        for file in files:
+            if file is not None and cache.directory() in Path(file).parents and str(error).startswith(f"{file}: "):
+                what = str(error).partition(";")[0]
+                raise UsageError(f"{what}; remove {Path(file).parent}, then: pyemu guest build") from error
+        raise
 
 
 def _open_audio(audio: AudioBackend | str | None, *, real_time: bool) -> AudioBackend:

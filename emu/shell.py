@@ -96,7 +96,8 @@ class Shell:
     def __init__(self, machine: Machine, user: str = "--exec") -> None:
         self._machine = machine
         self._user = user
-        self._give_up = math.inf  # real time
+        self._seconds = self._give_up = math.inf  # real time: how long it may take, and until when
+        self._busy = False  # a command is running
         self._console = machine.console
         self._word = word = f"pyemu-{os.urandom(3).hex()}"
         at_exit = f"{_cut(word)}:$?.".replace("'", '"')
@@ -147,6 +148,7 @@ class Shell:
         """
         start = self._console.printed
         mark = self._word.replace("-", "+")
+        self._busy = True
         status = self._run_lines(f"echo {_cut(mark)}; eval {shlex.quote(command)}")
         if status is None:
             raise self.error(command)
@@ -160,7 +162,8 @@ class Shell:
 
     def limit(self, seconds: float) -> None:
         """Give up with a ShellError when ``seconds`` of real time have passed from now, whatever it waits for."""
-        self._give_up = time.monotonic() + seconds
+        self._seconds, self._give_up = seconds, time.monotonic() + seconds
+        self._busy = False
 
     def power_off(self) -> None:
         """Switch the guest off, in order if it can do that; raises ShellError if it does not go, or restarts."""
@@ -292,7 +295,8 @@ class Shell:
         machine.run_until(lambda: done() or bool(over) or self._is_late())
         end.cancel()
         if self._is_late() and not done():
-            raise ShellError(f"{self._user}: no end in the time it was given; the console ends with {self._ending()}")
+            what = "not finished after {:g} s, still running" if self._busy else "no shell after {:g} s"
+            raise ShellError(f"{self._user}: {what.format(self._seconds)}; the console ends with {self._ending()}")
         if machine.power is not None:
             raise SwitchedError(self._user, machine.power.action)
         return not over or done()

@@ -147,12 +147,12 @@ class HostAudio(AudioBackend):
         faults = [
             text
             for count, text in (
-                (stats.gaps, f"{stats.gaps} gaps"),
-                (stats.late, f"{stats.late} times late for the device"),
-                (stats.skips, f"{stats.skips} skips"),
-                (stats.vanished, f"the device was gone {stats.vanished} times"),
-                (stats.wild, f"the device ran wild {stats.wild} times"),
-                (stats.errors, f"{stats.errors} errors in pyemu's callback"),
+                (stats.gaps, _many(stats.gaps, "gap")),
+                (stats.late, f"{_times(stats.late)} late for the device"),
+                (stats.skips, _many(stats.skips, "skip")),
+                (stats.vanished, f"the device was gone {_times(stats.vanished)}"),
+                (stats.wild, f"the device ran wild {_times(stats.wild)}"),
+                (stats.errors, f"{_many(stats.errors, 'error')} in pyemu's callback"),
             )
             if count
         ]
@@ -292,3 +292,11 @@ class HostAudio(AudioBackend):
     def _close_cards(self) -> None:
         while self._cards:
             self._cards.popitem()[1].close()
+
+
+def _many(count: int, what: str) -> str:
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"
+
+
+def _times(count: int) -> str:
+    return "once" if count == 1 else f"{count} times"

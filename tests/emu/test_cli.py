@@ -14,8 +14,9 @@ from pathlib import Path
 import click
 import pytest
 
-from emu import machine, session
+from emu import guest, machine, session
 from emu.cli import cli
+from emu.guest import cpio
 from emu.machine import Machine
 from emu.signals import Ending, Signals
 from tests.emu import asm, tiny
@@ -62,6 +63,28 @@ def test_panic_is_status_1_and_repeats_why(kernel, pyemu):
 def test_a_kernel_without_a_root_file_system_is_told_how_to_get_one(kernel, pyemu):
     _, _, error = pyemu("boot", kernel(tiny.panic("VFS: Unable to mount root fs on x")))
     assert error.endswith("on x; give it an initramfs, or a disk and root=/dev/vda\n")
+
+
+def test_a_kernel_that_cannot_use_its_initramfs_is_told_what_may_be_wrong_with_it(kernel, pyemu, tmp_path):
+    initrd = tmp_path / "rootfs.cpio"
+    initrd.write_bytes(cpio.pack([]))
+    _, _, error = pyemu("boot", kernel(tiny.panic("VFS: Unable to mount root fs on x")), initrd)
+    assert f"on x; {initrd} has no /init, or is damaged" in error
+
+
+@pytest.mark.parametrize("name", ["Image", "rootfs.cpio"])
+@pytest.mark.parametrize("damage", [lambda path: path.write_bytes(path.read_bytes()[:60]), Path.unlink])
+def test_a_damaged_cache_is_to_be_removed(kernel, pyemu, tmp_path, monkeypatch, name, damage):
+    monkeypatch.setenv("PYEMU_CACHE", str(tmp_path))
+    (tmp_path / "part").mkdir()
+    files = [kernel(tiny.POWER_OFF).rename(tmp_path / "part" / "Image"), tmp_path / "part" / "rootfs.cpio"]
+    files[1].write_bytes(cpio.pack([]))
+    damage(tmp_path / "part" / name)
+    monkeypatch.setattr(guest, "files", lambda *_: files)
+    status, _, error = pyemu("boot")
+    assert status == 2
+    assert error.startswith(f"pyemu: error: {tmp_path}/part/{name}: ")
+    assert error.endswith(f"; remove {tmp_path}/part, then: pyemu guest build\n")
 
 
 @pytest.mark.parametrize("code", [tiny.SPIN, tiny.WAIT], ids=["computing", "waiting"])
@@ -299,9 +322,10 @@ def test_boot_imports_neither_numpy_nor_sounddevice(kernel, tmp_path):
 WRONG = {
     "no such command": (["run"], "No such command 'run'; to switch on a machine: pyemu boot .*see pyemu --help"),
     "no boot": (["--exec", "true"], "No such option '--exec'; to switch on a machine: pyemu boot "),
-    "no such option": (["boot", "--colour"], "--colour.*see pyemu boot --help"),
+    "no such option": (["boot", "--colour"], "--colour.*[Ss]ee pyemu boot --help"),
     "no value": (["boot", "--exec"], "'--exec' requires an argument; see pyemu boot --help"),
-    "no such subcommand": (["audio", "chek"], "Did you mean 'check'.*see pyemu audio --help"),
+    "no such subcommand": (["audio", "chek"], "Did you mean 'check'\\? See pyemu audio --help"),
+    "a shell that is not known": (["completion", "tcsh"], "Invalid value for 'SHELL': 'tcsh' is not one of "),
     "no shell": (["completion"], "Missing argument.* bash, zsh, fish; see pyemu completion --help"),
     "no such file": (["boot", "{tmp}/nothing"], "nothing: .*No such file"),
     "a directory": (["boot", "{tmp}"], "directory"),

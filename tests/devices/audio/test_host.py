@@ -326,6 +326,7 @@ def test_a_device_that_vanishes_is_opened_again_when_it_returns(caplog):
     bench.portaudio.broken = True
     bench.play(stereo(sine(3 * 48000)).tobytes(), voice=voice)
     assert (bench.host.stats.vanished, voice.latency_bytes) == (1, 0)
+    assert "host sound: the device was gone once" in bench.host.summary()
     bench.portaudio.broken = False
     bench.play(stereo(sine(48000)).tobytes(), voice=voice)  # within this second
     assert np.abs(bench.portaudio.heard()).max() > 0.4
