@@ -6,6 +6,7 @@ file is and what to do (UsageError).
 
 import bz2
 import lzma
+import re
 import stat
 import zlib
 from collections.abc import Callable
@@ -25,6 +26,7 @@ __all__ = [
     "is_compressed",
     "is_elf",
     "is_riscv_image",
+    "is_whole_cpio",
     "peek",
     "read_file",
     "unpack",
@@ -136,6 +138,9 @@ FOREIGN_KERNELS = (
     (0, b"\xd0\x0d\xfe\xed", f"a device tree or a U-Boot FIT image; {GIVE_IMAGE}"),
 )
 CPIO_MAGICS = (b"070701", b"070702")
+#: With the sizes of the file and of its name.
+_CPIO_HEADER = re.compile(rb"\0*07070[12][0-9A-Fa-f]{48}([0-9A-Fa-f]{8})[0-9A-Fa-f]{32}([0-9A-Fa-f]{8})[0-9A-Fa-f]{8}")
+_ONE_MORE_CPIO = re.compile(rb"\0*07070[12]")
 #: Enough of a file to tell what it is.
 SIGNATURE_SIZE = 2048
 
@@ -143,6 +148,24 @@ SIGNATURE_SIZE = 2048
 def is_riscv_image(head: bytes) -> bool:
     """Whether a file is a Linux Image for RISC-V, by either of the two magic numbers in its header."""
     return head[0x38:0x3C] == b"RSC\x05" or head[0x30:0x38] == b"RISCV\0\0\0"
+
+
+def is_whole_cpio(data: bytes) -> bool:
+    """Whether an archive goes on from file to file up to its end mark, and others behind it, which Linux unpacks, too.
+
+    That the mark is somewhere in it proves nothing: a program that unpacks archives, like busybox, contains it.
+    """
+    at = 0
+    while header := _CPIO_HEADER.match(data, at):
+        name = header.end() + int(header[2], 16)  # where that ends
+        at = _aligned(_aligned(name) + int(header[1], 16))
+        if data[header.end() : name] == b"TRAILER!!!\0" and not _ONE_MORE_CPIO.match(data, at):
+            return True
+    return False
+
+
+def _aligned(size: int) -> int:
+    return size + 3 & ~3
 
 
 def describe_elf(head: bytes) -> str:

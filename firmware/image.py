@@ -19,6 +19,7 @@ from firmware.files import (
     is_compressed,
     is_elf,
     is_riscv_image,
+    is_whole_cpio,
     peek,
     read_file,
     unpack,
@@ -128,8 +129,8 @@ def load_initrd(path: Path) -> bytes:
     data = read_file(path, "initramfs")
     head = peek(data, SIGNATURE_SIZE)
     if head.startswith(CPIO_MAGICS):
-        if head == data[: len(head)] and b"TRAILER!!!" not in data:
-            raise UsageError(f"{path}: the initramfs is a truncated cpio archive; make or copy it again")
+        if head == data[: len(head)] and not is_whole_cpio(data):
+            raise UsageError(f"{path}: the initramfs is a truncated or damaged cpio archive; make or copy it again")
         return data
     if not head and is_compressed(data):
         return data  # a compression that only the kernel knows, or a damaged file, which the kernel will say

@@ -9,11 +9,15 @@ from pathlib import Path
 import pytest
 
 from emu.errors import UsageError
+from emu.guest import cpio
 from firmware import files
 from firmware.image import fw_dynamic_info, load_bios, load_initrd, load_kernel
 
 IMAGE_SIZE = 0x9000
-CPIO = b"070701" + b"0" * 104 + b"TRAILER!!!\0\0\0\0"
+CPIO = b"070701" + b"0" * 88 + b"0000000B" + b"0" * 8 + b"TRAILER!!!\0\0\0\0"
+
+#: With a program that unpacks archives itself.
+BUSYBOX = cpio.pack([cpio.file("bin/busybox", b"\x7fELF" + CPIO, 0o755)])
 
 
 A3, A4 = 13, 14
@@ -165,6 +169,11 @@ def test_bomb_is_bounded(user_file: UserFile, monkeypatch: pytest.MonkeyPatch) -
         load_kernel(user_file(bytes(files.MIB + 1)))
 
 
+@pytest.mark.parametrize("data", [BUSYBOX, CPIO + bytes(1 << 20), CPIO + BUSYBOX, CPIO + gzip.compress(CPIO)])
+def test_whole_archives(user_file: UserFile, data: bytes) -> None:
+    assert load_initrd(user_file(data)) == data
+
+
 @pytest.mark.parametrize("pack", [bytes, gzip.compress, lzma.compress, bz2.compress])
 def test_initramfs_is_left_as_it_is(user_file: UserFile, pack: Callable[[bytes], bytes]) -> None:
     data = pack(CPIO)
@@ -180,7 +189,10 @@ WRONG_INITRDS = {
     "kernel": (riscv_image(), "not an initramfs but a kernel; the kernel comes first"),
     "packed kernel": (gzip.compress(riscv_image()), "not an initramfs but a kernel"),
     "vmlinux": (elf(243), "not an initramfs but a kernel"),
-    "truncated": (CPIO[:100], "truncated cpio"),
+    "truncated": (CPIO[:100], "truncated or damaged cpio"),
+    "truncated in a program with the mark in it": (BUSYBOX[: -len(CPIO)], "truncated or damaged cpio"),
+    "the second of two": (CPIO + bytes(400) + BUSYBOX[:-100], "truncated or damaged cpio"),
+    "negative sizes": (CPIO[:54] + b"-0000100" + CPIO[62:], "truncated or damaged cpio"),
     "ext4": (patched(NOTHING, 0x438, b"\x53\xef"), "ext2/3/4 file system; give it with --disk"),
     "old cpio": (b"070707" + NOTHING, "old format; .*-H newc"),
     "empty": (b"", "empty"),
