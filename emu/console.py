@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
-from emu.errors import PyemuError
+from emu.errors import PyemuError, UsageError
 
 __all__ = ["CommandResult", "Console", "ExpectError"]
 
@@ -103,11 +103,17 @@ class Console:
         self._seen = 0  # how far into text expect() has come
         self._panic_seen = 0  # how far into it the last panic was
         self._running = False  # run() types
+        self._closed = False
 
     # ---------------------------------------------------------------- for people and tests
 
     def send(self, data: bytes | str) -> None:
-        """Type ``data``; the guest gets it as fast as it reads, however much it is."""
+        """Type ``data``; the guest gets it as fast as it reads, however much it is.
+
+        Raises UsageError if the machine is closed.
+        """
+        if self._closed:
+            raise UsageError("the machine is closed; nobody reads what is typed")
         if not self._running:
             self._shell = None  # whatever comes of it, the shell may not be where it was
         self._input += data.encode() if isinstance(data, str) else data
@@ -226,6 +232,11 @@ class Console:
             self._panic_seen = max(0, self._panic_seen - dropped)
         if self.output is not None:
             self.output(data)
+
+    def close(self) -> None:
+        """Hand out the rest, and take nothing more."""
+        self._closed = True
+        self.flush()
 
     def take(self, size: int) -> bytes:
         """Read what was typed as firmware does, from the UART's registers: a guest that asks for it reads there."""

@@ -102,6 +102,7 @@ class Machine:
         close_audio: bool = True,
         trace: "Trace | None" = None,
     ) -> None:
+        _check(kernel=kernel, initrd=initrd, bios=bios, append=append, audio=audio, clock=clock, trace=trace)
         self.clock: Clock = make_clock(clock) if isinstance(clock, str) else clock
         joints = Joints() if trace is None else trace.joints(self.clock)
         kernel, initrd, append = _software(kernel, initrd, append)
@@ -129,7 +130,7 @@ class Machine:
         self.disks: list[Disk] = []
         try:
             for one in disks if disk is None else (disk, *disks):
-                self.disks.append(parse_disk(one) if isinstance(one, str) else one)
+                self.disks.append(_open_disk(one))
             now = self.clock.now
             engine.time = lambda: ticks_from_ns(now())
             ram.changed = engine.invalidate
@@ -231,6 +232,8 @@ class Machine:
 
         ``help`` lists the commands. Raises UsageError for what isn't one, or can't be done.
         """
+        if self._doorbell is None:
+            raise UsageError("the machine is closed; a new one can be made")
         if self._monitor is None:
             from emu.monitor import Monitor  # noqa: PLC0415 - not needed to boot
 
@@ -249,7 +252,8 @@ class Machine:
     def _step(self, longest: float | None) -> None:
         """Run the guest until there is something else to do, or let it sleep, for ``longest`` seconds at most."""
         doorbell = self._doorbell
-        assert doorbell is not None
+        if doorbell is None:
+            raise UsageError("the machine is closed; a new one can be made")
 
         def sleep(seconds: float) -> None:
             doorbell.sleep(seconds if longest is None else min(seconds, longest))
@@ -368,7 +372,8 @@ class Machine:
 
     def _switch(self, request: PowerRequest) -> None:
         self.power = self.power or request
-        self._engine.stop()
+        if self._doorbell is not None:
+            self._engine.stop()
 
     # ---------------------------------------------------------------- the end
 
@@ -381,7 +386,7 @@ class Machine:
                 closing.callback(self.audio.close)
             if self._monitor is not None:
                 closing.callback(self._monitor.close)
-            closing.callback(self.console.flush)
+            closing.callback(self.console.close)
             if self._doorbell is not None:
                 if self._alarm_thread is not None:
                     self._alarm_thread.close()
@@ -422,6 +427,35 @@ def _software(
         initrd = rootfs if initrd is None else initrd
         default = GUEST_APPEND
     return kernel, initrd, default if append is None else append
+
+
+#: The Machine's arguments: what must be found in one (an ``encode`` is a text's), and what to say if it is not.
+_FILE = (("__fspath__", "encode"), "the name of a file")
+_ARGUMENTS = {
+    "kernel": _FILE,
+    "initrd": _FILE,
+    "bios": _FILE,
+    "append": (("encode",), "a text"),
+    "disk": (("write_zeroes", "encode"), 'a text like "disk.img,snapshot", or an opened disk'),
+    "audio": (("open_playback", "encode"), 'a text like "wav:out.wav", or a backend'),
+    "clock": (("now", "encode"), '"host", "warp" or a clock'),
+    "trace": (("joints",), "a Trace"),
+}
+_REQUIRED = ("clock", "disk")
+
+
+def _check(**arguments: object) -> None:
+    """Raise UsageError for an argument of the wrong kind: not everybody has types checked."""
+    for name, value in arguments.items():
+        members, wanted = _ARGUMENTS[name]
+        missing = value is None and name not in _REQUIRED
+        if not missing and not any(hasattr(value, member) for member in members):
+            raise UsageError(f"{name}={value!r} cannot be used; give {wanted}")
+
+
+def _open_disk(disk: Disk | str) -> Disk:
+    _check(disk=disk)
+    return parse_disk(disk) if isinstance(disk, str) else disk
 
 
 @contextmanager

@@ -17,7 +17,7 @@ def parse_size(text: str | int) -> int:
     """Bytes in ``256M``, ``1G``, ``65536``; raises UsageError for anything else."""
     if isinstance(text, int):
         return text
-    match = re.fullmatch(r"(\d{1,15})([KMG]?)(?:i?B)?", text.strip(), re.IGNORECASE)
+    match = re.fullmatch(r"(\d{1,15})([KMG]?)(?:i?B)?", text.strip(), re.IGNORECASE) if isinstance(text, str) else None
     if match is None:
         raise UsageError(f"{text!r} is not a size; write it like 256M or 1G")
     return int(match[1]) * _UNITS[match[2].upper()]

@@ -34,6 +34,8 @@ class Microphone:
 
         Raises UsageError for any other array.
         """
+        if not hasattr(samples, "ndim"):
+            raise UsageError(f"{type(samples).__name__} is no sound; use a numpy array (frame, channel) of {_KINDS}")
         if samples.ndim == 1:
             samples = samples.reshape(-1, 1)
         if (

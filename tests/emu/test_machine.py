@@ -363,3 +363,55 @@ def test_fifty_machines_one_after_the_other(tmp_path: Path) -> None:
         with Machine(image, memory="32M") as machine:
             machine.run()
             assert machine.console.text == b"x"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"memory": None}, r"^None is not a size; write it like 256M"),
+        ({"memory": 1.5}, r"^1\.5 is not a size"),
+        ({"trace": "snd"}, r"^trace='snd' cannot be used; give a Trace$"),
+        ({"disk": 5}, r'^disk=5 cannot be used; give a text like "disk\.img,snapshot", or an opened disk$'),
+        ({"disks": [None]}, r"^disk=None cannot be used"),
+        ({"audio": 5}, r"^audio=5 cannot be used"),
+        ({"clock": None}, r"^clock=None cannot be used"),
+        ({"initrd": 5}, r"^initrd=5 cannot be used; give the name of a file$"),
+        ({"append": 5}, r"^append=5 cannot be used; give a text$"),
+    ],
+)
+def test_arguments_of_a_wrong_kind(make: Make, arguments: dict[str, object], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        Machine(**{"kernel": "Image", "memory": "32M", **arguments})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda machine: machine.run(),
+        lambda machine: machine.run_for(1),
+        lambda machine: machine.run_until(lambda: False, 1),
+        lambda machine: machine.console.run("true"),
+        lambda machine: machine.console.expect("never"),
+        lambda machine: machine.console.send("x"),
+        lambda machine: machine.console.sendline(),
+        lambda machine: machine.monitor("info irqs"),
+    ],
+)
+def test_a_closed_machine_says_so(make: Make, use: Callable[[Machine], object]) -> None:
+    machine = make(say("hello"), WAIT)
+    machine.run_for(0.01)
+    machine.console.send("x")
+    machine.close()
+    with pytest.raises(UsageError, match=r"^the machine is closed; "):
+        use(machine)
+
+
+def test_what_a_closed_machine_still_does(make: Make) -> None:
+    machine = make(say("hello"), WAIT)
+    machine.run_for(0.01)
+    machine.close()
+    machine.post(lambda: None)
+    machine.switch_off()
+    assert machine.run() == PowerRequest(PowerAction.OFF)
+    assert machine.counters.printed == 5
+    assert machine.console.expect("hello")
