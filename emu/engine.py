@@ -146,6 +146,7 @@ class Engine:
         self.exception: Callable[[int, int], None] = lambda _cause, _pc: self.stop()
         self.time: Callable[[], int] = lambda: 0
         self._watched = False
+        self._time_reads = 0
         self._failure: BaseException | None = None
         self._before_store: bytes | None = None  # the state before a store to nothing, see _on_unmapped_store
         self._keep: list[Any] = []  # callbacks live as long as the engine
@@ -215,6 +216,11 @@ class Engine:
         if self.native is not None:
             self.native.share_clock(shared)
         return self.native
+
+    @property
+    def time_reads(self) -> int:
+        """How often the guest has read the time so far."""
+        return self._time_reads + (0 if self.native is None else self.native.time_reads)
 
     def leave_traps_to_python(self) -> None:
         """Have ``exception`` called for each exception, from now on; the native part enters most of them itself."""
@@ -389,6 +395,7 @@ class Engine:
         return True
 
     def _on_rdtime(self) -> int:
+        self._time_reads += 1
         try:
             return self.time()
         except BaseException as failure:  # noqa: BLE001

@@ -139,11 +139,10 @@ class Machine:
             self.sound = SoundDevice(self.clock, self.events, joints.audio(self.audio), outputs=outputs, inputs=inputs)
             self.sound.controls.listeners.append(lambda _control: self._set_gains())
             self._set_gains()
-            self.virtio: list[VirtioDevice] = [self.sound, EntropyDevice()]
-            self.virtio += [BlockDevice(one, f"pyemu-disk{number}") for number, one in enumerate(self.disks)]
             #: hvc0; ``hvc.resize(columns, rows)`` tells the guest the size of the window that it is shown in.
             self.hvc = ConsoleDevice(self.console.print, self.clock, self.events)
-            self.virtio.append(self.hvc)  # the last, so that it moves nothing
+            blocks = [BlockDevice(one, f"pyemu-disk{number}") for number, one in enumerate(self.disks)]
+            self.virtio: list[VirtioDevice] = [self.sound, EntropyDevice(), *blocks, self.hvc]
             board = self._build_board(ram, joints)
             self.console.connect(board.uart)
             if last_console(append).startswith("hvc"):
@@ -298,7 +297,6 @@ class Machine:
         dead = self._suspicion.look(self.clock.now(), self.console.printed, self._waiting)
         if dead is None:
             return
-        self._suspicion.close()
         self._suspicion = self.console.panic = None
         if not dead:
             return

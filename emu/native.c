@@ -52,6 +52,7 @@ struct hart {
   u64 last_write, ascending;
   int64_t *clock;          /* or 0: Python knows the time */
   int64_t deadline;        /* in guest time, ns */
+  u64 time_reads;
 };
 
 static u64 env_offset, exit_offset; /* in CPUState: the CPU state, and the word that is negative when a stop was asked for */
@@ -128,6 +129,7 @@ static int read_time(u64 *state, int number, u64 *value) {
   int64_t ns;
   if (!hart || !look(hart, &ns)) return time_csr.read(state, number, value);
   *value = ns / NS_PER_TICK;
+  hart->time_reads++;
   return 0;
 }
 

@@ -43,7 +43,7 @@ class _Hart(ctypes.Structure):
         (name, _U64)
         for name in (
             "state", "tlb", "uc", "cpu", "ram", "ram_size", "ram_base", "has_code", "python", "only_python", "traps",
-            "last_write", "ascending", "clock", "deadline",
+            "last_write", "ascending", "clock", "deadline", "time_reads",
         )
     ]  # fmt: skip
 
@@ -93,6 +93,11 @@ class Native:
     def stop_at(self, deadline: int) -> None:
         """Have the CPU stop when it is so late (guest time, ns), at the start of a block. For any thread."""
         self._hart.deadline = deadline
+
+    @property
+    def time_reads(self) -> int:
+        """How often the guest has read the time without Python."""
+        return int(self._hart.time_reads)
 
     def leave_traps(self, to_python: bool) -> None:
         """Have Python enter every trap, or only those that it has to."""

@@ -19,14 +19,12 @@ _NS_PER_READ = 50_000
 
 
 class Suspicion:
-    """Watches ``hart`` since something that reads like a panic was printed, until ``close``."""
+    """Watches ``hart`` since something that reads like a panic was printed."""
 
     def __init__(self, engine: Engine, hart: Hart) -> None:
         self._engine, self._hart = engine, hart
-        self._read_time = engine.time
         self._reads = self._begin = 0
         self._activity = (-1, -1)
-        engine.time = self._count
 
     def look(self, now: int, printed: int, waiting: bool) -> bool | None:
         """Whether the kernel is dead, or None if it is not known yet; ask whenever the CPU is back.
@@ -37,14 +35,7 @@ class Suspicion:
             return False
         activity = printed, self._hart.traps - self._hart.supervisor_calls
         if activity != self._activity:
-            self._activity, self._begin, self._reads = activity, now, 0
+            self._activity, self._begin, self._reads = activity, now, self._engine.time_reads
         elapsed = now - self._begin
-        return True if elapsed >= _LONG_NS and self._reads * _NS_PER_READ >= elapsed else None
-
-    def close(self) -> None:
-        """Watch no more."""
-        self._engine.time = self._read_time
-
-    def _count(self) -> int:
-        self._reads += 1
-        return self._read_time()
+        reads = self._engine.time_reads - self._reads
+        return True if elapsed >= _LONG_NS and reads * _NS_PER_READ >= elapsed else None
