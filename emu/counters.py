@@ -34,6 +34,9 @@ class Counters:
     #: How often the machine itself was too late to catch up; and the worst that it was ever late for a period.
     stalls: int
     lateness_max_ns: int
+    #: Periods of the very bytes that were played a buffer ago, silence not counted: old sound, heard again because the
+    #: guest was late (it may not know that), or a sound that repeats itself just so.
+    repeats: int
 
     @property
     def skew_ns(self) -> int:
@@ -60,4 +63,5 @@ def count(machine: "Machine", real_ns: int) -> Counters:
         lost_frames=sum(one.lost_frames for one in stats),
         stalls=sum(one.stalls for one in stats),
         lateness_max_ns=max((one.lateness_max_ns for one in stats), default=0),
+        repeats=sum(one.repeats for one in stats),
     )

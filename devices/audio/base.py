@@ -84,6 +84,7 @@ class Period(NamedTuple):
     done: int
     size: int  # bytes of frames
     fill: int  # bytes that the driver has still queued
+    again: bool = False  # its frames are those of a buffer ago, and not silence
 
 
 class AudioBackend(Protocol):

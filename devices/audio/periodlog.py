@@ -1,10 +1,13 @@
 """A record of every period, a line of JSON each, for whoever analyses the timing of a sound.
 
-    {"stream": 0, "direction": "playback", "due_ns": 1000, "done_ns": 1002, "host_ns": 5, "bytes": 16, "fill": 48}
+    {"stream": 0, "direction": "playback", "due_ns": 1000, "done_ns": 1002, "host_ns": 5, "bytes": 16, "fill": 48,
+     "again": false}
 
 ``due_ns`` is the guest time at which the last frame of the period was played, or recorded; ``done_ns`` when the
 driver was told of it, the same unless the machine was late; ``host_ns`` the host's monotonic clock then. ``bytes`` are
-those of the period's frames, ``fill`` those that the driver still had in the queue behind it.
+those of the period's frames, ``fill`` those that the driver still had in the queue behind it. A period
+``again`` has the very bytes that were played a buffer ago, and not silence: the guest was too late to fill it, without
+knowing that perhaps, and old sound was heard; or the sound repeats itself just so.
 """
 
 import contextlib
@@ -87,11 +90,12 @@ class _Lines:
         """Write a line."""
         if self._file.closed:
             return
-        direction, stream, due, done, size, fill = period
+        direction, stream, due, done, size, fill, again = period
         try:
             self._file.write(
                 f'{{"stream": {stream}, "direction": "{direction}", "due_ns": {due}, "done_ns": {done}, '
-                f'"host_ns": {time.monotonic_ns()}, "bytes": {size}, "fill": {fill}}}\n'
+                f'"host_ns": {time.monotonic_ns()}, "bytes": {size}, "fill": {fill}, '
+                f'"again": {"true" if again else "false"}}}\n'
             )
         except OSError as error:
             self._give_up(error)

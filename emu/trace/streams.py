@@ -91,7 +91,7 @@ class _WatchedPort:
 
     def completed(self, period: Period) -> None:
         """Report a period, and the gap before it."""
-        direction, _, due, done, size, fill = period
+        direction, _, due, done, size, fill, again = period
         began = due - self._params.duration_ns(size // self._params.frame_size)
         if self._over is None:
             began = max(began, self._started)  # the rest of one that STOP had cut short
@@ -101,7 +101,10 @@ class _WatchedPort:
             self._emit("underrun" if self._ran_dry else "stall", {}, self._over, began)
         late = done - due
         name = "period" if late < LATE_NS else "late period"
-        self._emit(name, {"late_us": late / 1000, "bytes": size, "fill": fill}, began, due)
+        detail: Detail = {"late_us": late / 1000, "bytes": size, "fill": fill}
+        if again:
+            name, detail = "repeated period", {**detail, "again": True}
+        self._emit(name, detail, began, due)
         self._over, self._ran_dry = due, not fill
 
     def _emit(self, name: str, detail: Detail, since: int | None = None, until: int | None = None) -> None:

@@ -19,6 +19,7 @@ from devices.audio import PcmParams, Playback
 from devices.virtio.queue import Chain
 from devices.virtio.sound import wire
 from devices.virtio.sound.stream import Message, Stream, complete
+from devices.virtio.sound.turn import Turn
 
 __all__ = ["OutputStream"]
 
@@ -32,11 +33,14 @@ class OutputStream(Stream[Playback]):
     _dry_since: int | None = None  # running, and nothing to play any more
     _part_frames: int | None = None  # in which the port wants a message
     _begun = 0  # frames of the first message that it has got
+    _turn = Turn(0)
 
     def _open(self, params: PcmParams) -> Playback:
         port = self._backend.open_playback(self.number, params)
         self._part_frames = None if port.part_ns is None else max(params.rate * port.part_ns // 1_000_000_000, 1)
         self._begun = 0
+        assert self.params is not None
+        self._turn = Turn(self.params.buffer_bytes // self.params.period_bytes)
         return port
 
     def _payload(self, chain: Chain) -> int | None:
@@ -75,13 +79,19 @@ class OutputStream(Stream[Playback]):
 
     def _transfer(self, message: Message, now: int) -> None:  # noqa: ARG002 - what is late, is late
         assert self._port is not None
+        assert self.params is not None
+        data = b""
         if message.size:
-            self._port.write(self._read(message, message.frames - self._begun))
+            data = self._read(message, message.frames - self._begun)
+            self._port.write(data)
         self._begun = 0
+        self._again = self._turn.end_period() and data != self.params.pcm.silence(len(data))
         complete(self._queue, message.chain, wire.S_OK, self._port.latency_bytes)
 
     def _read(self, message: Message, frames: int) -> bytes:
         """Read the frames that follow those that the port has got."""
         assert self.params is not None
         size = self.params.pcm.frame_size
-        return message.chain.readable.read(wire.PCM_XFER.size + self._begun * size, frames * size)
+        data = message.chain.readable.read(wire.PCM_XFER.size + self._begun * size, frames * size)
+        self._turn.play(data)
+        return data

@@ -110,6 +110,7 @@ class StreamStats:
     overruns: int = 0  # times that frames were lost, because the driver was late
     lost_frames: int = 0
     stalls: int = 0  # times that the stream was later than can be caught up with
+    repeats: int = 0  # periods of the very bytes that were played a buffer ago, and not silence
     lateness_max_ns: int = 0  # of a completion
 
 
@@ -158,6 +159,7 @@ class Stream(ABC, Generic[PortT]):
         self._fifo: deque[Message] = deque()  # empty but between PREPARE and RELEASE
         self._stopwatch = Stopwatch(1)
         self._event: Event | None = None  # something to do for the first message, while the stopwatch runs
+        self._again = False  # the message that has completed is what was played a buffer ago
         self._ready = 0  # since when there has been a message in the running stream: none is due before
 
     # What a direction is.
@@ -319,6 +321,7 @@ class Stream(ABC, Generic[PortT]):
             self._transfer(message, now)
             stats.frames += message.frames
             stats.messages += 1
+            stats.repeats += self._again
             if self._observer is not None:
                 self._tell(self._observer, message, due, now)
             if not self._fifo:
@@ -348,4 +351,4 @@ class Stream(ABC, Generic[PortT]):
 
     def _tell(self, observer: Callable[[Period], None], message: Message, due: int, now: int) -> None:
         fill = sum(waiting.size for waiting in self._fifo)
-        observer(Period(self.direction_name, self.number, due, now, message.size, fill))
+        observer(Period(self.direction_name, self.number, due, now, message.size, fill, self._again))
