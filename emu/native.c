@@ -20,6 +20,7 @@
 #include <unistd.h>
 
 typedef uint64_t u64;
+#define likely(x) __builtin_expect(!!(x), 1)
 
 /* Words of the CPU state, as in class Reg; HART is a pointer that Unicorn has no use for (QEMUTimer *timer). */
 enum { PC = 64, LOAD_RES = 65, BADADDR = 68, PRIV = 74, MSTATUS = 78, STVAL = 85, MEDELEG = 87, STVEC = 88, SEPC = 89, SCAUSE = 90, HART = 194 };
@@ -141,12 +142,10 @@ static __attribute__((noinline)) void look_at_deadline(void *uc, uint32_t in_del
   check_exit(uc, in_delay_slot);
 }
 
-/* Each block begins with this question, whether to stop. The original needs its caller's address: it is jumped to, but
-   as seldom as can be, because each instruction here costs the guest a percent. */
+/* Each block begins with this question, whether to stop; an instruction more or less here is a percent in short blocks.
+   The original needs its caller's address, so it is jumped to. */
 static void on_check_exit(void *uc, uint32_t in_delay_slot) {
-  int64_t blocks = ++*(int64_t *)((char *)uc + NEXT_PC);
-  int64_t asked = *(int32_t *)(*(char **)((char *)uc + CPU) + exit_offset);
-  if (__builtin_expect((blocks & ~asked) < 0, 1)) return; /* neither has its sign changed */
+  if (likely(++*(int64_t *)((char *)uc + NEXT_PC) < 0) && likely(*(int32_t *)(*(char **)((char *)uc + CPU) + exit_offset) >= 0)) return;
   look_at_deadline(uc, in_delay_slot);
 }
 
