@@ -27,6 +27,7 @@ enum { PC = 64, LOAD_RES = 65, BADADDR = 68, PRIV = 74, MSTATUS = 78, STVAL = 85
 enum { U = 0, S = 1, M = 3 };                                                              /* privilege modes */
 enum { SIE = 1 << 1, SPIE = 1 << 5, SPP = 1 << 8, MPRV = 1 << 17, SUM = 1 << 18 };         /* mstatus */
 enum { ECALL = 8, FETCH_PAGE_FAULT = 12, LOAD_PAGE_FAULT = 13, STORE_PAGE_FAULT = 15 };    /* scause */
+enum { FETCH = 2, EXECUTE = 4 };                                                           /* MMU_INST_FETCH, PAGE_EXEC */
 enum { SSTATUS_CSR = 0x100, MSTATUS_CSR = 0x300, TIME_CSR = 0xC01, NS_PER_TICK = 100 };
 enum { ORIGIN, SEEN, PAUSED, STOPPED };                                                    /* HostClock.shared */
 enum { BLOCKS = 64 };    /* between two looks at the clock, which then cost nothing that can be measured; about 1 us */
@@ -54,11 +55,13 @@ struct hart {
   int64_t *clock;          /* or 0: Python knows the time */
   int64_t deadline;        /* in guest time, ns */
   u64 time_reads;
+  u64 access;              /* why the TLB is being filled */
 };
 
 static u64 env_offset, exit_offset; /* in CPUState: the CPU state, and the word that is negative when a stop was asked for */
 static void (*reset_dirty)(void *cpu, u64 host, u64 size), (*set_dirty)(void *cpu, u64 address);
 static void (*reset_dirty_virtual)(void *cpu, u64 address, u64 size), (*drop_code)(void *uc, u64 start, u64 end);
+static int (*fill)(void *cpu, u64 address, int size, int access, int mode, int probe, u64 caller);
 static void (*set_page)(void *cpu, u64 page, u64 physical, int prot, int mode, u64 size);
 static void (*check_exit)(void *uc, uint32_t in_delay_slot), (*stop)(void *uc);
 static u64 (*load_pte)(void *uc, void *space, u64 address, uint32_t attributes, uint32_t *failed);
@@ -185,9 +188,17 @@ static struct entry *entry_of(struct hart *hart, int mode, u64 page) {
   return (struct entry *)((char *)fast->table + (page / PAGE * sizeof(struct entry) & fast->mask));
 }
 
-/* A page is entered into the TLB. Unicorn takes it for clean, and looks for code at the first write to it. */
+static int on_fill(void *cpu, u64 address, int size, int access, int mode, int probe, u64 caller) {
+  struct hart *hart = of_cpu(cpu);
+  if (hart) hart->access = access;
+  return fill(cpu, address, size, access, mode, probe, caller);
+}
+
+/* A page is entered into the TLB. Unicorn takes it for clean, and looks for code at the first write to it; and lets S mode
+   execute a user's page that it may read by SUM: its entry stays here for longer, so that is put right. */
 static void on_set_page(void *cpu, u64 page, u64 physical, int prot, int mode, u64 size) {
   struct hart *hart = of_cpu(cpu);
+  if (hart && mode == S && hart->state[MSTATUS] & SUM && hart->access != FETCH) prot &= ~EXECUTE;
   set_page(cpu, page, physical, prot, mode, size);
   struct entry *entry = hart ? entry_of(hart, mode, page) : 0;
   if (entry && entry->write == (page | NOTDIRTY) && !has_code(hart, page + entry->to_host)) entry->write = page;
@@ -267,7 +278,7 @@ const char *native_install(void *unicorn) {
       {"tlb_protect_code_riscv64", on_protect, 0}, {"tlb_unprotect_code_riscv64", on_unprotect, 0},
       {"tlb_set_dirty_riscv64", on_set_dirty, &set_dirty}, {"tlb_reset_dirty_by_vaddr_riscv64", on_reset_dirty_virtual, &reset_dirty_virtual},
       {"tlb_set_page_riscv64", on_set_page, &set_page}, {"address_space_ldq_riscv64", on_load_pte, &load_pte},
-      {"helper_check_exit_request_riscv64", on_check_exit, &check_exit}, {"uc_emu_stop", 0, &stop},
+      {"riscv_cpu_tlb_fill_riscv64", on_fill, &fill}, {"helper_check_exit_request_riscv64", on_check_exit, &check_exit}, {"uc_emu_stop", 0, &stop},
       {"tlb_reset_dirty_riscv64", 0, &reset_dirty}, {"tb_invalidate_phys_range_riscv64", 0, &drop_code}};
   const char *const get_name = "riscv_get_csr_ops_riscv64", *const set_name = "riscv_set_csr_ops_riscv64";
   void (*get_csr)(int, struct csr *) = (void (*)(int, struct csr *))dlsym(unicorn, get_name);

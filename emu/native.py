@@ -43,7 +43,7 @@ class _Hart(ctypes.Structure):
         (name, _U64)
         for name in (
             "state", "tlb", "uc", "cpu", "ram", "ram_size", "ram_base", "has_code", "python", "only_python", "traps",
-            "last_write", "ascending", "clock", "deadline", "time_reads",
+            "last_write", "ascending", "clock", "deadline", "time_reads", "access",
         )
     ]  # fmt: skip
 
