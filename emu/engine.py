@@ -250,10 +250,11 @@ class Engine:
             self._interrupt_request[0] &= ~_CPU_INTERRUPT_HARD
 
     def close(self) -> None:
-        """Give Unicorn's memory back; the engine is of no more use."""
+        """Give Unicorn's memory back, and the guest's; the engine is of no more use."""
         self.state.release()
         self._keep.clear()
         del self._uc
+        self._ram.madvise(mmap.MADV_DONTNEED)  # the object may live until cycles are looked for
 
     # ---------------------------------------------------------------- memory
 

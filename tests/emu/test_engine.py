@@ -331,3 +331,11 @@ def test_a_closed_engine_gives_its_memory_back() -> None:
         bare.state[0]
     assert ctypes.c_char  # the RAM outlives it
     assert bare.ram.read(BASE, 2) == b"\0\0"
+
+
+def test_a_closed_engine_gives_the_guests_memory_back() -> None:
+    """At once: 40 MB and more of each machine would wait for Python to look for cycles."""
+    bare = Bare()
+    bare.put_word(DATA, 5)
+    bare.engine.close()
+    assert bare.word(DATA) == 0
