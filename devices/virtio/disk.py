@@ -11,7 +11,6 @@ import errno
 import fcntl
 import os
 import stat
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
@@ -274,6 +273,8 @@ def _lock(descriptor: int, path: Path, *, exclusive: bool) -> None:
 
 def _temporary_disk(size: int) -> FileDisk:
     """Make a sparse disk that nobody else can see, and that is gone with the process."""
+    import tempfile  # noqa: PLC0415 - 4 ms that only a snapshot needs
+
     descriptor = -1
     try:
         with tempfile.TemporaryFile(prefix="pyemu-snapshot-") as file:
