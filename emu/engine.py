@@ -144,7 +144,7 @@ class Engine:
                 f"pip install unicorn=={_RELEASE}"
             )
         self.exception: Callable[[int, int], None] = lambda _cause, _pc: self.stop()
-        self.time: Callable[[], int] = lambda: 0
+        self._time: Callable[[], int] = lambda: 0
         self._watched = False
         self._time_reads = 0
         self._failure: BaseException | None = None
@@ -207,6 +207,17 @@ class Engine:
             failure, self._failure = self._failure, None
             raise failure
         return bool(self._halted[0]) and not error
+
+    @property
+    def time(self) -> Callable[[], int]:
+        """What the ``time`` CSR reads: ticks."""
+        return self._time
+
+    @time.setter
+    def time(self, time: Callable[[], int]) -> None:
+        self._time = time
+        if self.native is not None:
+            self.native.leave_time()
 
     def share_clock(self, shared: memoryview) -> Native | None:
         """Let the native part tell the time by what a HostClock shares; ``time`` is asked where that is not enough.
@@ -398,7 +409,7 @@ class Engine:
     def _on_rdtime(self) -> int:
         self._time_reads += 1
         try:
-            return self.time()
+            return self._time()
         except BaseException as failure:  # noqa: BLE001
             self._fail(failure)
             return 0

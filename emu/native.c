@@ -54,7 +54,7 @@ struct hart {
   u64 last_write, ascending;
   int64_t *clock;          /* or 0: Python knows the time */
   int64_t deadline;        /* in guest time, ns */
-  u64 time_reads;
+  u64 tells_time, time_reads; /* whether rdtime reads that clock; how often it has */
   u64 access;              /* why the TLB is being filled */
 };
 
@@ -131,7 +131,7 @@ static int look(struct hart *hart, int64_t *ns) {
 static int read_time(u64 *state, int number, u64 *value) {
   struct hart *hart = (struct hart *)state[HART];
   int64_t ns;
-  if (!hart || !look(hart, &ns)) return time_csr.read(state, number, value);
+  if (!hart || !hart->tells_time || !look(hart, &ns)) return time_csr.read(state, number, value);
   *value = ns / NS_PER_TICK;
   hart->time_reads++;
   return 0;

@@ -43,7 +43,7 @@ class _Hart(ctypes.Structure):
         (name, _U64)
         for name in (
             "state", "tlb", "uc", "cpu", "ram", "ram_size", "ram_base", "has_code", "python", "only_python", "traps",
-            "last_write", "ascending", "clock", "deadline", "time_reads", "access",
+            "last_write", "ascending", "clock", "deadline", "tells_time", "time_reads", "access",
         )
     ]  # fmt: skip
 
@@ -88,7 +88,12 @@ class Native:
     def share_clock(self, shared: memoryview) -> None:
         """Tell the time by a HostClock's ``shared`` words: for the ``time`` CSR, and for ``stop_at``."""
         self._clock = shared
+        self._hart.tells_time = True
         self._hart.clock = ctypes.addressof(ctypes.c_char.from_buffer(shared))
+
+    def leave_time(self) -> None:
+        """Have Python tell the time, again; the deadline stays the clock's."""
+        self._hart.tells_time = False
 
     def stop_at(self, deadline: int) -> None:
         """Have the CPU stop when it is so late (guest time, ns), at the start of a block. For any thread."""

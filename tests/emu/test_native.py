@@ -158,6 +158,14 @@ def test_it_asks_the_clock_after_a_stop_and_on_another_host(monotonic) -> None: 
     assert [bare[A0]] == [answer // 100 for answer in questions]
 
 
+def test_another_time_than_the_clock_has() -> None:
+    """As a test has it that shows its guest another clock; the deadline is the machine's all the same."""
+    bare, clock = Bare(), HostClock()
+    bare.engine.share_clock(clock.shared).stop_at(1 << 62)
+    bare.engine.time = lambda: 4711
+    assert bare.run(rdtime(A0), wfi())[A0] == 4711
+
+
 def test_several_engines_at_once_keep_their_code_apart() -> None:
     first, second = Bare(), Bare()
     for n in range(1, 30):
