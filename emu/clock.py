@@ -12,9 +12,9 @@ from emu.errors import UsageError
 
 __all__ = ["Clock", "HostClock", "ManualClock", "WarpClock", "make_clock"]
 
-#: Whoever sleeps is woken by messages, so it is only now and then that there is a look for what else there may be.
-#: Each costs an idle host far more than the guest: coming out of its deep sleep takes a millisecond of cold caches.
-_LONGEST_SLEEP_NS = 1_000_000_000
+#: Whoever sleeps is woken by messages, and each look for what else there may be costs an idle host more than the guest:
+#: coming out of its deep sleep takes a millisecond of cold caches. But a stop of the process is only known at its end.
+_LONGEST_SLEEP_NS = 200_000_000
 #: So much later than planned, the next look at the clock means that the process was stopped, or not scheduled.
 _STOPPED_NS = 50_000_000
 #: How much of a stop counts as time.
