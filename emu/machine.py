@@ -51,9 +51,9 @@ DEFAULT_APPEND = "console=ttyS0"
 #: shared libraries start three times as fast.
 GUEST_APPEND = f"{DEFAULT_APPEND} norandmaps"
 _PAGE = 4096
-#: So often the machine looks after a guest that computes without a pause: output, timeouts (guest time, ns).
+#: How often the machine looks after a guest that computes without a pause: output, timeouts (guest time, ns).
 _LONGEST_RUN_NS = 20_000_000
-#: So often the guest may go on before the events, if the host stands still during its grace, too.
+#: How often the guest may go on before the events, if the host stands still during its grace, too.
 _MOST_GRACES = 2
 #: The console's sense of soon (guest time): when what was printed is shown at the latest.
 _LATER_NS = 5_000_000
