@@ -8,7 +8,10 @@ data, each of them checked when the engine is made (``_check_layout``); another 
     no_exit_request   set: a stop is looked for at the start of a block only, not after each load and store, where
                       the instruction would run again; so a stop from any thread is exact, and memory is faster
     rdtime_fn         set: rdtime is a call instead of an exception
-    ext_ifencei       cleared: fence.i becomes an exception, so that stale translations can be dropped (_on_translated)
+    ext_ifencei       cleared, where there is no native part: fence.i becomes an exception, so that stale translations
+                      can be dropped (_on_translated)
+
+The native part (native.c), where it was built, does more of that, and without Python.
 """
 
 import ctypes
