@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from devices.audio import AudioBackend, Loopback, NullSink, WavSink
+    from devices.errors import MachineError, MissingPackageError, PyemuError, UsageError
     from devices.power import PowerAction, PowerRequest
     from devices.virtio.disk import open_disk
-    from emu.clock import Clock, HostClock, ManualClock, WarpClock
     from emu.console import CommandResult, ExpectError
     from emu.counters import Counters
-    from emu.errors import MachineError, MissingPackageError, PyemuError, UsageError
     from emu.machine import Machine
     from emu.shell import ShellError
+    from emu.timing.clock import Clock, HostClock, ManualClock, WarpClock
     from emu.trace import Record, Trace, TraceFile
 
 __all__ = [
@@ -55,10 +55,10 @@ _MODULES = {
     "devices.audio": ("AudioBackend", "Loopback", "NullSink", "WavSink"),
     "devices.power": ("PowerAction", "PowerRequest"),
     "devices.virtio.disk": ("open_disk",),
-    "emu.clock": ("Clock", "HostClock", "ManualClock", "WarpClock"),
+    "emu.timing.clock": ("Clock", "HostClock", "ManualClock", "WarpClock"),
     "emu.console": ("CommandResult", "ExpectError"),
     "emu.counters": ("Counters",),
-    "emu.errors": ("MachineError", "MissingPackageError", "PyemuError", "UsageError"),
+    "devices.errors": ("MachineError", "MissingPackageError", "PyemuError", "UsageError"),
     "emu.machine": ("Machine",),
     "emu.shell": ("ShellError",),
     "emu.trace": ("Record", "Trace", "TraceFile"),

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from devices.clint import Clint, HartLines
 from devices.contracts import Clock, Events, GuestMemory, IrqLine, MmioDevice
+from devices.errors import UsageError
 from devices.placement import Placement
 from devices.plic import Plic
 from devices.power import PowerSwitch
@@ -22,7 +23,6 @@ from devices.syscon import TestDevice
 from devices.uart import Uart16550
 from devices.virtio.device import DEVICE_NAMES, VirtioDevice
 from devices.virtio.mmio import EmptySlot, MmioTransport
-from emu.errors import UsageError
 
 __all__ = ["RAM_BASE", "Board", "Lines", "build_board"]
 

@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
-from emu.errors import PyemuError, UsageError
+from devices.errors import PyemuError, UsageError
 
 __all__ = ["CommandResult", "Console", "ExpectError"]
 

@@ -10,7 +10,7 @@ from devices.audio import AudioBackend
 from devices.contracts import IrqLine
 from devices.placement import Placement
 from devices.virtio.device import VirtioDevice
-from emu.hart import ExceptionHandler, SupervisorCalls
+from emu.cpu.hart import ExceptionHandler, SupervisorCalls
 
 __all__ = ["Joints", "Read", "Write"]
 

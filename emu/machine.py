@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Self
 from devices.audio import AudioBackend, NullSink, parse
 from devices.audio.patchbay import Patchbay
 from devices.clint import ticks_from_ns
+from devices.errors import MachineError, UsageError
 from devices.power import PowerAction, PowerRequest
 from devices.virtio.blk import BlockDevice
 from devices.virtio.console import ConsoleDevice
@@ -22,18 +23,17 @@ from devices.virtio.rng import EntropyDevice
 from devices.virtio.sound import SoundDevice
 from devices.virtio.sound.wire import D_INPUT, D_OUTPUT
 from emu.board import RAM_BASE, Board, Lines, build_board
-from emu.clock import Clock, HostClock, make_clock
 from emu.console import Console
-from emu.doorbell import Alarm, AlarmThread, Doorbell
-from emu.engine import Engine
-from emu.errors import MachineError, UsageError
-from emu.events import DeadlineHeap
-from emu.grace import GRACE_NS, Grace
-from emu.hart import MEIP, MSIP, MTIP, SEIP, SSIP, STIP, Hart
+from emu.cpu.engine import Engine
+from emu.cpu.hart import MEIP, MSIP, MTIP, SEIP, SSIP, STIP, Hart
 from emu.joints import Joints
 from emu.memory import Ram
 from emu.options import last_console, parse_disk, parse_size
 from emu.panic import Suspicion
+from emu.timing.clock import Clock, HostClock, make_clock
+from emu.timing.doorbell import Alarm, AlarmThread, Doorbell
+from emu.timing.events import DeadlineHeap
+from emu.timing.grace import GRACE_NS, Grace
 from firmware import boot
 from firmware.sbi import Sbi, SbiHart, SupervisorTimer
 

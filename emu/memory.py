@@ -4,7 +4,7 @@ import mmap
 from collections.abc import Callable
 
 from devices.contracts import OutsideRamError
-from emu.errors import UsageError
+from devices.errors import UsageError
 
 __all__ = ["Ram"]
 

@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from devices.audio import WavSink
+from devices.errors import UsageError
 from devices.virtio.device import DEVICE_NAMES
 from devices.virtio.sound.controls import VOLUME_MAX
 from emu.counters import Counters
-from emu.errors import UsageError
 from emu.machine import Machine
 
 __all__ = ["Monitor"]

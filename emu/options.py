@@ -3,8 +3,8 @@
 import logging
 import re
 
+from devices.errors import UsageError
 from devices.virtio.disk import Disk, open_disk
-from emu.errors import UsageError
 
 __all__ = ["last_console", "parse_disk", "parse_size"]
 

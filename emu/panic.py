@@ -6,8 +6,8 @@ a program, and takes no exception but the timer's calls to the firmware. No prog
 a system call as long computes something, or waits.
 """
 
-from emu.engine import Engine, Reg
-from emu.hart import Hart
+from emu.cpu.engine import Engine, Reg
+from emu.cpu.hart import Hart
 
 __all__ = ["Suspicion"]
 

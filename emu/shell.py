@@ -13,8 +13,8 @@ import shlex
 import time
 from collections.abc import Callable, Sequence
 
+from devices.errors import PyemuError
 from devices.power import PowerAction
-from emu.errors import PyemuError
 from emu.machine import Machine
 
 __all__ = ["Shell", "ShellError", "run_commands"]

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from pyfdt import pyfdt
 
 from devices.contracts import HasCompanions, Property, Ref, cpu_intc
+from devices.errors import UsageError
 from devices.placement import Placement
-from emu.errors import UsageError
 
 __all__ = ["Node", "board_tree", "encode"]
 

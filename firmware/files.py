@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
-from emu.errors import UsageError
+from devices.errors import UsageError
 
 __all__ = [
     "CPIO_MAGICS",

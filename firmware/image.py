@@ -7,7 +7,7 @@ import struct
 from dataclasses import dataclass
 from pathlib import Path
 
-from emu.errors import UsageError
+from devices.errors import UsageError
 from firmware.files import (
     CPIO_MAGICS,
     MAX_SIZE,

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from emu.errors import UsageError
+from devices.errors import UsageError
 from firmware.files import MIB
 from firmware.image import Kernel
 

@@ -7,7 +7,7 @@ import contextlib
 
 from hypothesis import settings
 
-from emu.native import NotNativeError, install
+from emu.cpu.native import NotNativeError, install
 
 settings.register_profile("same", derandomize=True, deadline=None)
 settings.load_profile("same")

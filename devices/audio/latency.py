@@ -2,7 +2,7 @@
 
 import re
 
-from emu.errors import UsageError
+from devices.errors import UsageError
 
 __all__ = ["LATENCY", "far_too_long", "parse_latency", "part_of"]
 

@@ -5,7 +5,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from devices.audio.pcm import PcmParams
-from emu.errors import UsageError
+from devices.errors import UsageError
 
 if TYPE_CHECKING:
     import numpy as np

@@ -11,7 +11,7 @@ from devices.audio.base import AudioBackend, Capture, Playback
 from devices.audio.pcm import PcmParams
 from devices.audio.periodlog import PeriodLog
 from devices.audio.wav import WavSink
-from emu.errors import UsageError
+from devices.errors import UsageError
 
 if TYPE_CHECKING:
     import numpy as np

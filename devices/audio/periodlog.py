@@ -19,7 +19,7 @@ from pathlib import Path
 
 from devices.audio.base import AudioBackend, Capture, Period, Playback
 from devices.audio.pcm import PcmParams
-from emu.errors import UsageError
+from devices.errors import UsageError
 
 __all__ = ["PeriodLog"]
 

@@ -10,7 +10,7 @@ from devices.audio.loopback import Loopback
 from devices.audio.null import NullSink
 from devices.audio.periodlog import PeriodLog
 from devices.audio.wav import WavSink
-from emu.errors import UsageError
+from devices.errors import UsageError
 
 __all__ = ["parse"]
 
@@ -100,7 +100,7 @@ def _loopback(frames: str, _options: Mapping[str, str], streams: tuple[int, int]
 
 def _host(name: str, options: Mapping[str, str], streams: tuple[int, int]) -> AudioBackend:
     latency = _latency(options)
-    from devices.audio.host import HostAudio  # noqa: PLC0415 - numpy and PortAudio, which nothing else needs
+    from devices.audio.host.backend import HostAudio  # noqa: PLC0415 - numpy and PortAudio, which nothing else needs
 
     return HostAudio(name, latency=latency, streams=streams)
 
@@ -109,7 +109,7 @@ def _auto(_argument: str, options: Mapping[str, str], streams: tuple[int, int]) 
     latency = _latency(options)
 
     def make() -> AudioBackend:
-        from devices.audio.host import HostAudio  # noqa: PLC0415
+        from devices.audio.host.backend import HostAudio  # noqa: PLC0415
 
         return HostAudio(latency=latency, streams=streams, linger=_LINGER)
 

@@ -23,7 +23,7 @@ from devices.audio.null import SilentCapture
 from devices.audio.pcm import FORMATS, PcmParams
 from devices.audio.wavfile import WavFile
 from devices.audio.wavsource import WavSource
-from emu.errors import UsageError
+from devices.errors import UsageError
 
 if TYPE_CHECKING:
     import numpy as np

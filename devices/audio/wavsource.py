@@ -20,7 +20,7 @@ from pathlib import Path
 
 from devices.audio.null import SilentCapture
 from devices.audio.pcm import PcmParams, SampleFormat
-from emu.errors import UsageError
+from devices.errors import UsageError
 
 __all__ = ["WavSource"]
 

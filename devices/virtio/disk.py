@@ -15,8 +15,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
 
+from devices.errors import PyemuError, UsageError
 from devices.virtio.foreign import how_to_convert
-from emu.errors import PyemuError, UsageError
 
 __all__ = ["SECTOR", "Disk", "FileDisk", "SnapshotDisk", "open_disk"]
 

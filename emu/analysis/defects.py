@@ -16,7 +16,7 @@ import numpy.typing as npt
 from emu.analysis.align import WINDOW, hashes
 from emu.analysis.prediction import ORDER, discontinuities
 from emu.analysis.tone import fit_phase, peak, sounding
-from emu.progress import unseen
+from emu.terminal.progress import unseen
 
 __all__ = ["Defects", "Dropout", "Repeat", "Skip", "find_defects", "find_repeats"]
 

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from emu.errors import UsageError
+from devices.errors import UsageError
 
 __all__ = ["Period", "PeriodStatistics", "describe_periods", "read_log"]
 

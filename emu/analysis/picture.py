@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from devices.errors import MissingPackageError, UsageError
 from emu.analysis.periods import Period, describe_periods
 from emu.analysis.report import Report
-from emu.errors import MissingPackageError, UsageError
 
 __all__ = ["check_installed", "plot"]
 

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from emu.analysis.tone import peak
-from emu.progress import unseen
+from emu.terminal.progress import unseen
 
 __all__ = ["ORDER", "discontinuities"]
 

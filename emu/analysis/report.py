@@ -9,7 +9,7 @@ import numpy as np
 from emu.analysis.defects import Defects, Repeat, find_defects, find_repeats
 from emu.analysis.sound import Sound
 from emu.analysis.tone import Tone, measure_tone, peak
-from emu.progress import part, unseen
+from emu.terminal.progress import part, unseen
 
 __all__ = ["Channel", "Report", "analyse"]
 

@@ -9,7 +9,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
-from emu.errors import UsageError
+from devices.errors import UsageError
 
 __all__ = ["Sound", "read_wav"]
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from emu.progress import unseen
+from emu.terminal.progress import unseen
 
 __all__ = ["Tone", "fit_phase", "measure_tone", "peak", "sounding"]
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from emu.errors import PyemuError
+from devices.errors import PyemuError
 from emu.guest import kernel, requirements, rootfs
 from emu.guest.job import Job
 

@@ -10,7 +10,7 @@ import re
 from functools import cache
 from pathlib import Path
 
-from emu.errors import PyemuError
+from devices.errors import PyemuError
 from emu.guest.cache import digest, directory
 
 __all__ = ["board", "kernel_name", "kernel_source", "rootfs_name"]

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from emu.errors import PyemuError
+from devices.errors import PyemuError
 
 __all__ = ["CommandError", "Job"]
 

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from emu.errors import PyemuError
+from devices.errors import PyemuError
 from emu.guest.inputs import board, kernel_source
 from emu.guest.job import CommandError, Job
 

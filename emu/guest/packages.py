@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from itertools import product
 from pathlib import Path
 
-from emu.errors import PyemuError
+from devices.errors import PyemuError
 from emu.guest.job import CommandError, Job
 from emu.guest.requirements import keyring
 

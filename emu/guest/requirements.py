@@ -5,7 +5,7 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
-from emu.errors import MissingPackageError, PyemuError
+from devices.errors import MissingPackageError, PyemuError
 from emu.guest.inputs import board, kernel_source
 
 __all__ = ["check", "keyring"]

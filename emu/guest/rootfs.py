@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from emu.errors import PyemuError
+from devices.errors import PyemuError
 from emu.guest import cpio, packages
 from emu.guest.inputs import board
 from emu.guest.job import Job

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from emu.errors import UsageError
+from devices.errors import UsageError
 from emu.trace.record import CATEGORIES, Detail, Record
 
 __all__ = ["TraceFile"]

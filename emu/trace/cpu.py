@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from devices.contracts import IrqLine
-from emu.hart import CAUSES, ECALL
+from emu.cpu.hart import CAUSES, ECALL
 from emu.trace.record import Emit
 
 __all__ = ["watch_exceptions", "watch_run", "watch_timer", "watch_wait"]

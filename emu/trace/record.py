@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import NamedTuple, Protocol
 
-from emu.errors import UsageError
+from devices.errors import UsageError
 
 __all__ = ["CATEGORIES", "DEFAULT", "Detail", "Emit", "Record", "parse_categories"]
 

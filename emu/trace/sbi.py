@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 
 from devices.clint import ns_from_ticks
-from emu.hart import SupervisorCalls
+from emu.cpu.hart import SupervisorCalls
 from emu.trace.record import Detail, Emit
 
 __all__ = ["watch"]

@@ -13,9 +13,9 @@ from devices.plic import Plic
 from devices.virtio.device import VirtioDevice
 from devices.virtio.mmio import MmioTransport
 from emu.board import VIRTIO_FIRST_IRQ
-from emu.clock import Clock
-from emu.hart import SupervisorCalls
+from emu.cpu.hart import SupervisorCalls
 from emu.joints import Joints, Read, Write
+from emu.timing.clock import Clock
 from emu.trace import cpu, sbi
 from emu.trace.irqs import Irqs
 from emu.trace.record import DEFAULT, Detail, Emit, Record, parse_categories

@@ -8,8 +8,8 @@ import random
 import sys
 import time
 
-from emu.native import SWITCH
-from tests.emu import changing, programs
+from emu.cpu.native import SWITCH
+from tests.emu.cpu import changing, programs
 
 
 def main(minutes: float, seed: int) -> None:

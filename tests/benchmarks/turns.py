@@ -17,9 +17,9 @@ import click
 
 from emu import Machine
 from emu.console import Console
-from emu.engine import Engine
-from emu.events import DeadlineHeap
-from emu.hart import Hart
+from emu.cpu.engine import Engine
+from emu.cpu.hart import Hart
+from emu.timing.events import DeadlineHeap
 
 LIMIT_NS = 500_000
 WORK = [

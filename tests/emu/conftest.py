@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from emu.cli import main
-from emu.native import SWITCH
+from emu.cpu.native import SWITCH
 from tests.emu import tiny
 
 

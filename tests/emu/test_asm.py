@@ -2,9 +2,9 @@
 
 import pytest
 
-from emu.engine import Reg
+from emu.cpu.engine import Reg
 from tests.emu.asm import A0, S1, T0, ZERO, addi, assemble, beq, bne, c_addi, ebreak, j, jal, la, li, lw, sd, wfi
-from tests.emu.bare import Bare
+from tests.emu.cpu.bare import Bare
 
 
 @pytest.mark.parametrize("bit", range(64))

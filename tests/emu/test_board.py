@@ -5,9 +5,9 @@ from itertools import combinations
 import pytest
 
 from devices.contracts import HasCompanions
+from devices.errors import UsageError
 from devices.virtio.rng import EntropyDevice
 from emu.board import Board, Lines, build_board
-from emu.errors import UsageError
 from emu.memory import Ram
 from tests.fakes import FakeClock, FakeEvents, FakeIrq
 

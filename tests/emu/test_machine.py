@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from devices.audio import NullSink
+from devices.errors import MachineError, UsageError
 from devices.power import PowerAction, PowerRequest
-from emu.clock import HostClock, ManualClock
 from emu.console import ExpectError
-from emu.errors import MachineError, UsageError
 from emu.machine import Machine
+from emu.timing.clock import HostClock, ManualClock
 from tests.emu.asm import (
     A0,
     A1,

@@ -1,7 +1,7 @@
 import pytest
 
 from devices.contracts import OutsideRamError
-from emu.errors import UsageError
+from devices.errors import UsageError
 from emu.memory import Ram
 
 BASE, SIZE = 0x8000_0000, 16 << 20

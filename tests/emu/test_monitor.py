@@ -8,7 +8,7 @@ import pytest
 from devices.audio.pcm import FORMATS, PcmParams
 from devices.power import PowerAction
 from emu import Machine, UsageError, WavSink
-from emu.prompt import Prompt
+from emu.terminal.prompt import Prompt
 from tests.emu.tiny import WAIT, write_image
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from emu.errors import UsageError
+from devices.errors import UsageError
 from emu.options import last_console, parse_disk, parse_size
 
 

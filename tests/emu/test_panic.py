@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from emu.errors import MachineError
+from devices.errors import MachineError
 from emu.machine import Machine
 from tests.emu import tiny
 from tests.emu.asm import T0, T1, ZERO, Csr, Item, addi, bne, csrr, csrw, ecall, j, la, li, rdtime, sret

@@ -29,11 +29,9 @@ def test_a_name_that_there_is_not():
 
 
 def test_the_errors_alone_load_no_machine():
-    code = (
-        "import sys, emu.errors, emu; emu.UsageError; print([m for m in sys.modules if m.startswith(('emu', 'uni'))])"
-    )
+    code = "import sys, emu; emu.UsageError; print([m for m in sys.modules if m.startswith(('dev', 'emu', 'uni'))])"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert done.stdout == "['emu', 'emu.errors']\n"
+    assert done.stdout == "['emu', 'devices', 'devices.errors']\n"
 
 
 @pytest.mark.parametrize("package", ["emu", "devices", "firmware"])
@@ -43,7 +41,7 @@ def test_packages_are_typed(package):
 
 def test_the_pytest_plugin_is_an_entry_point():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    assert project["entry-points"]["pytest11"] == {"pyemu": "emu.pytest_plugin"}
+    assert project["entry-points"]["pytest11"] == {"pyemu": "emu.testing.pytest_plugin"}
 
 
 @pytest.mark.parametrize("clock", ["host", "warp"])

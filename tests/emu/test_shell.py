@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from devices.power import PowerAction, PowerRequest
-from emu.clock import ManualClock
 from emu.console import Console
-from emu.events import DeadlineHeap
 from emu.shell import Shell, ShellError, run_commands
+from emu.timing.clock import ManualClock
+from emu.timing.events import DeadlineHeap
 
 Script = Callable[["Guest"], Iterator[None]]
 

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from devices.errors import UsageError
 from devices.placement import Placement
 from devices.power import PowerRequest
 from devices.syscon import TestDevice
-from emu.errors import UsageError
 from emu.memory import Ram
 from firmware.boot import Boot, load
 from tests.emu.asm import j

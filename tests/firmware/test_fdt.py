@@ -8,12 +8,12 @@ import pytest
 
 from devices.clint import TIMEBASE_HZ, Clint, HartLines
 from devices.contracts import IrqLine, Property, Ref
+from devices.errors import UsageError
 from devices.placement import Placement
 from devices.plic import Plic
 from devices.rtc import GoldfishRtc
 from devices.syscon import TestDevice
 from devices.uart import Uart16550
-from emu.errors import UsageError
 from firmware.fdt import Node, board_tree, encode
 from tests.fakes import FakeClock, FakeEvents
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from emu.errors import UsageError
+from devices.errors import UsageError
 from emu.guest import cpio
 from firmware import files
 from firmware.image import fw_dynamic_info, load_bios, load_initrd, load_kernel

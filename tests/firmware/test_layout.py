@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from emu.errors import UsageError
+from devices.errors import UsageError
 from firmware.image import Kernel
 from firmware.layout import DTB_SPACE, place
 

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from emu import guest
-from emu.evidence import kept
 from emu.machine import Machine
 from emu.shell import Shell
+from emu.testing.evidence import kept
 
 COMPLAINTS = re.compile(rb"Oops|WARNING:|BUG:|panic|Bad rss|stall|Call Trace|segfault|XRUN: |hw_ptr|Lost interrupts")
 

@@ -12,8 +12,8 @@ import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from devices.errors import PyemuError
 from emu import guest
-from emu.errors import PyemuError
 from emu.guest import building, cache, cpio, packages, requirements
 from emu.guest.job import Job
 

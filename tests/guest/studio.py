@@ -20,8 +20,8 @@ from typing import Any
 from devices.audio import AudioBackend, Capture, PcmParams, Playback
 from devices.audio.pcm import FORMATS
 from devices.audio.wavfile import WavFile
-from emu.evidence import draw
 from emu.machine import Machine
+from emu.testing.evidence import draw
 from tests.guest.conftest import Booted
 
 S16_STEREO = PcmParams(FORMATS["S16"], 48000, 2)

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from devices.errors import MachineError
 from devices.power import PowerAction
-from emu.errors import MachineError
 from emu.machine import Machine
 from tests.guest.conftest import Booted
 

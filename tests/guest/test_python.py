@@ -180,7 +180,11 @@ def test_a_jack_unplugged_in_the_monitor_is_unplugged_in_the_guest(machine):
 def plugin_options() -> list[str]:
     """What loads the plugin where pyemu is not installed but in the path."""
     points = metadata.entry_points(group="pytest11")
-    return [] if any(point.value == "emu.pytest_plugin" for point in points) else ["-p", "emu.pytest_plugin"]
+    return (
+        []
+        if any(point.value == "emu.testing.pytest_plugin" for point in points)
+        else ["-p", "emu.testing.pytest_plugin"]
+    )
 
 
 class Repository:

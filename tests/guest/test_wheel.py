@@ -58,7 +58,7 @@ def files(*folders: str) -> set[str]:
 def test_it_has_the_packages_and_the_recipe_of_the_guest_and_nothing_else(wheel):
     names = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
     recipe = {f"emu/guest/{name}" for name in files("buildroot")}
-    assert names == files("emu", "devices", "firmware") - {"emu/build_native.py"} | recipe
+    assert names == files("emu", "devices", "firmware") - {"emu/cpu/build_native.py"} | recipe
 
 
 def test_without_a_compiler_it_is_for_every_machine_and_works(tmp_path):
@@ -68,7 +68,7 @@ def test_without_a_compiler_it_is_for_every_machine_and_works(tmp_path):
     assert "does without its native part" in done.stdout + done.stderr
     (wheel,) = tmp_path.glob("*.whl")
     assert wheel.name.endswith("-py3-none-any.whl")
-    assert "emu/libnative.so" not in zipfile.ZipFile(wheel).namelist()
+    assert "emu/cpu/libnative.so" not in zipfile.ZipFile(wheel).namelist()
 
 
 def test_every_command_works_without_system_packages(pyemu, guest_files):

@@ -17,10 +17,10 @@ what the guest plays, bit for bit, at every setting.
 from collections.abc import Callable, Iterator, Sequence
 from struct import Struct
 
+from devices.errors import UsageError
 from devices.virtio.sound import wire
 from devices.virtio.sound.chmaps import sides
 from devices.virtio.sound.requests import BAD_MSG, NOT_SUPP, OK, Handler, query
-from emu.errors import UsageError
 
 __all__ = ["VOLUME_MAX", "Control", "Controls"]
 

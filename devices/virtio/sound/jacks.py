@@ -10,9 +10,9 @@ and has no effect on the hardware. It survives a reset.
 
 from collections.abc import Callable, Iterator
 
+from devices.errors import UsageError
 from devices.virtio.sound import wire
 from devices.virtio.sound.requests import BAD_MSG, OK, Handler, query
-from emu.errors import UsageError
 
 __all__ = ["Jack", "Jacks"]
 

@@ -7,12 +7,12 @@ import time
 import numpy as np
 import pytest
 
-from devices.audio.card import load_portaudio
-from devices.audio.host import HostAudio
+from devices.audio.host.backend import HostAudio
+from devices.audio.host.card import load_portaudio
 from devices.audio.latency import LATENCY
 from devices.audio.pcm import FORMATS, PcmParams
 from emu.analysis import Sound, analyse, read_wav
-from emu.clock import HostClock
+from emu.timing.clock import HostClock
 from tests.guest.pulse import RATE, PulseServer
 from tests.guest.test_sound import song_disk
 

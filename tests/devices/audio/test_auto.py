@@ -7,7 +7,7 @@ import pytest
 from devices.audio.auto import AutoAudio
 from devices.audio.null import NullSink
 from devices.audio.pcm import FORMATS, PcmParams
-from emu.errors import UsageError
+from devices.errors import UsageError
 from tests.devices.virtio.sound.guest import Recorder
 
 S16 = PcmParams(FORMATS["S16"], 48000, 2)

@@ -7,7 +7,7 @@ import pytest
 
 from devices.audio.microphone import Microphone
 from devices.audio.pcm import FORMATS, PcmParams
-from emu.errors import UsageError
+from devices.errors import UsageError
 
 #: What each integer format has of the values of S16 below.
 VALUES = [-32768, -256, -1, 0, 1, 255, 32767]

@@ -6,7 +6,7 @@ import pytest
 from devices.audio import NullSink, PeriodLog, WavSink
 from devices.audio.patchbay import Patchbay
 from devices.audio.pcm import FORMATS, PcmParams
-from emu.errors import UsageError
+from devices.errors import UsageError
 
 S16 = PcmParams(FORMATS["S16"], 48000, 1)
 

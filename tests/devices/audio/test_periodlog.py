@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from devices.audio import NullSink, PeriodLog
-from emu.errors import UsageError
+from devices.errors import UsageError
 from tests.devices.virtio.sound.guest import START, Guest, noise
 
 ROOT = Path(__file__).parents[3]

@@ -6,7 +6,7 @@ from devices.audio import Loopback, NullSink, PeriodLog, WavSink, parse
 from devices.audio.auto import AutoAudio
 from devices.audio.pcm import FORMATS, PcmParams
 from devices.audio.wavfile import WavFile
-from emu.errors import UsageError
+from devices.errors import UsageError
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import pytest
 from devices.audio import wavfile
 from devices.audio.pcm import FORMATS, PcmParams
 from devices.audio.wav import WavSink
-from emu.errors import UsageError
+from devices.errors import UsageError
 from tests.devices.audio.wav_reader import read_wav
 
 S16_STEREO = PcmParams(FORMATS["S16"], 48000, 2)

@@ -9,7 +9,7 @@ import pytest
 from devices.audio.pcm import FORMATS, PcmParams
 from devices.audio.wavfile import WavFile
 from devices.audio.wavsource import WavSource
-from emu.errors import UsageError
+from devices.errors import UsageError
 
 SAMPLES = np.array([0, 1, -1, 0x12345678, -0x12345678, 0x7FFFFFFF, -0x80000000], "i8")
 

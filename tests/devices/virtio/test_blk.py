@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from devices.errors import PyemuError
 from devices.virtio.blk import AT_ONCE, BlockDevice
 from devices.virtio.disk import open_disk
-from emu.errors import PyemuError
 from tests.devices.virtio.fake_driver import (
     EVENT_IDX,
     INDIRECT,

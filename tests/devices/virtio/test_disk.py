@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from devices.errors import PyemuError, UsageError
 from devices.virtio import disk as disk_module
 from devices.virtio.disk import SnapshotDisk, open_disk
-from emu.errors import PyemuError, UsageError
 
 BLOCK = SnapshotDisk.BLOCK
 SIZE = 3 * BLOCK + 512

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from devices.errors import UsageError
 from devices.virtio.disk import open_disk
-from emu.errors import UsageError
 
 SIZE = 1 << 16
 DISK = os.urandom(SIZE - 512) + bytes(512)

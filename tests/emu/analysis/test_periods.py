@@ -5,8 +5,8 @@ import pytest
 from devices.audio.base import Period as DevicePeriod
 from devices.audio.null import NullSink
 from devices.audio.periodlog import PeriodLog
+from devices.errors import UsageError
 from emu.analysis import Period, describe_periods, read_log
-from emu.errors import UsageError
 
 PERIOD_NS = 10_000_000
 

@@ -6,9 +6,9 @@ import struct
 import numpy as np
 import pytest
 
+from devices.errors import MissingPackageError, UsageError
 from emu.analysis import Period, analyse
 from emu.analysis.picture import plot
-from emu.errors import MissingPackageError, UsageError
 from tests.emu.analysis.signals import noise, sound, tone
 
 needs_matplotlib = pytest.mark.skipif(

@@ -7,8 +7,8 @@ import pytest
 
 from devices.audio.pcm import FORMATS, PcmParams
 from devices.audio.wavfile import WavFile
+from devices.errors import UsageError
 from emu.analysis import read_wav
-from emu.errors import UsageError
 
 
 def wav(fmt, data, *, size=None):

@@ -5,7 +5,7 @@ import logging
 
 import pytest
 
-from emu.errors import UsageError
+from devices.errors import UsageError
 from emu.trace import Record, TraceFile
 
 PERIOD = Record(

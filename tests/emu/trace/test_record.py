@@ -2,7 +2,7 @@
 
 import pytest
 
-from emu.errors import UsageError
+from devices.errors import UsageError
 from emu.trace import CATEGORIES, DEFAULT, Trace, parse_categories
 
 

@@ -7,8 +7,8 @@ from devices.placement import Placement
 from devices.plic import Plic
 from devices.virtio.rng import EntropyDevice
 from emu import Machine, MachineError, Record, Trace, TraceFile
-from emu.clock import ManualClock
 from emu.joints import Joints
+from emu.timing.clock import ManualClock
 from tests.emu.asm import A0, A6, A7, T0, T1, Csr, add, csrw, ecall, li, rdtime, wfi
 from tests.emu.tiny import POWER_OFF, RESET, TRAP, say, write_image
 

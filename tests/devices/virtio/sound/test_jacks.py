@@ -4,7 +4,7 @@ import struct
 
 import pytest
 
-from emu.errors import UsageError
+from devices.errors import UsageError
 from tests.devices.virtio.sound.guest import (
     BAD_MSG,
     EVENTQ,

@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 
 from devices.audio import AudioBackend, Loopback, NullSink, PcmParams, WavSink
-from devices.audio.host import HostAudio
+from devices.audio.host.backend import HostAudio
 from devices.audio.patchbay import Patchbay
 from devices.audio.pcm import FORMATS
 from devices.audio.periodlog import PeriodLog
 from devices.audio.wavfile import WavFile
-from tests.devices.audio.fake_portaudio import FakePortAudio
+from tests.devices.audio.host.fake_portaudio import FakePortAudio
 from tests.devices.virtio.sound.guest import (
     CTL_WRITE,
     OK,

@@ -5,7 +5,7 @@ import struct
 from collections import Counter
 
 from devices.virtio.sound import SoundDevice
-from emu.events import DeadlineHeap
+from emu.timing.events import DeadlineHeap
 from tests.devices.virtio.fake_driver import INDIRECT_DESC, USED_BUFFER, VERSION_1, Completed, Driver, Token
 from tests.devices.virtio.sound.guest import CONTROLQ, EVENTQ, OK, RXQ, SECOND, TXQ, Card
 from tests.devices.virtio.sound.storm.replies import QUERIES, ReplyModel

@@ -1,0 +1,105 @@
+"""The command line: ``pyemu``, its commands, and what a person at a terminal needs besides."""
+
+import os
+import sys
+from typing import NoReturn, cast
+
+import click
+
+from emu.cli.audio import audio_group
+from emu.cli.boot import boot_command
+from emu.cli.completion import VARIABLE, completion
+from emu.cli.guest import guest_group
+from emu.terminal.terminal import say
+
+__all__ = ["main"]
+
+_FIRST_STEPS = """\b
+Examples:
+  pyemu boot
+      Linux, with a root shell; C-a x quits.
+  pyemu boot --audio host
+      The same, heard: speaker-test -c 2 -t sine -l 1
+  pyemu boot --clock warp --audio wav:out.wav --exec "aplay /root/tone.wav"
+      Into a file, as fast as it can be done; then: pyemu audio check out.wav
+  pyemu COMMAND --help
+      All of it, with examples.
+"""
+
+
+def main(arguments: list[str] | None = None) -> NoReturn:
+    """Run the command line and exit with its status; the entry point."""
+    _open_standard_files()
+    if VARIABLE in os.environ:
+        from emu.cli import completing  # noqa: PLC0415
+
+        completing.register()
+    try:
+        status = cli.main(arguments, "pyemu", standalone_mode=False)
+    except click.exceptions.NoArgsIsHelpError as error:
+        error.show()
+        status = error.exit_code
+    except click.ClickException as error:
+        message, step = " ".join(error.format_message().split()).rstrip("."), _next_step(error, arguments)
+        say(f"error: {message} {step[0].upper()}{step[1:]}" if message[-1:] == "?" else f"error: {message}; {step}")
+        status = error.exit_code
+    except click.Abort:
+        status = 130
+    sys.exit(status)
+
+
+def _next_step(error: click.ClickException, arguments: list[str] | None) -> str:
+    """What to do about wrong usage."""
+    path, command = "pyemu", cast("click.Command", cli)
+    for word in sys.argv[1:] if arguments is None else arguments:
+        if not isinstance(command, click.Group) or word not in command.commands:
+            break
+        path, command = f"{path} {word}", command.commands[word]
+    if command is cli and isinstance(error, click.UsageError):
+        return "to switch on a machine: pyemu boot [OPTIONS] [IMAGE [ROOTFS]]; see pyemu --help"
+    return f"see {path} --help"
+
+
+def _open_standard_files() -> None:
+    """Where the user closed stdin, stdout or stderr, put /dev/null: the next file opened would take its number."""
+    for fd in range(3):
+        try:
+            os.fstat(fd)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+
+
+def _print_version(context: click.Context, _option: click.Parameter, wanted: bool) -> None:
+    if wanted:
+        from importlib import metadata  # noqa: PLC0415
+
+        try:
+            version = metadata.version("pyemu-riscv")
+        except metadata.PackageNotFoundError:
+            version = "(not installed)"
+        click.echo(f"pyemu {version}, {_native_part()}")
+        context.exit()
+
+
+def _native_part() -> str:
+    """Say whether the engine's native part is in use, or why not: whoever measures or reports must know."""
+    import mmap  # noqa: PLC0415
+
+    from emu.cpu.engine import Engine  # noqa: PLC0415
+
+    engine = Engine(mmap.mmap(-1, mmap.PAGESIZE), 0)
+    try:
+        return "with its native part" if engine.native else f"without its native part: {engine.why_not_native}"
+    finally:
+        engine.close()
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}, epilog=_FIRST_STEPS)
+@click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=_print_version,
+              help="Show the version.")  # fmt: skip
+def cli() -> None:
+    """A RISC-V machine that boots Linux and plays sound. To begin: pyemu boot."""
+
+
+for _command in (boot_command, audio_group, completion, guest_group):
+    cli.add_command(_command)

@@ -1,0 +1,30 @@
+"""``pyemu audio list``: the host's sound devices, as ``--audio host:NAME`` wants them."""
+
+import click
+
+from emu.cli.reporting import debug_option, reporting
+from emu.terminal.terminal import say
+
+__all__ = ["list_devices"]
+
+
+_EPILOG = """\b
+Examples:
+  pyemu audio list
+  pyemu boot --audio host:3
+  pyemu boot --audio "host:USB Audio"
+"""
+
+
+@click.command("list", epilog=_EPILOG, short_help="List the host's sound devices.")
+@debug_option
+def list_devices(debug: bool) -> None:
+    """List the host's sound devices: for --audio host:NAME, a number, a name, or a part of one that fits no other."""
+    with reporting(debug):
+        from devices.audio.host.card import list_cards, load_portaudio  # noqa: PLC0415 - numpy takes its time
+
+        lines = list_cards(load_portaudio())
+    if not lines:
+        say("the host has no sound device that PortAudio can see")
+    for line in lines:
+        click.echo(line)

@@ -1,0 +1,225 @@
+"""``pyemu boot``: what its options mean.
+
+Imports are made where they are needed: most of what a command costs before its machine runs is importing.
+"""
+
+import contextlib
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from devices.errors import UsageError
+from emu.cli.completion import complete_audio, complete_file
+from emu.cli.reporting import debug_option, reporting
+from emu.cli.signals import Signals
+from emu.terminal.terminal import say
+
+if TYPE_CHECKING:
+    from devices.audio import AudioBackend
+    from emu.cli.watching import SwitchOn
+    from emu.trace import Trace
+
+__all__ = ["boot_command"]
+
+_LONGEST_TIMEOUT = 10_000_000.0
+
+_EPILOG = """\b
+Examples:
+  pyemu boot
+      The default guest: a root shell, with ALSA's tools.
+  pyemu boot --clock warp --audio wav:out.wav --exec "aplay /root/tone.wav"
+      What the guest plays goes to a file, as fast as it can be done.
+  pyemu boot Image rootfs.cpio -m 1G --disk data.img,snapshot
+      A kernel and a root file system of your own, and a disk that stays as it is.
+
+\b
+Exit status:
+  0    powered off; with --exec: every command succeeded
+  1    the machine failed, the guest's kernel panicked, or sound could not be written
+  2    wrong usage
+  124  stopped by --timeout          130  stopped by C-c
+  141  nobody reads stdout           143  stopped by SIGTERM
+With --exec, the status of the command that failed.
+"""
+
+
+def _check_timeout(_context: click.Context, _option: click.Parameter, seconds: float | None) -> float | None:
+    if seconds is not None and not 0 < seconds <= _LONGEST_TIMEOUT:  # nor is nan
+        raise click.BadParameter(f"{seconds:g} is not a number of seconds to wait")
+    return seconds
+
+
+@click.command("boot", epilog=_EPILOG, short_help="Switch on a machine: the default guest, or your own kernel.")
+@click.argument("image", required=False, type=click.Path(path_type=Path))
+@click.argument("rootfs", required=False, type=click.Path(path_type=Path))
+@click.option("-m", "--memory", metavar="SIZE", help="RAM, like 512M or 1G.  [default: 256M]")
+@click.option(
+    "-a",
+    "--append",
+    metavar="TEXT",
+    help="More for the kernel's command line, after \"console=ttyS0\" (the default guest's has norandmaps, too); with "
+    "a console= of its own, instead. The last of them gets what is typed: ttyS0, or hvc0, the virtio console.",
+)
+@click.option(
+    "--disk",
+    "disks",
+    metavar="FILE[,readonly][,snapshot][,raw]",
+    multiple=True,
+    shell_complete=complete_file,
+    help="A raw disk image, the guest's vda, vdb ... (at most 5). A snapshot can be written to, but nothing is "
+    "kept. With raw, it is one even if it looks like an image of another kind, or a compressed one.",
+)
+@click.option(
+    "--audio",
+    metavar="null|wav:OUT.wav[,in=IN.wav][,max=4G]|loopback|host[:NAME]|auto",
+    default="auto",
+    show_default=True,
+    shell_complete=complete_audio,
+    help="Where sound goes, and comes from: nowhere (in its time); into a file, exactly as it was played, and into "
+    "OUT.2.wav and so on where the format changes; back into the guest; the host's device (latency=100ms); that if "
+    "there is one (not with --clock warp).  With any: "
+    "streams=OUT+IN, log=OUT.jsonl",
+)
+@click.option(
+    "--clock",
+    type=click.Choice(["host", "warp"]),
+    default="host",
+    show_default=True,
+    help="Real time; or time that jumps to the next event whenever the guest waits.",
+)
+@click.option(
+    "--exec",
+    "commands",
+    metavar="COMMAND",
+    multiple=True,
+    help="Type this at the guest's shell, then power off. Of several, the first that fails is the last.",
+)
+@click.option(
+    "--timeout", type=float, metavar="SECONDS", callback=_check_timeout, help="Stop after so many seconds of real time."
+)
+@click.option(
+    "--bios",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="M-mode firmware, like OpenSBI's fw_jump.bin, instead of the built-in one.",
+)
+@click.option(
+    "--dump-dtb",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Write the machine's device tree to FILE instead of booting.",
+)
+@click.option(
+    "--trace",
+    metavar="CATEGORIES",
+    help="Say what happens in the machine, a line each, on stderr: snd,virtio,plic,timer,sbi,run,trap, or all.",
+)
+@click.option(
+    "--trace-file",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Write that to FILE instead, for a trace viewer (ui.perfetto.dev).  [default: all but trap]",
+)
+@click.option(
+    "--meter", is_flag=True, help="Show levels, xruns, clock skew and processor time at the bottom of the terminal."
+)
+@debug_option
+def boot_command(
+    *,
+    image: Path | None,
+    rootfs: Path | None,
+    audio: str,
+    commands: tuple[str, ...],
+    timeout: float | None,
+    dump_dtb: Path | None,
+    append: str | None,
+    trace: str | None,
+    trace_file: Path | None,
+    meter: bool,
+    debug: bool,
+    **hardware: Any,
+) -> int:
+    """Switch on a machine with the kernel IMAGE and the initramfs ROOTFS.
+
+    IMAGE is a kernel's arch/riscv/boot/Image, ROOTFS a cpio archive, both plain or compressed. Without them it is
+    the default guest, which is built when it is needed first: that takes some minutes.
+
+    The guest's console is on stdin and stdout; everything else is said on stderr. C-a x quits, C-a h helps.
+    """
+    with reporting(debug), Signals(timeout) as signals, _tracing(trace, trace_file, signals) as tracer:
+        from emu.cli import session  # noqa: PLC0415
+        from emu.machine import DEFAULT_APPEND, GUEST_APPEND, Machine  # noqa: PLC0415
+
+        default = DEFAULT_APPEND
+        if image is None:
+            from emu import guest  # noqa: PLC0415
+
+            image, rootfs = guest.files(say)
+            default = GUEST_APPEND
+        hardware["append"] = default if append is None else append if "console=" in append else f"{default} {append}"
+        if hardware["memory"] is None:
+            del hardware["memory"]
+
+        def switch_on(output: Callable[[bytes], None] | None, backend: "AudioBackend | None") -> Machine:
+            return Machine(image, rootfs, audio=backend, output=output, close_audio=False, trace=tracer, **hardware)
+
+        if dump_dtb is not None:
+            with switch_on(None, None) as machine:
+                _write_file(dump_dtb, machine.dtb)
+            return 0
+        with (
+            _sound(audio, real_time=hardware["clock"] == "host") as backend,
+            _metering(meter, lambda output: switch_on(output, backend), signals) as switch_on_and_show,
+        ):
+            rows_taken = 1 if meter and sys.stderr.isatty() else 0
+            status = session.run(switch_on_and_show, signals, commands, rows_taken=rows_taken)
+        return 1 if backend.lost and not status else status
+
+
+@contextlib.contextmanager
+def _sound(spec: str, *, real_time: bool) -> "Iterator[AudioBackend]":
+    """Have the backend that ``--audio`` names, and in the end what it has to say."""
+    import logging  # noqa: PLC0415
+
+    from devices import audio  # noqa: PLC0415
+
+    class Say(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            say(f"{record.levelname.lower()}: {record.getMessage()}")
+
+    logging.getLogger().addHandler(Say(logging.WARNING))
+    backend = audio.parse(spec, real_time=real_time)
+    try:
+        yield backend
+    finally:
+        backend.close()
+        for line in backend.summary():
+            say(line)
+
+
+def _tracing(
+    categories: str | None, path: Path | None, signals: Signals
+) -> "contextlib.AbstractContextManager[Trace | None]":
+    if categories is None and path is None:
+        return contextlib.nullcontext()
+    from emu.cli import watching  # noqa: PLC0415
+
+    return watching.tracing(categories, path, signals)
+
+
+def _metering(wanted: bool, switch_on: "SwitchOn", signals: Signals) -> "contextlib.AbstractContextManager[SwitchOn]":
+    if not wanted:
+        return contextlib.nullcontext(switch_on)
+    from emu.cli import watching  # noqa: PLC0415
+
+    return watching.metering(switch_on, signals)
+
+
+def _write_file(path: Path, data: bytes) -> None:
+    try:
+        path.write_bytes(data)
+    except OSError as error:
+        raise UsageError(f"{path} cannot be written: {error.strerror}") from error

@@ -1,0 +1,54 @@
+"""``pyemu guest``: the default guest, built and found."""
+
+from pathlib import Path
+
+import click
+
+from emu.cli.reporting import debug_option, reporting
+from emu.cli.signals import Signals
+from emu.terminal.terminal import say
+
+__all__ = ["guest_group"]
+
+_EPILOG = """\b
+Examples:
+  pyemu guest build
+      In the morning, or in CI, so that no pyemu boot has to wait.
+  pyemu boot $(pyemu guest path)
+      The same as pyemu boot, but with files of which one could be your own.
+  PYEMU_CACHE=/var/cache/pyemu pyemu guest build
+      In another place than ~/.cache/pyemu.
+"""
+
+
+@click.group("guest", epilog=_EPILOG, short_help="The default guest: build it, and where its files are.")
+def guest_group() -> None:
+    """The default guest: Linux with ALSA's tools, built on this machine and cached."""
+
+
+@guest_group.command("build", epilog=_EPILOG)
+@debug_option
+def guest_build(debug: bool) -> None:
+    """Build the default guest, unless it is there already.
+
+    That takes about four minutes. An interrupted build goes on where it stopped; one that fails names its log, and one
+    that lacks a package the command that installs it.
+    """
+    with reporting(debug), Signals():
+        image, rootfs = _default_guest()
+        say(f"the default guest is {image} and {rootfs}")
+
+
+@guest_group.command("path", epilog=_EPILOG, short_help="Print where its Image and rootfs.cpio are.")
+@debug_option
+def guest_path(debug: bool) -> None:
+    """Print where Image and rootfs.cpio of the default guest are, a line each; builds them first if need be."""
+    with reporting(debug), Signals():
+        for path in _default_guest():
+            click.echo(path)
+
+
+def _default_guest() -> tuple[Path, Path]:
+    from emu import guest  # noqa: PLC0415
+
+    return guest.files(say)

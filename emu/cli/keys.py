@@ -1,0 +1,92 @@
+"""What a person can do with C-a and a key, beside what is typed for the guest."""
+
+import os
+import signal
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from devices.errors import PyemuError
+from emu.cli.signals import Ending
+from emu.machine import Machine
+from emu.terminal.terminal import EscapeKeys, say, show
+from emu.terminal.timestamps import TimeStamps
+
+if TYPE_CHECKING:
+    from emu.terminal.prompt import Prompt
+
+__all__ = ["Keys"]
+
+_STDOUT = 1
+_HELP = (
+    "C-a x    quit: the machine loses its power",
+    "C-a c    the monitor, and back; the guest runs on",
+    "C-a t    guest time before each line that the guest prints, and back",
+    "C-a z    suspend pyemu, as C-z does elsewhere; fg goes on where it was",
+    "C-a h    this help",
+    "C-a C-a  send C-a to the guest",
+)
+
+
+class Keys:
+    """Handles what is typed: for the guest, which is ``send``, or while it is open for the monitor of ``machine``.
+
+    ``stamps`` are those of the guest's output.
+    """
+
+    def __init__(self, machine: Machine, send: Callable[[bytes], None], stamps: TimeStamps) -> None:
+        self._machine = machine
+        self._send = send
+        self._stamps = stamps
+        self._prompt: Prompt | None = None
+        self._keys = EscapeKeys(
+            send,
+            {
+                "x": self._leave,
+                "c": self._toggle_monitor,
+                "t": self._toggle_stamps,
+                "z": self._suspend,
+                "h": self._help,
+                "?": self._help,
+            },
+        )
+
+    def __call__(self, data: bytes) -> None:
+        """Handle ``data``, any piece of what is typed."""
+        self._keys(data)
+
+    def _leave(self) -> None:
+        raise Ending(0)
+
+    def _help(self) -> None:
+        say("keys")
+        for line in _HELP:
+            say(line)
+
+    def _toggle_stamps(self) -> None:
+        if os.isatty(_STDOUT):
+            self._stamps.on = not self._stamps.on
+        else:
+            say("time stamps are for a terminal, and stdout is none")
+
+    def _suspend(self) -> None:
+        os.kill(0, signal.SIGTSTP)  # as the terminal does: the others in a pipe with us stop too
+
+    def _toggle_monitor(self) -> None:
+        if self._prompt is None:
+            from emu.terminal.prompt import Prompt  # noqa: PLC0415 - not needed to boot
+
+            self._keys.send = self._prompt = Prompt("(pyemu) ", show, self._ask_monitor, self._toggle_monitor)
+        else:
+            self._prompt.close()
+            self._prompt = None
+            self._keys.send = self._send
+
+    def _ask_monitor(self, line: str) -> None:
+        try:
+            text = self._machine.monitor(line)
+        except PyemuError as error:
+            text = f"error: {error}"
+        if text:
+            show(f"{text}\n")
+        if self._machine.power is not None:
+            self._toggle_monitor()

@@ -1,0 +1,1 @@
+"""The CPU: Unicorn as a hart, and the native part that makes it quick and exact."""

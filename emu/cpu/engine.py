@@ -1,0 +1,491 @@
+"""The one module that knows Unicorn's internals: its CPU as one hart of a whole machine.
+
+Unicorn 2.1.4 is made for running pieces of code. As a machine it stops in the middle of instructions, leaves
+exceptions to its caller and notices interrupts late. All of that is mended from outside, by four stores into its
+data, each of them checked when the engine is made (``_check_layout``); another release of Unicorn is refused.
+
+    env               the CPU state itself, shared: a trap is entered by storing into it, with no call at all
+    no_exit_request   set: a stop is looked for at the start of a block only, not after each load and store, where
+                      the instruction would run again; so a stop from any thread is exact, and memory is faster
+    rdtime_fn         set: rdtime is a call instead of an exception
+    ext_ifencei       cleared, where there is no native part: fence.i becomes an exception, so that stale translations
+                      can be dropped (_on_translated)
+
+The native part (native.c), where it was built, does more of that, and without Python.
+"""
+
+import ctypes
+import mmap
+from collections.abc import Callable
+from typing import Any
+
+import unicorn
+from unicorn import riscv_const
+from unicorn.unicorn_py3.unicorn import uclib
+
+from devices.errors import PyemuError
+from emu.cpu.codepages import PAGE, CodePages
+from emu.cpu.native import Native, NotNativeError, install
+from emu.cpu.operand import memory_operand
+
+__all__ = ["Engine", "Reg"]
+
+_RELEASE = "2.1.4"
+_U64 = ctypes.c_uint64
+_NEVER = (1 << 64) - 1
+
+# Offsets in bytes, the same on every 64-bit POSIX system (they lie before the first jmp_buf).
+_UC_CPU = 440  # struct uc_struct: CPUState *cpu
+_UC_NO_EXIT_REQUEST = 2034  # bool no_exit_request, init_done
+_CPU_INTERRUPT_REQUEST = 28  # CPUState: uint32_t interrupt_request
+_CPU_HALTED = 32880  # uint32_t halted, from CPUState.env_ptr on, behind the jmp_buf
+_CPU_UC = 32896  # struct uc_struct *uc, likewise
+# CPURISCVState: bytes from its start; the structure ends with its uc pointer, behind which the RISCVCPU goes on.
+_ENV_RDTIME_FN, _ENV_UC, _ENV_SIZE = 1528, 1560, 1568
+_CFG = bytes((1, 0, 1, 1, 1, 1, 1, 1, 1, 1, 0, 1, 1, 1))  # ext_i, e, g, m, a, f, d, c, s, u, h, counters, ifencei, icsr
+_EXT_IFENCEI = 12
+_CFG_CHECKED = (0, 3, 4, 5, 6, 7, 8, 9, 11, 12, 13)  # those of the above that an RV64GC with S and U must have
+
+_CPU_INTERRUPT_HARD = 2
+_EXIT_NOW = 0xFFFF  # IcountDecr.u16.high: leave the chained blocks at the start of the next one
+
+
+class Reg:
+    """Where a register stands in ``Engine.state``, in 8-byte words."""
+
+    X0 = 0
+    A0, A1, A2, A3, A4, A5, A6, A7 = range(10, 18)
+    PC = 64
+    LOAD_RES = 65
+    BADADDR = 68
+    PRIV = 74
+    MHARTID = 77
+    MSTATUS = 78
+    MIP = 79
+    MIE = 81
+    MIDELEG = 82
+    SATP = 84
+    STVAL = 85
+    MTVAL = 86
+    MEDELEG = 87
+    STVEC = 88
+    SEPC = 89
+    SCAUSE = 90
+    MTVEC = 91
+    MEPC = 92
+    MCAUSE = 93
+    SCOUNTEREN = 119
+    MCOUNTEREN = 120
+
+
+#: Registers that the public API reaches too, by which the layout is checked: (word, Unicorn's id, a legal value).
+_WITNESSES = (
+    (31, riscv_const.UC_RISCV_REG_X31, 0x1122334455667788),
+    (Reg.A0, riscv_const.UC_RISCV_REG_X10, 0x8877665544332211),
+    (Reg.MIE, riscv_const.UC_RISCV_REG_MIE, 0x222),
+    (Reg.MIDELEG, riscv_const.UC_RISCV_REG_MIDELEG, 0x222),
+    (Reg.MEDELEG, riscv_const.UC_RISCV_REG_MEDELEG, 0x100),
+    (Reg.STVEC, riscv_const.UC_RISCV_REG_STVEC, 0x80001110),
+    (Reg.SEPC, riscv_const.UC_RISCV_REG_SEPC, 0x80002220),
+    (Reg.SCAUSE, riscv_const.UC_RISCV_REG_SCAUSE, 0x5),
+    (Reg.STVAL, riscv_const.UC_RISCV_REG_STVAL, 0x3330),
+    (Reg.MTVEC, riscv_const.UC_RISCV_REG_MTVEC, 0x80004440),
+    (Reg.MEPC, riscv_const.UC_RISCV_REG_MEPC, 0x80005550),
+    (Reg.MCAUSE, riscv_const.UC_RISCV_REG_MCAUSE, 0x7),
+    (Reg.MTVAL, riscv_const.UC_RISCV_REG_MTVAL, 0x6660),
+    (Reg.MCOUNTEREN, riscv_const.UC_RISCV_REG_MCOUNTEREN, 0x7),
+    (Reg.SCOUNTEREN, riscv_const.UC_RISCV_REG_SCOUNTEREN, 0x2),
+    (Reg.PRIV, riscv_const.UC_RISCV_REG_PRIV, 1),
+)
+
+uclib.uc_vmem_translate.argtypes = (ctypes.c_void_p, _U64, ctypes.c_uint, ctypes.c_void_p)
+_ReadCallback = ctypes.CFUNCTYPE(_U64, ctypes.c_void_p, _U64, ctypes.c_uint, ctypes.c_void_p)
+_WriteCallback = ctypes.CFUNCTYPE(None, ctypes.c_void_p, _U64, ctypes.c_uint, _U64, ctypes.c_void_p)
+_ExceptionCallback = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_uint32, ctypes.c_void_p)
+_TranslatedCallback = ctypes.CFUNCTYPE(
+    None, ctypes.c_void_p, ctypes.POINTER(_U64 * 2), ctypes.c_void_p, ctypes.c_void_p
+)
+_UnmappedCallback = ctypes.CFUNCTYPE(
+    ctypes.c_bool, ctypes.c_void_p, ctypes.c_int, _U64, ctypes.c_int, ctypes.c_int64, ctypes.c_void_p
+)
+_InvalidCallback = ctypes.CFUNCTYPE(ctypes.c_bool, ctypes.c_void_p, ctypes.c_void_p)
+_TimeCallback = ctypes.CFUNCTYPE(_U64)
+
+#: Host memory for translated code, of which booting Linux fills 16 MiB. Unicorn starts anew when it is full.
+_CODE_BUFFER = 64 << 20
+#: Pages of code that fence.i looks through one by one; with more, it drops everything.
+_MOST_TRANSLATED = 2048
+#: Where Linux runs its own image from (KERNEL_LINK_ADDR), see _on_translated.
+_KERNEL_LINK_ADDRESS = 0xFFFF_FFFF_8000_0000
+
+_FETCH_ERRORS = (unicorn.UC_ERR_FETCH_UNMAPPED, unicorn.UC_ERR_FETCH_PROT)
+_ACCESS_ERRORS = (*_FETCH_ERRORS, unicorn.UC_ERR_READ_UNMAPPED, unicorn.UC_ERR_WRITE_UNMAPPED)
+_CAUSE_FETCH_ACCESS, _CAUSE_BREAKPOINT, _CAUSE_LOAD_ACCESS, _CAUSE_STORE_ACCESS = 1, 3, 5, 7
+_CAUSE_LOAD_MISALIGNED, _CAUSE_STORE_MISALIGNED = 4, 6
+#: Address translation that fails for every load and store, in M mode too: MPRV with MPP=U, and Sv39 without a root.
+_MPRV, _MPP = 1 << 17, 3 << 11
+_NO_ROOT = 8 << 60 | (1 << 44) - 1
+
+
+class Engine:
+    """One RV64GC hart with M, S and U mode on Unicorn, and the physical address space around it.
+
+    ``state`` is the live CPU state, 8-byte words indexed by ``Reg``. It may be read and written while the CPU does
+    not run, and in ``exception``; in MMIO handlers only ``set_pending`` and ``stop`` may be used.
+
+    ``exception(cause, pc)`` is called for each synchronous exception that the guest raises, with ``state`` as it was
+    before the instruction; it enters the trap by changing ``state``, or emulates the instruction by setting the pc.
+    An exception of Python's own in a handler stops the CPU and is raised by ``run``.
+
+    Raises PyemuError where Unicorn is not the release that this module fits.
+    """
+
+    def __init__(self, ram: mmap.mmap, ram_base: int) -> None:
+        if unicorn.__version__ != _RELEASE or ctypes.sizeof(ctypes.c_void_p) != 8:
+            raise PyemuError(
+                f"pyemu needs unicorn {_RELEASE} on a 64-bit system, and finds {unicorn.__version__}: "
+                f"pip install unicorn=={_RELEASE}"
+            )
+        self.exception: Callable[[int, int], None] = lambda _cause, _pc: self.stop()
+        self._time: Callable[[], int] = lambda: 0
+        self._watched = False
+        self._time_reads = 0
+        self._failure: BaseException | None = None
+        self._before_store: bytes | None = None  # the state before a store to nothing, see _on_unmapped_store
+        self._keep: list[Any] = []  # callbacks live as long as the engine
+        self.native: Native | None = None
+        #: Why the native part is not in use; "" if it is.
+        self.why_not_native = ""
+        library = None
+        try:
+            library = install()
+        except NotNativeError as reason:
+            self.why_not_native = str(reason)
+        self._uc = unicorn.Uc(unicorn.UC_ARCH_RISCV, unicorn.UC_MODE_RISCV64)
+        self._handle = self._uc._uch  # noqa: SLF001
+        self._address: int = self._handle.value
+        self._uc.ctl_set_tcg_buffer_size(_CODE_BUFFER)
+        self._uc.ctl_exits_enabled(True)  # no "until" address: a guest may go anywhere
+        self._ram, self._ram_base = ram, ram_base
+        self._uc.mem_map_ptr(ram_base, len(ram), unicorn.UC_PROT_ALL, ctypes.addressof(ctypes.c_char.from_buffer(ram)))
+        self._find_state()  # after the first mapping: Unicorn makes its CPU only then
+        python = _ExceptionCallback(self._on_exception)
+        try:
+            self.native = None if library is None else self._attach_native(library, python)
+        except NotNativeError as reason:
+            self.why_not_native = str(reason)
+        if self.native is None:
+            self._hook(unicorn.UC_HOOK_INTR, python)
+        else:
+            self._hook(unicorn.UC_HOOK_INTR, self.native.trap, user=self.native.user)
+        unmapped = _UnmappedCallback(self._on_unmapped_store)  # around the RAM, where it would make all stores slow
+        self._hook(unicorn.UC_HOOK_MEM_WRITE_UNMAPPED, unmapped, end=ram_base - 1)
+        self._hook(unicorn.UC_HOOK_MEM_WRITE_UNMAPPED, unmapped, begin=ram_base + len(ram))
+        self._hook(unicorn.UC_HOOK_INSN_INVALID, _InvalidCallback(self._on_breakpoint))
+        if self.native is None:
+            self._code = CodePages(ram)
+            self._cfg[_EXT_IFENCEI] = 0
+            translated = _TranslatedCallback(self._on_translated)
+            self._hook(unicorn.UC_HOOK_EDGE_GENERATED, translated, end=_KERNEL_LINK_ADDRESS - 1)
+        rdtime = _TimeCallback(self._on_rdtime)
+        self._keep.append(rdtime)
+        self.state[_ENV_RDTIME_FN // 8] = ctypes.cast(rdtime, ctypes.c_void_p).value or 0
+
+    # ---------------------------------------------------------------- running
+
+    def run(self) -> bool:
+        """Run the guest until ``stop`` is asked for or the hart waits for an interrupt; return whether it waits (WFI).
+
+        Raises whatever a handler raised, and PyemuError if Unicorn itself gives up.
+        """
+        state = self.state
+        error = uclib.uc_emu_start(self._handle, state[Reg.PC], 0, 0, 0)
+        if self._before_store is not None:
+            self._access_fault(unicorn.UC_ERR_WRITE_UNMAPPED)
+        elif error in _ACCESS_ERRORS:
+            self._access_fault(error)
+        elif error not in (unicorn.UC_ERR_OK, unicorn.UC_ERR_EXCEPTION):  # the latter after ebreak
+            raise PyemuError(f"Unicorn gives up at pc {state[Reg.PC]:#x}: {unicorn.UcError(error)}")
+        if self._failure is not None:
+            failure, self._failure = self._failure, None
+            raise failure
+        return bool(self._halted[0]) and not error
+
+    @property
+    def time(self) -> Callable[[], int]:
+        """What the ``time`` CSR reads: ticks."""
+        return self._time
+
+    @time.setter
+    def time(self, time: Callable[[], int]) -> None:
+        self._time = time
+        if self.native is not None:
+            self.native.leave_time()
+
+    def share_clock(self, shared: memoryview) -> Native | None:
+        """Let the native part tell the time by what a HostClock shares; ``time`` is asked where that is not enough.
+
+        Returns what stops the CPU at a deadline then, without another thread; None if there is no native part.
+        """
+        if self.native is not None:
+            self.native.share_clock(shared)
+        return self.native
+
+    @property
+    def time_reads(self) -> int:
+        """How often the guest has read the time so far."""
+        return self._time_reads + (0 if self.native is None else self.native.time_reads)
+
+    def leave_traps_to_python(self) -> None:
+        """Have ``exception`` called for each exception, from now on; the native part enters most of them itself."""
+        self._watched = True
+        if self.native is not None:
+            self.native.leave_traps(to_python=True)
+
+    def stop(self) -> None:
+        """Make ``run`` return at the start of the next block. For any thread.
+
+        Without effect when the CPU is not running: whoever needs it to stop asks again until it has.
+        """
+        uclib.uc_emu_stop(self._handle)
+
+    def set_pending(self, mask: int, level: bool) -> None:
+        """Raise or lower bits of mip. An interrupt that is enabled is entered at the start of the next block."""
+        state = self.state
+        mip = state[Reg.MIP]
+        pending = mip | mask if level else mip & ~mask
+        if pending == mip:
+            return
+        state[Reg.MIP] = pending
+        if pending:
+            self._interrupt_request[0] |= _CPU_INTERRUPT_HARD
+            self._exit_chain[1] = _EXIT_NOW
+        else:
+            self._interrupt_request[0] &= ~_CPU_INTERRUPT_HARD
+
+    def close(self) -> None:
+        """Give Unicorn's memory back, and the guest's; the engine is of no more use."""
+        self.state.release()
+        self._keep.clear()
+        del self._uc
+        self._ram.madvise(mmap.MADV_DONTNEED)  # the object may live until cycles are looked for
+
+    # ---------------------------------------------------------------- memory
+
+    def map_device(
+        self, base: int, size: int, read: Callable[[int, int], int], write: Callable[[int, int, int], None]
+    ) -> None:
+        """Put a device at ``base``: ``read(offset, size)``, ``write(offset, size, value)``, aligned, 1 to 4 bytes."""
+
+        def on_read(_uc: int, offset: int, size: int, _user: int) -> int:
+            try:
+                return read(offset, size)
+            except BaseException as failure:  # noqa: BLE001 - it must not pass through C; run() raises it
+                self._fail(failure)
+                return 0
+
+        def on_write(_uc: int, offset: int, size: int, value: int, _user: int) -> None:
+            try:
+                write(offset, size, value)
+            except BaseException as failure:  # noqa: BLE001
+                self._fail(failure)
+
+        callbacks = _ReadCallback(on_read), _WriteCallback(on_write)
+        self._keep.extend(callbacks)
+        self._try(uclib.uc_mmio_map(self._handle, base, size, callbacks[0], None, callbacks[1], None))
+
+    def invalidate(self, address: int, size: int) -> None:
+        """Drop what was translated from ``size`` bytes of RAM at ``address`` (physical): they have changed."""
+        if self.native is not None:
+            self.native.written(address - self._ram_base, size)
+            return
+        state = self.state
+        mode, state[Reg.PRIV] = state[Reg.PRIV], 3  # Unicorn takes a virtual address; M mode has none
+        self._uc.ctl_remove_cache(address, address + size)
+        state[Reg.PRIV] = mode
+
+    def synchronize_code(self) -> None:
+        """What fence.i does: from now on the guest executes what is in memory."""
+        if self.native is not None:
+            return  # it does so all the time
+        if len(self._code) > _MOST_TRANSLATED:
+            self._uc.ctl_flush_tb()
+            self._code.clear()
+        for page in self._code.take_changed():
+            self.invalidate(self._ram_base + page, PAGE)
+
+    def flush_tlb(self) -> None:
+        """Drop all cached address translations."""
+        self._uc.ctl(unicorn.UC_CTL_TLB_FLUSH, unicorn.UC_CTL_IO_WRITE)
+
+    def translate(self, address: int, *, fetch: bool = False) -> int | None:
+        """Physical address of a virtual one for a load (or a fetch) in the current mode, or None."""
+        result = _U64()
+        access = unicorn.UC_PROT_EXEC if fetch else unicorn.UC_PROT_READ
+        return None if uclib.uc_vmem_translate(self._handle, address, access, ctypes.byref(result)) else result.value
+
+    def instruction(self, pc: int) -> int:
+        """Return the instruction at ``pc``; 0 (which is illegal) where it can't be read."""
+        low = self._parcel(pc)
+        return low if low & 3 != 3 else low | self._parcel(pc + 2) << 16
+
+    def _parcel(self, address: int) -> int:
+        physical = self.translate(address, fetch=True)
+        offset = -1 if physical is None else physical - self._ram_base
+        return int.from_bytes(self._ram[offset : offset + 2], "little") if 0 <= offset < len(self._ram) else 0
+
+    # ---------------------------------------------------------------- accesses to nothing
+
+    def _on_unmapped_store(
+        self, _uc: object, _type: object, _address: object, _size: object, _value: object, _user: object
+    ) -> bool:
+        """Unicorn would go on to the end of the block before it gives up.
+
+        What that does to the registers is taken back in ``_access_fault``, and so that it can do nothing to memory
+        or devices, from here on no address can be translated: the next access is an exception, which ends the block.
+        """
+        if self._before_store is None:
+            state = self.state
+            self._before_store = state.tobytes()
+            if self.native is not None:
+                self.native.leave_traps(to_python=True)
+            state[Reg.MSTATUS] = state[Reg.MSTATUS] & ~_MPP | _MPRV
+            state[Reg.SATP] = _NO_ROOT
+            self.flush_tlb()
+        return False
+
+    def _access_fault(self, error: int) -> None:
+        """Raise the exception that ``error`` stands for, with the state as it was before the instruction."""
+        state = self.state
+        if self._before_store is not None:
+            mip = state[Reg.MIP]
+            state.cast("B")[:] = self._before_store
+            state[Reg.MIP] = mip
+            self._before_store = None
+            self.flush_tlb()
+            if self.native is not None:
+                self.native.leave_traps(to_python=self._watched)
+        pc = state[Reg.PC]
+        if error in _FETCH_ERRORS:
+            cause, state[Reg.BADADDR] = _CAUSE_FETCH_ACCESS, pc
+        else:
+            address, writes = memory_operand(self.instruction(pc), state) or (0, False)
+            cause, state[Reg.BADADDR] = _CAUSE_STORE_ACCESS if writes else _CAUSE_LOAD_ACCESS, address
+        self._raise(cause, pc)
+
+    # ---------------------------------------------------------------- Unicorn's callbacks
+
+    def _on_exception(self, _uc: object, cause: int, _user: object) -> None:
+        if self._before_store is None:
+            pc = (self.state[Reg.PC] - 4) & _NEVER  # Unicorn adds 4, however long the instruction
+            if cause == _CAUSE_LOAD_MISALIGNED and (memory_operand(self.instruction(pc), self.state) or (0, False))[1]:
+                cause = _CAUSE_STORE_MISALIGNED  # an AMO
+            self._raise(cause, pc)
+
+    def _raise(self, cause: int, pc: int) -> None:
+        try:
+            self.exception(cause, pc)
+        except BaseException as failure:  # noqa: BLE001
+            self._fail(failure)
+
+    def _on_translated(self, _uc: object, block: Any, _previous: object, _user: object) -> None:
+        """A block was translated: note what its pages hold, for ``synchronize_code``.
+
+        Unicorn notices a write to translated code only if it is the first through its mapping since the last TLB
+        flush (2.1.4 takes the page for clean after that), so we must look for changes ourselves. Linux's own image is
+        spared: it patches itself through a fresh mapping, one instruction at a time, which is noticed.
+        """
+        if len(self._code) > _MOST_TRANSLATED:
+            return
+        pc, rest = block.contents
+        for address in {pc, pc + (rest >> 16 & 0xFFFF) - 1 & ~(PAGE - 1) | pc & (PAGE - 1)}:
+            physical = self.translate(address, fetch=True)
+            if physical is not None and 0 <= physical - self._ram_base < len(self._ram):
+                self._code.note(physical - self._ram_base & ~(PAGE - 1))
+
+    def _on_breakpoint(self, _uc: object, _user: object) -> bool:
+        if self._before_store is None:
+            self._raise(_CAUSE_BREAKPOINT, self.state[Reg.PC])
+            self.stop()  # Unicorn has noted an error; it forgets that when it is started again
+        return True
+
+    def _on_rdtime(self) -> int:
+        self._time_reads += 1
+        try:
+            return self._time()
+        except BaseException as failure:  # noqa: BLE001
+            self._fail(failure)
+            return 0
+
+    def _fail(self, failure: BaseException) -> None:
+        self._failure = self._failure or failure
+        self.stop()
+
+    def _hook(self, kind: int, callback: Any, begin: int = 0, end: int = _NEVER, user: Any = None) -> None:
+        self._keep.append(callback)
+        hook = ctypes.c_size_t()
+        self._try(uclib.uc_hook_add(self._handle, ctypes.byref(hook), kind, callback, user, begin, end))
+
+    @staticmethod
+    def _try(error: int) -> None:
+        if error:
+            raise PyemuError(f"Unicorn refuses: {unicorn.UcError(error)}")
+
+    # ---------------------------------------------------------------- finding and checking the internals
+
+    def _attach_native(self, library: ctypes.CDLL, python: Any) -> Native:
+        return Native(
+            library,
+            uc=self._address,
+            cpu=_U64.from_address(self._address + _UC_CPU).value,
+            state=ctypes.addressof(ctypes.c_char.from_buffer(self.state.cast("B"))),
+            fast_tlb=ctypes.addressof(self._exit_chain) - 64,
+            ram=ctypes.addressof(ctypes.c_char.from_buffer(self._ram)),
+            ram_size=len(self._ram),
+            ram_base=self._ram_base,
+            python=python,
+        )
+
+    def _find_state(self) -> None:
+        handle = self._address
+        cpu = _U64.from_address(handle + _UC_CPU).value
+        words = list((_U64 * 256).from_address(cpu)) if cpu else []
+        # CPUState holds a pointer to the CPU state, which follows it in the same allocation and ends with ours.
+        found = [
+            i
+            for i, env in enumerate(words)
+            if 0x8000 <= env - cpu < 0xC000 and _U64.from_address(env + _ENV_UC).value == handle
+        ]
+        if len(found) != 1:
+            raise self._misfit("the CPU state was not found")
+        env_ptr = cpu + 8 * found[0]
+        env, exit_chain = words[found[0]], words[found[0] + 1]
+        self._halted = (ctypes.c_uint32 * 1).from_address(env_ptr + _CPU_HALTED)
+        self.state = memoryview((_U64 * (_ENV_SIZE // 8)).from_address(env)).cast("B").cast("Q")
+        self._interrupt_request = (ctypes.c_uint32 * 1).from_address(cpu + _CPU_INTERRUPT_REQUEST)
+        self._exit_chain = (ctypes.c_uint16 * 2).from_address(exit_chain)
+        self._cfg = (ctypes.c_uint8 * len(_CFG)).from_address(env + _ENV_SIZE)
+        self._check_layout(cpu, env_ptr)
+        ctypes.c_uint8.from_address(handle + _UC_NO_EXIT_REQUEST).value = 1
+
+    def _check_layout(self, cpu: int, env_ptr: int) -> None:
+        state = self.state
+        before = state.tobytes()
+        for word, register, value in _WITNESSES:
+            state[Reg.PRIV] = 3
+            self._uc.reg_write(register, value)
+            if state[word] != value:
+                raise self._misfit(f"register word {word} is not where it should be")
+        state.cast("B")[:] = before
+        if any(self._cfg[i] != _CFG[i] for i in _CFG_CHECKED):
+            raise self._misfit("the list of extensions is not where it should be")
+        if _U64.from_address(env_ptr + _CPU_UC).value != self._address:
+            raise self._misfit("the halted flag is not where it should be")
+        if (ctypes.c_uint8 * 2).from_address(self._address + _UC_NO_EXIT_REQUEST)[:] != [0, 1]:  # the other: init_done
+            raise self._misfit("the exit request flag is not where it should be")
+        if not cpu < ctypes.addressof(self._exit_chain) < cpu + 0xC000:
+            raise self._misfit("the block exit counter was not found")
+
+    @staticmethod
+    def _misfit(what: str) -> PyemuError:
+        return PyemuError(f"this build of unicorn {_RELEASE} does not fit emu/cpu/engine.py: {what}; please report it")

@@ -1,0 +1,126 @@
+"""The hart's privileged architecture as far as Unicorn leaves it to its caller: entering exceptions.
+
+Interrupts, sret, mret, CSRs and page tables are Unicorn's own; here are the synchronous exceptions (Privileged
+Architecture 3.1.6 to 3.1.15, 4.1), the calls to the built-in firmware, and fence.i.
+"""
+
+from collections.abc import Callable, Sequence
+
+from devices.errors import MachineError
+from emu.cpu.engine import Engine, Reg
+
+__all__ = ["CAUSES", "ECALL", "MEIP", "MSIP", "MTIP", "SEIP", "SSIP", "STIP", "Hart", "SupervisorCalls"]
+
+SSIP, MSIP, STIP, MTIP, SEIP, MEIP = 1 << 1, 1 << 3, 1 << 5, 1 << 7, 1 << 9, 1 << 11
+
+_USER, _SUPERVISOR, _MACHINE = 0, 1, 3
+_SIE, _MIE, _SPIE, _MPIE, _SPP, _MPP = 1 << 1, 1 << 3, 1 << 5, 1 << 7, 1 << 8, 3 << 11
+
+_ILLEGAL, _BREAKPOINT, ECALL = 2, 3, 8
+CAUSES = {
+    0: "instruction address misaligned", 1: "instruction access fault", 2: "illegal instruction", 3: "breakpoint",
+    4: "load address misaligned", 5: "load access fault", 6: "store address misaligned", 7: "store access fault",
+    8: "ecall from U mode", 9: "ecall from S mode", 11: "ecall from M mode", 12: "instruction page fault",
+    13: "load page fault", 15: "store page fault",
+}  # fmt: skip
+_FENCE_I, _FENCE_I_MASK = 0x100F, 0x707F  # its other fields are to be ignored
+_U64 = _NO_RESERVATION = (1 << 64) - 1
+
+#: The exceptions that a supervisor handles itself under the built-in firmware: all but its own calls.
+_DELEGATED_EXCEPTIONS = 0xF1FF & ~(1 << 9)
+_DELEGATED_INTERRUPTS = SSIP | STIP | SEIP
+
+
+#: Supervisor calls: (extension, function, arguments) -> (error for a0, value for a1 or None to leave it).
+SupervisorCalls = Callable[[int, int, Sequence[int]], tuple[int, int | None]]
+
+
+#: What enters a trap: (cause, pc).
+ExceptionHandler = Callable[[int, int], None]
+
+
+class Hart:
+    """Hart 0."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine, self._state = engine, engine.state
+        self._calls: SupervisorCalls | None = None
+        self._traps = 0
+        #: Of the traps, the calls from S mode to the firmware, built in or not.
+        self.supervisor_calls = 0
+        engine.exception = self._exception
+
+    @property
+    def traps(self) -> int:
+        """How many exceptions there were so far."""
+        return self._traps + (self._engine.native.traps if self._engine.native is not None else 0)
+
+    def watch(self, between: Callable[[ExceptionHandler], ExceptionHandler]) -> None:
+        """Have ``between`` make a handler of exceptions that gets each of them before this one does."""
+        handler = between(self._exception)
+        if handler != self._exception:
+            self._engine.exception = handler
+            self._engine.leave_traps_to_python()
+
+    def start_supervisor(self, pc: int, a1: int, calls: SupervisorCalls) -> None:
+        """Begin in S mode at ``pc`` as firmware hands over: a0 the hart, a1 the device tree; ``calls`` takes ecalls."""
+        self._calls = calls
+        state = self._state
+        state[Reg.MEDELEG], state[Reg.MIDELEG] = _DELEGATED_EXCEPTIONS, _DELEGATED_INTERRUPTS
+        state[Reg.MCOUNTEREN] = 0b111
+        state[Reg.A0], state[Reg.A1] = 0, a1
+        state[Reg.PRIV], state[Reg.PC] = _SUPERVISOR, pc
+
+    def start_machine(self, pc: int, a1: int, a2: int) -> None:
+        """Begin in M mode at ``pc``, as a reset vector does: a0 the hart, a1 the device tree, a2 fw_dynamic's info."""
+        state = self._state
+        state[Reg.A0], state[Reg.A1], state[Reg.A2] = 0, a1, a2
+        state[Reg.PRIV], state[Reg.PC] = _MACHINE, pc
+
+    def wakes(self) -> bool:
+        """Whether an interrupt is pending that ends WFI: enabled in mie, globally enabled or not."""
+        return bool(self._state[Reg.MIP] & self._state[Reg.MIE])
+
+    def _exception(self, cause: int, pc: int) -> None:
+        self._traps += 1
+        state = self._state
+        mode = state[Reg.PRIV]
+        if cause == ECALL:
+            self.supervisor_calls += mode == _SUPERVISOR
+            if mode == _SUPERVISOR and self._calls is not None:
+                state[Reg.PC] = pc + 4
+                error, answer = self._calls(state[Reg.A7], state[Reg.A6], state[Reg.A0 : Reg.A6])
+                state[Reg.A0] = error & _U64
+                if answer is not None:
+                    state[Reg.A1] = answer & _U64
+                return
+            cause += mode
+            value = 0
+        elif cause == _ILLEGAL:
+            value = self._engine.instruction(pc)
+            if value & _FENCE_I_MASK == _FENCE_I:
+                self._traps -= 1  # it is none
+                self._engine.synchronize_code()
+                state[Reg.PC] = pc + 4
+                return
+        else:
+            value = pc if cause == _BREAKPOINT else state[Reg.BADADDR]
+        status = state[Reg.MSTATUS]
+        if mode != _MACHINE and state[Reg.MEDELEG] >> cause & 1:
+            status = status & ~(_SPP | _SPIE | _SIE) | mode << 8 | (status & _SIE) << 4
+            state[Reg.SEPC], state[Reg.SCAUSE], state[Reg.STVAL] = pc, cause, value
+            state[Reg.PRIV] = _SUPERVISOR
+            handler = state[Reg.STVEC] & ~3
+        else:
+            status = status & ~(_MPP | _MPIE | _MIE) | mode << 11 | (status & _MIE) << 4
+            state[Reg.MEPC], state[Reg.MCAUSE], state[Reg.MTVAL] = pc, cause, value
+            state[Reg.PRIV] = _MACHINE
+            handler = state[Reg.MTVEC] & ~3
+        state[Reg.MSTATUS] = status
+        state[Reg.LOAD_RES] = _NO_RESERVATION
+        state[Reg.PC] = handler
+        if handler == pc:  # the handler's first instruction traps to itself: a real hart would do so for ever
+            raise MachineError(
+                f"hart 0 has no handler for its trap: pc {pc:#x}, cause {cause} "
+                f"({CAUSES.get(cause, 'reserved')}), value {value:#x}"
+            )

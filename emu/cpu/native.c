@@ -1,0 +1,301 @@
+/* The engine's native part: optional, and small. native.py loads it and checks that Unicorn fits; engine.py does the same
+   without it, in Python, and is the reference.
+
+   traps          system calls and page faults that go to S mode are entered without calling Python
+   time           rdtime reads the host's clock, and the CPU looks at it every few blocks and stops at its deadline: neither
+                  waits for Python's lock, nor for another thread to wake up
+   sstatus.SUM    two TLBs for S mode, one for each value; Unicorn has one, and flushes everything at each change
+   changed code   a page with translated code stays write-protected in the TLB, so that each write to it is noticed;
+                  Unicorn stops to look after the first one
+
+   All but the first replace functions of libunicorn, for the whole process, wherever the loader has put their addresses,
+   and in its table of CSRs; CPUs that are not ours get the originals. */
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <link.h>
+#include <stdint.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <time.h>
+#include <unistd.h>
+
+typedef uint64_t u64;
+#define likely(x) __builtin_expect(!!(x), 1)
+
+/* Words of the CPU state, as in class Reg; HART is a pointer that Unicorn has no use for (QEMUTimer *timer). */
+enum { PC = 64, LOAD_RES = 65, BADADDR = 68, PRIV = 74, MSTATUS = 78, STVAL = 85, MEDELEG = 87, STVEC = 88, SEPC = 89, SCAUSE = 90, HART = 194 };
+enum { U = 0, S = 1, M = 3 };                                                              /* privilege modes */
+enum { SIE = 1 << 1, SPIE = 1 << 5, SPP = 1 << 8, MPRV = 1 << 17, SUM = 1 << 18 };         /* mstatus */
+enum { ECALL = 8, FETCH_PAGE_FAULT = 12, LOAD_PAGE_FAULT = 13, STORE_PAGE_FAULT = 15 };    /* scause */
+enum { FETCH = 2, EXECUTE = 4 };                                                           /* MMU_INST_FETCH, PAGE_EXEC */
+enum { SSTATUS_CSR = 0x100, MSTATUS_CSR = 0x300, TIME_CSR = 0xC01, NS_PER_TICK = 100 };
+enum { ORIGIN, SEEN, PAUSED, STOPPED };                                                    /* HostClock.shared */
+enum { BLOCKS = 64 };    /* between two looks at the clock, which then cost nothing that can be measured; about 1 us */
+enum { CPU = 440, NEXT_PC = 2024 }; /* uc_struct: CPUState *; a word that is there for MIPS, and here counts blocks up to 0 */
+enum { PAGE = 4096, NOTDIRTY = 1 << 10, VICTIMS = 8, MODES = 4, OTHER_S = 2 };             /* nobody has mode 2 */
+
+struct entry { u64 read, write, code, physical, to_host, unused[3]; };                     /* CPUTLBEntry */
+struct fast { u64 mask; struct entry *table; };                                            /* CPUTLBDescFast */
+struct slow { u64 bookkeeping[6]; struct entry victims[VICTIMS]; u64 io[VICTIMS][2]; void *ios; }; /* CPUTLBDesc */
+struct tlb { uint16_t dirty; u64 counts[3]; struct slow slow[MODES]; struct fast fast[MODES]; };  /* CPUTLB */
+
+typedef void trap_callback(void *uc, uint32_t cause, void *user);
+
+/* One engine; class _Hart of native.py is the same. */
+struct hart {
+  u64 *state;
+  struct tlb *tlb;
+  void *uc, *cpu;
+  u64 ram, ram_size;       /* where the guest's RAM is in this process */
+  u64 ram_base;            /* and for the guest */
+  uint8_t *has_code;       /* a byte for each page of RAM */
+  trap_callback *python;   /* enters all other traps, and all of them while only_python */
+  u64 only_python, traps;
+  u64 last_write, ascending;
+  int64_t *clock;          /* or 0: Python knows the time */
+  int64_t deadline;        /* in guest time, ns */
+  u64 tells_time, time_reads; /* whether rdtime reads that clock; how often it has */
+  u64 access;              /* why the TLB is being filled */
+};
+
+static u64 env_offset, exit_offset; /* in CPUState: the CPU state, and the word that is negative when a stop was asked for */
+static void (*reset_dirty)(void *cpu, u64 host, u64 size), (*set_dirty)(void *cpu, u64 address);
+static void (*reset_dirty_virtual)(void *cpu, u64 address, u64 size), (*drop_code)(void *uc, u64 start, u64 end);
+static int (*fill)(void *cpu, u64 address, int size, int access, int mode, int probe, u64 caller);
+static void (*set_page)(void *cpu, u64 page, u64 physical, int prot, int mode, u64 size);
+static void (*check_exit)(void *uc, uint32_t in_delay_slot), (*stop)(void *uc);
+static u64 (*load_pte)(void *uc, void *space, u64 address, uint32_t attributes, uint32_t *failed);
+struct csr {
+  void *predicate;
+  int (*read)(u64 *state, int number, u64 *value), (*write)(u64 *state, int number, u64 value);
+  void *both;
+};
+static struct csr sstatus, mstatus, time_csr;
+
+static struct hart *of_cpu(void *cpu) { return env_offset ? ((struct hart **)((char *)cpu + env_offset))[HART] : 0; }
+static struct hart *of_uc(void *uc) { return of_cpu(*(void **)((char *)uc + CPU)); }
+
+/* ---- traps (Privileged Architecture 3.1.6, 4.1) */
+
+void native_trap(void *uc, uint32_t cause, void *user) {
+  struct hart *hart = user;
+  u64 *s = hart->state, mode = s[PRIV], status = s[MSTATUS], pc = s[PC] - 4, handler = s[STVEC] & ~3ull;
+  int simple = (cause == ECALL && mode == U) || cause == FETCH_PAGE_FAULT || cause == LOAD_PAGE_FAULT || cause == STORE_PAGE_FAULT;
+  if (!simple || mode == M || !(s[MEDELEG] >> cause & 1) || handler == pc || hart->only_python) {
+    hart->python(uc, cause, 0);
+    return;
+  }
+  s[SEPC] = pc, s[SCAUSE] = cause, s[STVAL] = cause == ECALL ? 0 : s[BADADDR];
+  s[MSTATUS] = (status & ~(u64)(SPP | SPIE | SIE)) | mode << 8 | (status & SIE) << 4;
+  s[PRIV] = S, s[LOAD_RES] = ~0ull, s[PC] = handler;
+  hart->traps++;
+}
+
+/* ---- SUM: what S mode may reach depends on it, so each value has a TLB, and a change exchanges them */
+
+static void exchange_tlbs(struct tlb *t) {
+  struct slow slow = t->slow[S];
+  struct fast fast = t->fast[S];
+  t->slow[S] = t->slow[OTHER_S], t->slow[OTHER_S] = slow;
+  t->fast[S] = t->fast[OTHER_S], t->fast[OTHER_S] = fast;
+  if ((t->dirty >> S ^ t->dirty >> OTHER_S) & 1) t->dirty ^= 1 << S | 1 << OTHER_S;
+}
+
+static int write_status(u64 *state, int number, u64 value, const struct csr *original) {
+  struct hart *hart = (struct hart *)state[HART];
+  u64 before = state[MSTATUS], change = (value ^ before) & SUM;
+  if (!hart) return original->write(state, number, value);
+  if ((before | value) & MPRV) change = 0; /* M mode translates by SUM, too: Unicorn may flush everything */
+  int refused = original->write(state, number, value ^ change);
+  if (!refused) state[MSTATUS] ^= change;
+  if ((state[MSTATUS] ^ before) & SUM) exchange_tlbs(hart->tlb);
+  return refused;
+}
+
+static int write_sstatus(u64 *state, int number, u64 value) { return write_status(state, number, value, &sstatus); }
+static int write_mstatus(u64 *state, int number, u64 value) { return write_status(state, number, value, &mstatus); }
+
+/* ---- time: HostClock.now(), which alone can tell when nobody has looked at the clock for long */
+
+static int look(struct hart *hart, int64_t *ns) {
+  int64_t *clock = hart->clock;
+  struct timespec now;
+  if (!clock || clock_gettime(CLOCK_MONOTONIC, &now)) return 0;
+  int64_t host = now.tv_sec * 1000000000ll + now.tv_nsec - clock[PAUSED], ahead = host - clock[SEEN];
+  if (ahead > clock[STOPPED]) return 0;
+  if (ahead > 0) clock[SEEN] = host;
+  *ns = host - clock[ORIGIN];
+  return 1;
+}
+
+static int read_time(u64 *state, int number, u64 *value) {
+  struct hart *hart = (struct hart *)state[HART];
+  int64_t ns;
+  if (!hart || !hart->tells_time || !look(hart, &ns)) return time_csr.read(state, number, value);
+  *value = ns / NS_PER_TICK;
+  hart->time_reads++;
+  return 0;
+}
+
+static __attribute__((noinline)) void look_at_deadline(void *uc, uint32_t in_delay_slot) {
+  struct hart *hart = of_uc(uc);
+  int64_t ns;
+  *(int64_t *)((char *)uc + NEXT_PC) = -BLOCKS;
+  if (hart && hart->clock && (!look(hart, &ns) || ns >= hart->deadline)) stop(uc);
+  check_exit(uc, in_delay_slot);
+}
+
+/* Each block begins with this question, whether to stop; an instruction more or less here is a percent in short blocks.
+   The original needs its caller's address, so it is jumped to. */
+static void on_check_exit(void *uc, uint32_t in_delay_slot) {
+  if (likely(++*(int64_t *)((char *)uc + NEXT_PC) < 0) && likely(*(int32_t *)(*(char **)((char *)uc + CPU) + exit_offset) >= 0)) return;
+  look_at_deadline(uc, in_delay_slot);
+}
+
+/* ---- changed code: no TLB entry of a page with code is ever dirty, as QEMU has it */
+
+static int has_code(struct hart *hart, u64 host) {
+  u64 offset = host - hart->ram;
+  return offset < hart->ram_size && hart->has_code[offset / PAGE];
+}
+
+/* A page gets its first block; `offset` is in RAM, the only memory there is. */
+static void on_protect(void *uc, u64 offset) {
+  struct hart *hart = of_uc(uc);
+  if (!hart || offset >= hart->ram_size) return;
+  hart->has_code[offset / PAGE] = 1;
+  reset_dirty(hart->cpu, hart->ram + (offset & -PAGE), PAGE);
+}
+
+/* The last block of a page is gone. */
+static void on_unprotect(void *uc, u64 offset) {
+  struct hart *hart = of_uc(uc);
+  if (hart && offset < hart->ram_size) hart->has_code[offset / PAGE] = 0;
+}
+
+/* Sixteen writes in a row, upwards: the page is filled anew, so drop all of its code, not block by block. */
+static void on_write_to_code(struct hart *hart, u64 address, u64 host) {
+  hart->ascending = address - hart->last_write - 1 < 64 ? hart->ascending + 1 : 0;
+  hart->last_write = address;
+  if (hart->ascending < 16) return;
+  u64 page = (host - hart->ram) & -PAGE;
+  drop_code(hart->uc, page, page + PAGE);
+  hart->ascending = 0;
+}
+
+static struct entry *entry_of(struct hart *hart, int mode, u64 page) {
+  struct fast *fast = &hart->tlb->fast[mode];
+  return (struct entry *)((char *)fast->table + (page / PAGE * sizeof(struct entry) & fast->mask));
+}
+
+static int on_fill(void *cpu, u64 address, int size, int access, int mode, int probe, u64 caller) {
+  struct hart *hart = of_cpu(cpu);
+  if (hart) hart->access = access;
+  return fill(cpu, address, size, access, mode, probe, caller);
+}
+
+/* A page is entered into the TLB. Unicorn takes it for clean, and looks for code at the first write to it; and lets S mode
+   execute a user's page that it may read by SUM: its entry stays here for longer, so that is put right. */
+static void on_set_page(void *cpu, u64 page, u64 physical, int prot, int mode, u64 size) {
+  struct hart *hart = of_cpu(cpu);
+  if (hart && mode == S && hart->state[MSTATUS] & SUM && hart->access != FETCH) prot &= ~EXECUTE;
+  set_page(cpu, page, physical, prot, mode, size);
+  struct entry *entry = hart ? entry_of(hart, mode, page) : 0;
+  if (entry && entry->write == (page | NOTDIRTY) && !has_code(hart, page + entry->to_host)) entry->write = page;
+}
+
+/* A page was written to, and code looked for in it: if there is none, writes need not be seen any more. */
+static void on_set_dirty(void *cpu, u64 address) {
+  struct hart *hart = of_cpu(cpu);
+  if (!hart) { set_dirty(cpu, address); return; }
+  u64 page = address & -PAGE, host = 0;
+  for (int mode = 0; mode < MODES; mode++) {
+    struct entry *entry = entry_of(hart, mode, page);
+    if (entry->write != (page | NOTDIRTY)) continue;
+    if (has_code(hart, page + entry->to_host)) host = page + entry->to_host;
+    else entry->write = page;
+  }
+  if (host) on_write_to_code(hart, address, host);
+}
+
+/* What Unicorn does instead, for each block that it translates; it looks through all TLBs for that. */
+static void on_reset_dirty_virtual(void *cpu, u64 address, u64 size) {
+  if (!of_cpu(cpu)) reset_dirty_virtual(cpu, address, size);
+}
+
+/* The host has written to RAM. */
+void native_written(struct hart *hart, u64 offset, u64 size) {
+  for (u64 page = offset & -PAGE; page < offset + size && page < hart->ram_size; page += PAGE)
+    if (hart->has_code[page / PAGE]) drop_code(hart->uc, page < offset ? offset : page, page + PAGE < offset + size ? page + PAGE : offset + size);
+}
+
+/* ---- page tables: a short way to RAM */
+
+static u64 on_load_pte(void *uc, void *space, u64 address, uint32_t attributes, uint32_t *failed) {
+  struct hart *hart = of_uc(uc);
+  u64 offset = hart ? address - hart->ram_base : ~0ull;
+  if (!hart || offset > hart->ram_size - 8) return load_pte(uc, space, address, attributes, failed);
+  *failed = 0;
+  return *(u64 *)(hart->ram + offset);
+}
+
+/* ---- getting in between */
+
+/* Put `ours` wherever the loader has put the address of libunicorn's function `name`. */
+static int replace(struct link_map *map, const char *name, void *ours) {
+  const ElfW(Sym) *symbols = 0;
+  const char *names = 0;
+  u64 tables[2] = {0, 0}, sizes[2] = {0, 0}, pages = sysconf(_SC_PAGESIZE), found = 0;
+  for (const ElfW(Dyn) *d = map->l_ld; d->d_tag; d++) {
+    u64 at = d->d_un.d_ptr < map->l_addr ? d->d_un.d_ptr + map->l_addr : d->d_un.d_ptr;
+    if (d->d_tag == DT_SYMTAB) symbols = (void *)at;
+    if (d->d_tag == DT_STRTAB) names = (void *)at;
+    if (d->d_tag == DT_RELA) tables[0] = at;
+    if (d->d_tag == DT_RELASZ) sizes[0] = d->d_un.d_val;
+    if (d->d_tag == DT_JMPREL) tables[1] = at;
+    if (d->d_tag == DT_PLTRELSZ) sizes[1] = d->d_un.d_val;
+  }
+  for (int i = 0; i < 2; i++)
+    for (const ElfW(Rela) *word = (void *)tables[i], *end = word + sizes[i] / sizeof *word; word < end; word++)
+      if (word->r_info >> 32 && !strcmp(names + symbols[word->r_info >> 32].st_name, name)) {
+        u64 at = map->l_addr + word->r_offset;
+        if (mprotect((void *)(at & -pages), pages, PROT_READ | PROT_WRITE)) return 0;
+        *(void **)at = ours;
+        found++;
+      }
+  return found > 0;
+}
+
+/* Which text this is: native.py must know its structure. */
+uint32_t native_built_from(void) { return BUILT_FROM; }
+
+/* The same for all CPUs, and known when there is one. */
+void native_layout(u64 env, u64 exit) { env_offset = env, exit_offset = exit; }
+
+/* Once in a process, before there is a CPU: 0, or the name of what libunicorn (a handle of dlopen) does not have. */
+const char *native_install(void *unicorn) {
+  static const struct { const char *name; void *ours; void *original; } functions[] = {
+      {"tlb_protect_code_riscv64", on_protect, 0}, {"tlb_unprotect_code_riscv64", on_unprotect, 0},
+      {"tlb_set_dirty_riscv64", on_set_dirty, &set_dirty}, {"tlb_reset_dirty_by_vaddr_riscv64", on_reset_dirty_virtual, &reset_dirty_virtual},
+      {"tlb_set_page_riscv64", on_set_page, &set_page}, {"address_space_ldq_riscv64", on_load_pte, &load_pte},
+      {"riscv_cpu_tlb_fill_riscv64", on_fill, &fill}, {"helper_check_exit_request_riscv64", on_check_exit, &check_exit}, {"uc_emu_stop", 0, &stop},
+      {"tlb_reset_dirty_riscv64", 0, &reset_dirty}, {"tb_invalidate_phys_range_riscv64", 0, &drop_code}};
+  const char *const get_name = "riscv_get_csr_ops_riscv64", *const set_name = "riscv_set_csr_ops_riscv64";
+  void (*get_csr)(int, struct csr *) = (void (*)(int, struct csr *))dlsym(unicorn, get_name);
+  void (*set_csr)(int, struct csr *) = (void (*)(int, struct csr *))dlsym(unicorn, set_name);
+  struct link_map *map;
+  if (!get_csr || !set_csr || dlinfo(unicorn, RTLD_DI_LINKMAP, &map)) return get_name;
+  for (size_t i = 0; i < sizeof functions / sizeof *functions; i++) {
+    void *original = dlsym(unicorn, functions[i].name);
+    if (!original) return functions[i].name;
+    if (functions[i].original) *(void **)functions[i].original = original;
+  }
+  for (size_t i = 0; i < sizeof functions / sizeof *functions; i++)
+    if (functions[i].ours && !replace(map, functions[i].name, functions[i].ours)) return functions[i].name;
+  get_csr(SSTATUS_CSR, &sstatus), get_csr(MSTATUS_CSR, &mstatus), get_csr(TIME_CSR, &time_csr);
+  struct csr ours = sstatus;
+  ours.write = write_sstatus, set_csr(SSTATUS_CSR, &ours);
+  ours = mstatus, ours.write = write_mstatus, set_csr(MSTATUS_CSR, &ours);
+  ours = time_csr, ours.read = read_time, set_csr(TIME_CSR, &ours);
+  return 0;
+}

@@ -1,0 +1,53 @@
+"""What a test that failed leaves of its sound: a picture beside the WAV file, and lines that say where."""
+
+import warnings
+from pathlib import Path
+
+from devices.audio import AudioBackend, PeriodLog, WavSink
+from devices.audio.patchbay import Patchbay
+from devices.errors import PyemuError
+
+__all__ = ["draw", "kept"]
+
+#: Frames of a sound that is drawn in a second or two.
+_SHORT = 1 << 22
+
+
+def kept(audio: AudioBackend) -> list[str]:
+    """Say what ``audio`` has kept, and draw its newest sound, if it is a WavSink; with its periods, if it logs them."""
+    lines = audio.summary()
+    log: PeriodLog | None = None
+    while isinstance(audio, Patchbay | PeriodLog):
+        log = audio if isinstance(audio, PeriodLog) else log
+        audio = audio.backend
+    if not isinstance(audio, WavSink):
+        return lines
+    sounds = [file for file in audio.files if file.frames]
+    if log is not None:
+        log.flush()
+    return lines + [draw(sound.path, None if log is None else log.path) for sound in sounds[-1:]]
+
+
+def draw(recording: Path, log: Path | None = None) -> str:
+    """Draw a WAV file into a PNG beside it; the line says where it is, or why there is none. Never raises."""
+    picture = recording.with_suffix(".png")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what the tests make an error is not for matplotlib
+            return _draw(recording, picture, log)
+    except PyemuError as error:
+        return f"{picture}: {error}"
+    except Exception as error:  # noqa: BLE001 - whatever it is, the test's own failure is the news
+        return f"{picture} could not be drawn: {type(error).__name__}: {error}"
+
+
+def _draw(recording: Path, picture: Path, log: Path | None) -> str:
+    from emu import analysis  # noqa: PLC0415 - numpy, and only where a test has failed
+    from emu.analysis.picture import check_installed, plot  # noqa: PLC0415
+
+    check_installed()
+    sound = analysis.read_wav(recording)
+    if len(sound.frames) > _SHORT:
+        return f"{picture}: long; pyemu audio plot {recording} -o {picture}"
+    plot(analysis.analyse(sound), picture, analysis.read_log(log) if log is not None else [])
+    return f"{picture}: the same as a picture"

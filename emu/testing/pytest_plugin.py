@@ -1,0 +1,218 @@
+"""The pytest plugin: test a sound program, or a driver, in a booted machine.
+
+    import numpy as np
+
+    def test_the_tone_is_440_hz(machine):
+        status, output = machine.console.run("aplay -D hw:0,0 /root/tone.wav")
+        assert status == 0, output
+        spectrum = np.abs(np.fft.rfft(machine.audio.frames[:48000, 0]))
+        assert spectrum.argmax() == 440
+
+``machine``
+    A Machine at its shell, under the warp clock. It boots once: all tests of the session share it, so what one leaves
+    in the guest (files, processes, the mixer), the next one finds. But each test has its own sound: ``audio.frames``
+    is what was played in it. After a test that failed, and when there is no shell any more (the guest was switched
+    off, has panicked, or runs a program that waits for input), the next test gets a new machine.
+
+``fresh_machine``
+    Makes machines for this test alone: ``fresh_machine(memory="64M", disk="data.img,snapshot")``, with any argument
+    of Machine, for a clean guest or a special one; each takes the time that it takes to boot. It is switched on and
+    nothing more: ``console.run`` waits for the shell, and a kernel without one can be used with ``console.expect``.
+
+In the ini file, for both fixtures (paths from the root directory):
+
+    pyemu_kernel, pyemu_initrd   instead of the default guest's, which is built when it is needed first
+    pyemu_overlay                a directory whose files are put over the guest's root file system
+    pyemu_memory, pyemu_append   RAM, the kernel's command line
+    pyemu_disks                  disks, one a line: FILE[,readonly][,snapshot]
+    pyemu_clock                  warp or host
+
+When a test fails, its report shows the end of what the console printed in it, where the WAV file is, and the picture
+of it: waveform, spectrogram and defects, and of a fresh machine how late each period was. Pictures need matplotlib:
+pip install 'pyemu-riscv[plot]'
+"""
+
+import contextlib
+import re
+from collections.abc import Callable, Generator, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from devices.errors import MissingPackageError, PyemuError
+
+if TYPE_CHECKING:
+    from emu.machine import Machine
+
+__all__ = ["SharedMachine", "fresh_machine", "machine", "pyemu_shared", "pytest_addoption", "pytest_runtest_makereport"]
+
+_TAIL_LINES = 50
+#: Real time after which a shell that another test has used is given up.
+_PROMPTLY_S = 5.0
+_TERMINAL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\r")
+#: The machines of a test, and how much each had printed when it began; whether it has failed.
+_MACHINES: "pytest.StashKey[list[tuple[Machine, int]]]" = pytest.StashKey()
+_FAILED: "pytest.StashKey[bool]" = pytest.StashKey()
+
+_OPTIONS = {
+    "kernel": "the kernel's Image, instead of the default guest's",
+    "initrd": "the initramfs, instead of the default guest's",
+    "overlay": "a directory of files to put over the initramfs",
+    "memory": "RAM, like 512M",
+    "append": "the kernel's command line",
+    "clock": "warp (default) or host",
+}
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Declare the settings of the ini file."""
+    for name, help_ in _OPTIONS.items():
+        parser.addini(f"pyemu_{name}", f"machine: {help_}", default="")
+    parser.addini("pyemu_disks", "machine: FILE[,readonly][,snapshot], one a line", "linelist", default=[])
+
+
+def _settings(config: pytest.Config) -> dict[str, Any]:
+    """Machine's arguments from the ini file."""
+    settings = {name: config.getini(f"pyemu_{name}") for name in _OPTIONS}
+    for name in ("kernel", "initrd", "overlay"):
+        settings[name] = config.rootpath / settings[name] if settings[name] else None
+    settings["clock"] = settings["clock"] or "warp"
+    settings["disks"] = [str(config.rootpath / disk) for disk in config.getini("pyemu_disks")]
+    return {name: value for name, value in settings.items() if value}
+
+
+def _switch_on(config: pytest.Config, folder: Path, **options: Any) -> "Machine":
+    """Make a machine from the ini file's settings and ``options``, which come first."""
+    from emu.machine import Machine  # noqa: PLC0415 - pytest starts sooner where no machine is used
+
+    options = _settings(config) | options
+    if "kernel" not in options:
+        options["kernel"], rootfs = _default_guest(config)
+        options.setdefault("initrd", rootfs)
+    tree = options.pop("overlay", None)
+    if tree is not None:
+        from emu.testing.overlay import overlay  # noqa: PLC0415
+
+        options["initrd"] = overlay(Path(options["initrd"]), Path(tree), folder / "initrd")
+    return Machine(**options)
+
+
+def _default_guest(config: pytest.Config) -> tuple[Path, Path]:
+    """What ``pyemu guest path`` prints. Who waits for a build sees how far it is, although output is captured."""
+    from emu import guest  # noqa: PLC0415
+
+    reporter = config.pluginmanager.get_plugin("terminalreporter")
+    capture = config.pluginmanager.get_plugin("capturemanager")
+
+    def progress(line: str) -> None:
+        with capture.global_and_fixture_disabled() if capture is not None else contextlib.nullcontext():
+            if reporter is not None:
+                reporter.write_line(f"pyemu: {line}")
+
+    try:
+        return guest.files(progress)
+    except MissingPackageError as error:
+        pytest.fail(f"pyemu: {error}", pytrace=False)  # a line says what to install; nobody needs to see our code
+
+
+class SharedMachine:
+    """The session's machine: switched on when it is asked for, and anew when it was discarded or is of no use."""
+
+    def __init__(self, switch_on: "Callable[[], Machine]") -> None:
+        self._switch_on = switch_on
+        self._machine: Machine | None = None
+
+    def get(self, watch: "Callable[[Machine], None]") -> "Machine":
+        """Return the machine, at its shell; ``watch(machine)`` is called before it has to do anything."""
+        if self._machine is not None and not self._answers(self._machine):
+            self.discard()
+        if self._machine is None:
+            self._machine = self._switch_on()
+        watch(self._machine)
+        self._machine.console.run("true")
+        return self._machine
+
+    def _answers(self, machine: "Machine") -> bool:
+        """Whether there is a shell still: no power-off, panic or program that waits for input has taken it away."""
+        machine.resume()
+        try:
+            return machine.console.run("true", timeout=_PROMPTLY_S).status == 0
+        except PyemuError:
+            return False
+
+    def discard(self) -> None:
+        """Have the next test use another one."""
+        machine, self._machine = self._machine, None
+        if machine is not None:
+            machine.close()
+
+
+@pytest.fixture(scope="session")
+def pyemu_shared(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> Iterator[SharedMachine]:
+    """The machine that all tests share; use ``machine``."""
+    shared = SharedMachine(lambda: _switch_on(pytestconfig, tmp_path_factory.mktemp("pyemu")))
+    yield shared
+    shared.discard()
+
+
+@pytest.fixture
+def machine(request: pytest.FixtureRequest, pyemu_shared: SharedMachine, tmp_path: Path) -> "Iterator[Machine]":
+    """A machine at its shell, shared by the tests of the session; what it plays in this test is ``audio.frames``."""
+    from devices.audio import WavSink  # noqa: PLC0415
+
+    machine = pyemu_shared.get(lambda machine: _watch(request.node, machine))
+    machine.audio.switch(WavSink(tmp_path / "played.wav")).close()
+    yield machine
+    if request.node.stash.get(_FAILED, False):
+        pyemu_shared.discard()
+
+
+@pytest.fixture
+def fresh_machine(request: pytest.FixtureRequest, tmp_path: Path) -> "Iterator[Callable[..., Machine]]":
+    """Make a machine for this test alone: ``fresh_machine(**options)``, with any argument of Machine."""
+    from devices.audio import PeriodLog, WavSink  # noqa: PLC0415
+
+    with contextlib.ExitStack() as machines:
+        made = 0
+
+        def make(**options: Any) -> "Machine":
+            nonlocal made
+            made += 1
+            if "audio" not in options:
+                sink = WavSink(tmp_path / f"played-{made}.wav")
+                options["audio"] = PeriodLog(sink, sink.path.with_suffix(".jsonl"))
+            folder = tmp_path / f"machine-{made}"
+            folder.mkdir()
+            machine = machines.enter_context(_switch_on(request.config, folder, **options))
+            _watch(request.node, machine)
+            return machine
+
+        yield make
+
+
+def _watch(item: pytest.Item, machine: "Machine") -> None:
+    item.stash.setdefault(_MACHINES, []).append((machine, machine.console.printed))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Attach to the report of a failure what the machines said."""
+    report = yield
+    if report.failed:
+        item.stash[_FAILED] = True
+    if report.failed and _MACHINES in item.stash:
+        from emu.testing.evidence import kept  # noqa: PLC0415
+
+        for machine, begun in item.stash[_MACHINES]:
+            report.sections.append(("console of the machine", _tail(machine, begun)))
+            report.sections.append(("sound of the machine", "\n".join(kept(machine.audio))))
+    return report
+
+
+def _tail(machine: "Machine", begun: int) -> str:
+    """Return the last lines of what was printed since ``begun``."""
+    machine.console.flush()
+    lines = _TERMINAL.sub("", machine.console.since(begun).decode(errors="replace")).splitlines()
+    left_out = len(lines) - _TAIL_LINES
+    return "\n".join(lines if left_out <= 0 else [f"[... {left_out} lines before]", *lines[left_out:]])

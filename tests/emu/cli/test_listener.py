@@ -1,0 +1,32 @@
+"""The thread that listens outside."""
+
+import os
+import threading
+
+import pytest
+
+from emu.cli.listener import Listener
+
+
+@pytest.mark.timeout(10)
+def test_it_ends_although_what_says_so_is_read_together_with_a_signal(monkeypatch):
+    read, reading, ending = os.read, threading.Event(), threading.Event()
+
+    def late_read(fd: int, size: int) -> bytes:
+        reading.set()
+        ending.wait()
+        return read(fd, size)
+
+    with Listener(None) as listener:
+        monkeypatch.setattr(os, "read", late_read)
+        os.write(listener._waker, b"\2")
+        reading.wait()
+        write = os.write
+
+        def write_and_let_read(fd: int, data: bytes) -> int:
+            written = write(fd, data)
+            ending.set()
+            return written
+
+        monkeypatch.setattr(os, "write", write_and_let_read)
+    assert not listener._thread.is_alive()

@@ -1,0 +1,253 @@
+"""The native part: in use, the same as Python in everything, and done without where it does not fit."""
+
+import ctypes
+import random
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import unicorn
+from unicorn import riscv_const
+
+from emu.cpu import native
+from emu.cpu.engine import Reg
+from emu.timing.clock import HostClock
+from tests.emu.asm import (
+    A0,
+    A1,
+    RA,
+    T0,
+    T1,
+    ZERO,
+    Csr,
+    addi,
+    assemble,
+    csrwi,
+    ecall,
+    jalr,
+    li,
+    lr_w,
+    nop,
+    rdtime,
+    ret,
+    sc_w,
+    sw,
+    wfi,
+)
+from tests.emu.cpu import changing, programs
+from tests.emu.cpu.bare import BASE, HANDLER, PAGE, SUPERVISOR, USER, Bare
+from tests.emu.cpu.paging import R, Sv, W, X
+
+ROOT = Path(native.__file__).parents[1]
+#: Words of HostClock.shared.
+SEEN, STOPPED = 1, 3
+
+
+def test_it_is_in_use() -> None:
+    """Else half of the tests of the CPU test nothing new."""
+    assert Bare().engine.why_not_native == ""
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_random_programs_do_the_same_with_it_and_without(seed: int) -> None:
+    program = programs.program(random.Random(seed))
+    assert programs.digest(program, native=True) == programs.digest(program, native=False)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_changed_code_is_noticed_without_fence_i(seed: int) -> None:
+    """As a guest may expect that was only ever run on QEMU: old xv6."""
+    changing.compare(random.Random(seed), synchronize=False)
+
+
+def test_it_enters_system_calls_and_counts_them() -> None:
+    bare = Bare()
+    bare[Reg.MEDELEG], bare[Reg.STVEC] = 1 << 8, HANDLER
+    entered = []
+    bare.engine.exception = lambda cause, pc: entered.append((cause, pc))
+    bare.put(HANDLER, addi(A0, A0, 1), wfi())
+    for _ in range(5):
+        bare.run(nop(), ecall(), mode=USER)
+    assert (bare[A0], bare[Reg.SEPC], bare.hart.traps, entered) == (5, BASE + 4, 5, [])
+
+
+def test_a_trap_ends_a_reservation() -> None:
+    bare = Bare()
+    bare[Reg.MEDELEG], bare[Reg.STVEC], bare[T0] = 1 << 8, HANDLER, BASE + 0x1000
+    bare.put(HANDLER, sc_w(A0, ZERO, T0), wfi())
+    bare.run(lr_w(A1, T0), ecall(), mode=USER)
+    assert (bare[A0], bare.hart.traps) == (1, 1)
+
+
+def test_a_page_that_is_filled_anew_loses_all_its_code_early() -> None:
+    """Else each write would look for code to drop, of which there is some until the last write."""
+    bare = Bare()
+    tables = Sv(bare, 39)
+    tables.map(BASE, BASE)
+    tables.map(0x1000_0000, BASE + PAGE, R | X)
+    tables.map(0x2000_0000, BASE + PAGE, R | W)
+    tables.enable()
+    has_code = bare.engine.native._has_code
+    bare.put(BASE + PAGE + 0x800, ret())
+    bare[T0], bare[T1] = 0x1000_0800, 0x2000_0000
+    bare.trap(jalr(RA, T0), ecall(), mode=SUPERVISOR)
+    assert list(has_code[:3]) == [1, 1, 0]
+    bare.trap([sw(ZERO, T1, 4 * n) for n in range(16)], ecall(), mode=SUPERVISOR)
+    assert has_code[1] == 1
+    bare.trap([sw(ZERO, T1, 4 * n) for n in range(32)], ecall(), mode=SUPERVISOR)
+    assert has_code[1] == 0
+
+
+def test_a_page_whose_code_is_overwritten_has_none() -> None:
+    bare = Bare()
+    bare[T0] = BASE + PAGE
+    bare.put(BASE + PAGE, ret())
+    bare.run(jalr(RA, T0), sw(ZERO, T0), wfi())
+    assert bare.engine.native._has_code[1] == 0
+
+
+def test_whoever_watches_exceptions_gets_them_all() -> None:
+    bare = Bare()
+    bare[Reg.MEDELEG], bare[Reg.STVEC] = 1 << 8, HANDLER
+    seen = []
+
+    def between(handler):  # type: ignore[no-untyped-def]
+        return lambda cause, pc: (seen.append((cause, pc)), handler(cause, pc))
+
+    bare.hart.watch(between)
+    bare.put(HANDLER, wfi())
+    bare.run(nop(), ecall(), mode=USER)
+    assert seen == [(8, BASE + 4)]
+    assert bare.hart.traps == 1
+    assert (bare[Reg.SEPC], bare[Reg.SCAUSE]) == (BASE + 4, 8)
+
+
+def asked(bare: Bare, clock: HostClock) -> list[int]:
+    """Have the engine know ``clock``, and note each time that it asks Python."""
+    questions = []
+
+    def answer() -> int:
+        questions.append(clock.now())
+        return questions[-1] // 100
+
+    bare.engine.time = answer
+    if clock.shared is not None:
+        bare.engine.share_clock(clock.shared).stop_at(1 << 62)
+    return questions
+
+
+def test_it_tells_the_time_of_the_host_clock() -> None:
+    bare, clock = Bare(), HostClock()
+    clock.shared[STOPPED] = 1 << 62  # a busy host may well keep this process from looking for 50 ms
+    questions = asked(bare, clock)
+    for _ in range(3):
+        clock.pause()
+        clock.resume()
+        before = clock.now() // 100
+        bare.run(rdtime(A0), rdtime(A1), wfi())
+        assert before <= bare[A0] <= bare[A1] <= clock.now() // 100
+    assert questions == []
+
+
+@pytest.mark.parametrize("monotonic", [time.monotonic_ns, lambda: time.monotonic_ns() + 1])
+def test_it_asks_the_clock_after_a_stop_and_on_another_host(monotonic) -> None:  # type: ignore[no-untyped-def]
+    bare, clock = Bare(), HostClock(monotonic)
+    questions = asked(bare, clock)
+    if monotonic is time.monotonic_ns:
+        clock.shared[SEEN] -= 60_000_000  # nobody has looked for so long
+    bare.run(rdtime(A0), wfi())
+    assert [bare[A0]] == [answer // 100 for answer in questions]
+
+
+def test_another_time_than_the_clock_has() -> None:
+    """As a test has it that shows its guest another clock; the deadline is the machine's all the same."""
+    bare, clock = Bare(), HostClock()
+    bare.engine.share_clock(clock.shared).stop_at(1 << 62)
+    bare.engine.time = lambda: 4711
+    assert bare.run(rdtime(A0), wfi())[A0] == 4711
+
+
+def test_several_engines_at_once_keep_their_code_apart() -> None:
+    first, second = Bare(), Bare()
+    for n in range(1, 30):
+        for bare, value in ((first, n), (second, 2 * n)):
+            bare.run(li(A0, value), wfi())
+        assert (first[A0], second[A0]) == (n, 2 * n)
+
+
+def test_a_cpu_that_is_not_ours_gets_what_unicorn_has() -> None:
+    """Python's own use of Unicorn in the same process: self-changing code and sstatus, as ever."""
+    Bare()
+    uc = unicorn.Uc(unicorn.UC_ARCH_RISCV, unicorn.UC_MODE_RISCV64)
+    uc.mem_map(BASE, 0x10_0000)
+    change = li(T1, BASE + 0x100), sw(T0, T1), csrwi(Csr.SSTATUS, 8), jalr(RA, T1), nop()
+    code = assemble(BASE, *change)
+    uc.mem_write(BASE, code)
+    uc.mem_write(BASE + 0x100, assemble(BASE, nop(), ret()))
+    for value in range(10):
+        uc.reg_write(riscv_const.UC_RISCV_REG_T0, addi(A0, ZERO, value))
+        uc.emu_start(BASE, BASE + len(code))
+        assert uc.reg_read(riscv_const.UC_RISCV_REG_A0) == value
+
+
+# ---------------------------------------------------------------- done without
+
+
+def test_switched_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(native.SWITCH, "off")
+    bare = Bare()
+    assert bare.engine.native is None
+    assert bare.engine.why_not_native == "PYEMU_NATIVE=off"
+    assert bare.run(li(A0, 5), wfi())[A0] == 5
+
+
+@pytest.fixture
+def not_loaded_yet(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(native, "_install", native._install.__wrapped__)
+
+
+@pytest.mark.usefixtures("not_loaded_yet")
+def test_not_built(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(native, "LIBRARY", tmp_path / "libnative.so")
+    assert "needs a C compiler" in Bare().engine.why_not_native
+
+
+@pytest.mark.usefixtures("not_loaded_yet")
+def test_built_for_another_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(native, "LIBRARY", tmp_path / "libnative.so")
+    native.LIBRARY.write_bytes(bytes(4096))
+    assert "invalid ELF header" in Bare().engine.why_not_native
+
+
+@pytest.mark.usefixtures("not_loaded_yet")
+def test_built_from_another_source(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "libnative.so").symlink_to(native.LIBRARY)
+    monkeypatch.setattr(native, "LIBRARY", tmp_path / "libnative.so")
+    (tmp_path / "native.c").write_text("another")
+    assert "install pyemu again" in Bare().engine.why_not_native
+
+
+def test_a_process_that_was_using_unicorn_before() -> None:
+    """Its engine was made without our functions, and would not know them."""
+    code = (
+        "import unicorn; uc = unicorn.Uc(unicorn.UC_ARCH_RISCV, unicorn.UC_MODE_RISCV64)\n"
+        "from tests.emu.cpu.bare import Bare; from tests.emu.asm import *\n"
+        "uc.mem_map(0, 4096); uc.mem_write(0, addi(A0, 0, 7).to_bytes(4, 'little')); bare = Bare()\n"
+        "uc.emu_start(0, 4); print(uc.reg_read(11), bare.run(li(A0, 5), wfi())[A0], bare.engine.why_not_native)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == "7 5 this process was using unicorn before; make the first machine sooner\n"
+
+
+def test_a_tlb_of_another_layout(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(native, "_VICTIMS", 9)
+    assert "its TLB is not where it should be" in Bare().engine.why_not_native
+
+
+def test_a_library_that_is_not_unicorn() -> None:
+    library = ctypes.CDLL(str(native.LIBRARY))
+    library.native_install.restype = ctypes.c_char_p
+    other = ctypes.c_void_p(ctypes.CDLL("libm.so.6")._handle)
+    assert library.native_install(other) == b"riscv_get_csr_ops_riscv64"

@@ -1,0 +1,124 @@
+"""The cache of builds: one build each, nothing half done under a final name, and work that survives an interruption."""
+
+import fcntl
+import threading
+from pathlib import Path
+
+import pytest
+
+from devices.errors import PyemuError
+from emu.guest import building, cache
+from emu.guest.job import CommandError, Job
+
+
+@pytest.fixture(autouse=True)
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("PYEMU_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def quiet(line: str) -> None:
+    pass
+
+
+def write_hello(job: Job, out: Path) -> None:
+    (out / "hello").write_text("hello")
+
+
+def refuse(job: Job, out: Path) -> None:
+    raise AssertionError("built again")
+
+
+def test_directory_prefers_pyemu_cache_then_xdg_then_home(monkeypatch: pytest.MonkeyPatch, root: Path) -> None:
+    assert cache.directory() == root
+    monkeypatch.delenv("PYEMU_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", "/xdg")
+    assert cache.directory() == Path("/xdg/pyemu")
+    monkeypatch.setenv("XDG_CACHE_HOME", "relative")
+    monkeypatch.setenv("HOME", "/home/somebody")
+    assert cache.directory() == Path("/home/somebody/.cache/pyemu")
+
+
+def test_obtain_builds_once_and_leaves_only_the_result(root: Path) -> None:
+    building.obtain(root / "part", write_hello, quiet)
+    assert (root / "part" / "hello").read_text() == "hello"
+    building.obtain(root / "part", refuse, quiet)
+    assert [path.name for path in root.iterdir()] == ["part"]
+
+
+def test_obtain_gives_an_interrupted_build_its_work_back(root: Path) -> None:
+    def interrupted(job: Job, out: Path) -> None:
+        (job.work / "progress").touch()
+        (out / "half").touch()
+        raise KeyboardInterrupt
+
+    def resumed(job: Job, out: Path) -> None:
+        assert (job.work / "progress").exists()
+        write_hello(job, out)
+
+    with pytest.raises(KeyboardInterrupt):
+        building.obtain(root / "part", interrupted, quiet)
+    assert not (root / "part").exists()
+    building.obtain(root / "part", resumed, quiet)
+    assert [path.name for path in (root / "part").iterdir()] == ["hello"]
+
+
+def test_obtain_waits_for_another_build_and_takes_its_result(root: Path) -> None:
+    waiting = threading.Event()
+    said: list[str] = []
+
+    def progress(line: str) -> None:
+        said.append(line)
+        waiting.set()
+
+    with building._locked(root / "part.lock", quiet):
+        second = threading.Thread(target=building.obtain, args=(root / "part", refuse, progress))
+        second.start()
+        assert waiting.wait(10)
+        (root / "part").mkdir()
+    second.join(10)
+    assert not second.is_alive()
+    assert said == ["waiting for another build"]
+
+
+def test_commands_hold_the_lock_too(tmp_path: Path) -> None:
+    """A killed pyemu leaves its make running; a second pyemu must not work in the same tree meanwhile."""
+    path = tmp_path / "lock"
+    with building._locked(path, quiet) as lock:
+        Job(tmp_path, quiet, lock).run("sh", "-c", "sleep 0.5 >/dev/null 2>&1 &")
+    with path.open("w") as file:
+        with pytest.raises(BlockingIOError):
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(file, fcntl.LOCK_EX)  # until the last of them is gone
+
+
+def test_obtain_invalid_place_is_one_clear_error(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(PyemuError, match="PYEMU_CACHE chooses another place"):
+        building.obtain(tmp_path / "file" / "part", write_hello, quiet)
+
+
+def test_digest_depends_on_names_and_contents(tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("1")
+    before = cache.digest(tmp_path)
+    assert cache.digest(tmp_path) == before
+    (tmp_path / "a").write_text("2")
+    changed = cache.digest(tmp_path)
+    (tmp_path / "a").rename(tmp_path / "b")
+    assert len({before, changed, cache.digest(tmp_path), cache.digest("2")}) == 4
+
+
+def test_run_returns_output_and_passes_each_line_on(tmp_path: Path) -> None:
+    lines: list[str] = []
+    with building._locked(tmp_path / "lock", quiet) as lock:
+        output = Job(tmp_path, quiet, lock).run("printf", "one\ntwo\n", on_line=lines.append)
+    assert output == "one\ntwo\n"
+    assert lines == ["one\n", "two\n"]
+
+
+def test_run_failing_names_the_reason_and_keeps_the_log(tmp_path: Path) -> None:
+    work = tmp_path / "part.work"
+    work.mkdir()
+    with building._locked(tmp_path / "lock", quiet) as lock, pytest.raises(CommandError, match=r"status 3.*no luck"):
+        Job(work, quiet, lock).run("sh", "-c", "echo no luck; exit 3")
+    assert "no luck" in (tmp_path / "part.log").read_text()

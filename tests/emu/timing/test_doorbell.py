@@ -1,0 +1,179 @@
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from emu.cpu.engine import Reg
+from emu.timing.clock import HostClock
+from emu.timing.doorbell import Alarm, AlarmThread, Doorbell
+from tests.emu.asm import S1, T0, addi, j, sw
+from tests.emu.cpu.bare import BASE, Bare, Recorder
+
+MS = 1_000_000
+
+
+class Cpu:
+    """Something that runs until it is stopped, as the engine does; a stop while it does not run is lost."""
+
+    def __init__(self) -> None:
+        self.stopped = threading.Event()
+        self.alarm = AlarmThread(self.stopped.set, time.monotonic_ns)
+        self.doorbell = Doorbell(self.alarm)
+
+    def run(self, deadline: int | None = None) -> float:
+        """Run; say how long, in seconds."""
+        begin = time.monotonic()
+        self.stopped.clear()
+        self.doorbell.enter(deadline)
+        assert self.stopped.wait(5)
+        self.doorbell.acknowledge()
+        return time.monotonic() - begin
+
+
+@pytest.fixture
+def cpu() -> Iterator[Cpu]:
+    cpu = Cpu()
+    yield cpu
+    cpu.alarm.close()
+
+
+def test_it_rings_at_the_deadline(cpu: Cpu) -> None:
+    assert 0.02 <= cpu.run(time.monotonic_ns() + 20 * MS) < 1
+
+
+def test_a_deadline_in_the_past(cpu: Cpu) -> None:
+    assert cpu.run(0) < 1
+
+
+def test_another_thread_rings_while_the_guest_runs(cpu: Cpu) -> None:
+    threading.Timer(0.02, cpu.doorbell.ring).start()
+    assert cpu.run() < 1
+
+
+def test_a_ring_before_the_guest_is_entered_is_not_lost(cpu: Cpu) -> None:
+    cpu.doorbell.ring()
+    assert cpu.run() < 1
+
+
+def test_a_stop_that_comes_too_early_is_repeated(cpu: Cpu) -> None:
+    cpu.doorbell.enter(0)
+    assert cpu.stopped.wait(5)
+    cpu.stopped.clear()  # it was lost
+    assert cpu.stopped.wait(5)
+    cpu.doorbell.acknowledge()
+
+
+def test_the_guest_asks_for_a_nearer_deadline(cpu: Cpu) -> None:
+    threading.Timer(0.01, cpu.doorbell.nearer, [time.monotonic_ns()]).start()
+    assert cpu.run(time.monotonic_ns() + 3000 * MS) < 1
+
+
+def test_a_farther_one_changes_nothing(cpu: Cpu) -> None:
+    threading.Timer(0.005, cpu.doorbell.nearer, [time.monotonic_ns() + 3000 * MS]).start()
+    assert cpu.run(time.monotonic_ns() + 30 * MS) < 1
+
+
+def test_a_ring_ends_the_sleep(cpu: Cpu) -> None:
+    threading.Timer(0.02, cpu.doorbell.ring).start()
+    begin = time.monotonic()
+    cpu.doorbell.sleep(5)
+    assert time.monotonic() - begin < 1
+
+
+def test_a_ring_before_the_sleep_is_not_lost(cpu: Cpu) -> None:
+    cpu.doorbell.ring()
+    begin = time.monotonic()
+    cpu.doorbell.sleep(5)
+    assert time.monotonic() - begin < 1
+
+
+def test_the_sleep_ends_by_itself(cpu: Cpu) -> None:
+    begin = time.monotonic()
+    cpu.doorbell.sleep(0.02)
+    assert 0.015 < time.monotonic() - begin < 1
+
+
+def test_nothing_rings_by_itself(cpu: Cpu) -> None:
+    cpu.doorbell.enter(None)
+    assert not cpu.stopped.wait(0.25)
+    cpu.doorbell.acknowledge()
+
+
+def test_closed_twice_and_rung_afterwards(cpu: Cpu) -> None:
+    cpu.alarm.close()
+    cpu.alarm.close()
+    cpu.doorbell.ring()
+    assert not cpu.alarm._thread.is_alive()
+
+
+@contextmanager
+def alarm_of(bare: Bare, kind: str) -> Iterator[Alarm]:
+    """Have one of the two kinds."""
+    if kind == "native":
+        yield bare.engine.share_clock(HostClock().shared)
+        return
+    alarm = AlarmThread(bare.engine.stop, time.monotonic_ns)
+    yield alarm
+    alarm.close()
+
+
+def test_the_cpu_stops_itself_at_the_deadline_and_at_no_other() -> None:
+    bare, clock = Bare(), HostClock()
+    clock.shared[3] = 1 << 62  # a busy host may stop this process for 50 ms, which would end a turn early
+    bare.put(BASE, "loop", addi(T0, T0, 1), j("loop"))
+    alarm = bare.engine.share_clock(clock.shared)
+    for ms in (1, 5, 0, 20):
+        deadline = clock.now() + ms * MS
+        alarm.stop_at(deadline)
+        bare.engine.run()
+        assert clock.now() >= deadline
+    assert bare[T0] > 0
+
+
+def test_a_device_brings_the_deadline_nearer() -> None:
+    device, clock = Recorder(), HostClock()
+    bare = Bare((0x1000_0000, 0x1000, device))
+    doorbell = Doorbell(bare.engine.share_clock(clock.shared))
+    device.on_write = lambda: doorbell.nearer(clock.now())
+    bare[S1] = 0x1000_0000
+    bare.put(BASE, sw(T0, S1), "loop", addi(T0, T0, 1), j("loop"))
+    doorbell.enter(clock.now() + 3_600_000 * MS)
+    bare.engine.run()
+    assert len(device.writes) == 1
+
+
+@pytest.mark.parametrize("kind", ["thread", "native"])
+def test_twenty_thousand_rings_none_lost(kind: str) -> None:
+    """Each ring is answered before the next: one that was lost would hang here."""
+    bare = Bare()
+    bare.put(BASE, "loop", addi(T0, T0, 1), j("loop"))
+    answered, over, rings = threading.Semaphore(0), threading.Event(), 20_000
+    messages: list[int] = []
+    count = 0
+    with alarm_of(bare, kind) as alarm:
+        doorbell = Doorbell(alarm)
+
+        def ring() -> None:
+            for _ in range(rings):
+                messages.append(0)
+                doorbell.ring()
+                if not answered.acquire(timeout=10):
+                    break
+            over.set()
+            doorbell.ring()
+
+        thread = threading.Thread(target=ring)
+        thread.start()
+        while not over.is_set():
+            doorbell.enter(None)
+            bare.engine.run()
+            doorbell.acknowledge()
+            while messages:
+                messages.pop()
+                count += 1
+                answered.release()
+        thread.join()
+    assert count == rings
+    assert bare[Reg.PC] in (BASE, BASE + 4)
