@@ -84,6 +84,7 @@ class Console:
         output: Callable[[bytes], None] | None = None,
         later: Callable[[Callable[[], None]], None] | None = None,
         shell: Callable[[], CommandShell] | None = None,
+        check_thread: Callable[[], None] = lambda: None,
     ) -> None:
         self.output = output
         self.text = bytearray()
@@ -92,6 +93,7 @@ class Console:
         self._run_until = run_until
         self._later = later
         self._new_shell = shell
+        self._check_thread = check_thread
         self._shell: CommandShell | None = None
         self._interrupt = False  # a command of run()'s was given up, and may still be running
         self._uart: SerialLine | None = None
@@ -110,8 +112,9 @@ class Console:
     def send(self, data: bytes | str) -> None:
         """Type ``data``; the guest gets it as fast as it reads, however much it is.
 
-        Raises UsageError if the machine is closed.
+        Raises UsageError if the machine is closed, or runs on another thread.
         """
+        self._check_thread()
         if self._closed:
             raise UsageError("the machine is closed; nobody reads what is typed")
         if not self._running:

@@ -1,9 +1,8 @@
-"""The machine: a hart, its memory and its devices, put together, and the loop that runs them on one thread."""
+"""The machine: a hart, its memory and its devices, put together."""
 
-import gc
 import os
 import time
-from collections import deque
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -30,10 +29,8 @@ from emu.joints import Joints
 from emu.memory import Ram
 from emu.options import last_console, parse_disk, parse_size
 from emu.panic import Suspicion
-from emu.timing.clock import Clock, HostClock, make_clock
-from emu.timing.doorbell import Alarm, AlarmThread, Doorbell
-from emu.timing.events import DeadlineHeap
-from emu.timing.grace import GRACE_NS, Grace
+from emu.timing.clock import Clock, make_clock
+from emu.timing.loop import Loop
 from firmware import boot
 from firmware.sbi import Sbi, SbiHart, SupervisorTimer
 
@@ -51,14 +48,8 @@ DEFAULT_APPEND = "console=ttyS0"
 #: shared libraries start three times as fast.
 GUEST_APPEND = f"{DEFAULT_APPEND} norandmaps"
 _PAGE = 4096
-#: How often the machine looks after a guest that computes without a pause: output, timeouts (guest time, ns).
-_LONGEST_RUN_NS = 20_000_000
-#: How often the guest may go on before the events, if the host stands still during its grace, too.
-_MOST_GRACES = 2
 #: The console's sense of soon (guest time): when what was printed is shown at the latest.
 _LATER_NS = 5_000_000
-#: How often a paused machine looks for messages that nobody rings for.
-_PAUSED_S = 1.0
 
 
 class Machine:
@@ -86,6 +77,8 @@ class Machine:
     or its hart cannot go on.
     """
 
+    _open = False
+
     def __init__(
         self,
         kernel: str | os.PathLike[str] | None = None,
@@ -102,39 +95,41 @@ class Machine:
         close_audio: bool = True,
         trace: "Trace | None" = None,
     ) -> None:
+        self._closing = ExitStack()  # closes what was opened, the newest first, whatever happens to the others
         _check(kernel=kernel, initrd=initrd, bios=bios, append=append, audio=audio, clock=clock, trace=trace)
         self.clock: Clock = make_clock(clock) if isinstance(clock, str) else clock
         joints = Joints() if trace is None else trace.joints(self.clock)
         kernel, initrd, append = _software(kernel, initrd, append)
-        #: What is played and recorded: the backend, and Python's access to it.
-        self.audio = Patchbay(_open_audio(audio, real_time=clock != "warp"))
-        self._close_audio = close_audio
-        self.console = Console(self._run_until_console, output, self._later, self._make_shell)
+        ram = Ram(RAM_BASE, parse_size(memory))
         #: What the guest asked of the power switch; the machine doesn't run any more then.
         self.power: PowerRequest | None = None
-        #: ``events.at(ns, action)`` has something done at a guest time.
-        self.events = DeadlineHeap(self._nearer)
-        self._doorbell: Doorbell | None = None
-        self._alarm_thread: AlarmThread | None = None
-        self._inbox: deque[Callable[[], None]] = deque()
-        self._waiting = False  # the hart executed WFI
-        self._grace = Grace(self.clock.now)
-        self._suspicion: Suspicion | None = None
+        self.disks: list[Disk] = []
         self._initrd = initrd
+        self._suspicion: Suspicion | None = None
         self._monitor: Monitor | None = None
         self._switched_on = time.monotonic_ns()
-        #: Whether guest time stands still; see ``pause``.
-        self.paused = False
-        ram = Ram(RAM_BASE, parse_size(memory))
-        self._engine = engine = Engine(ram.buffer, ram.base)
-        self.disks: list[Disk] = []
-        try:
+        with ExitStack() as opened:
+            #: What is played and recorded: the backend, and Python's access to it.
+            self.audio = Patchbay(_open_audio(audio, real_time=clock != "warp"))
+            if close_audio:
+                opened.callback(self.audio.close)
             for one in disks if disk is None else (disk, *disks):
                 self.disks.append(_open_disk(one))
-            now = self.clock.now
-            engine.time = lambda: ticks_from_ns(now())
+                opened.callback(self.disks[-1].close)
+            self.console = Console(self.run_until, output, self._later, self._make_shell, self._check_thread)
+            opened.callback(self.console.close)
+            self._engine = engine = Engine(ram.buffer, ram.base)
+            opened.callback(engine.close)
             ram.changed = engine.invalidate
             self.hart = Hart(engine)
+            self.hart.watch(joints.exceptions)
+            run, wait = joints.run(engine.run), joints.wait(self.clock.wait)
+            self._loop = Loop(engine, self.hart, self.clock, run=run, wait=wait, look=self._look)
+            opened.callback(self._loop.close)
+            #: ``events.at(ns, action)`` has something done at a guest time.
+            self.events = self._loop.events
+            now = self.clock.now
+            engine.time = lambda: ticks_from_ns(now())
             outputs, inputs = self.audio.streams
             self.sound = SoundDevice(self.clock, self.events, joints.audio(self.audio), outputs=outputs, inputs=inputs)
             self.sound.controls.listeners.append(lambda _control: self._set_gains())
@@ -160,12 +155,8 @@ class Machine:
                     bootargs=append,
                 )
             self._begin(start, ram, joints)
-            self._run, self._wait = joints.run(engine.run), joints.wait(self.clock.wait)
-            self.hart.watch(joints.exceptions)
-            self._doorbell = Doorbell(self._make_alarm())
-        except BaseException:
-            self.close()
-            raise
+            self._closing = opened.pop_all()
+        self._open = True
 
     # ---------------------------------------------------------------- running
 
@@ -190,33 +181,34 @@ class Machine:
         """
         if self.paused and timeout is None:
             raise UsageError("the machine is paused; resume it first")
-        end = None if timeout is None else time.monotonic() + timeout
-        with _no_collection():
-            while not done():
-                left = None if end is None else end - time.monotonic()
-                if self.power is not None or (left is not None and left < 0):
-                    return False
-                self._step(left)
-        return True
+        try:
+            return self._loop.run_until(done, timeout)
+        except BaseException:
+            self.console.flush()  # what it printed comes before what is said about its end
+            raise
 
     def post(self, message: Callable[[], None]) -> None:
         """Have ``message()`` called on the machine's thread, soon. For any thread, and for signal handlers."""
-        self._inbox.append(message)
-        doorbell = self._doorbell  # which the machine's thread may be about to close
-        if doorbell is not None:
-            doorbell.ring()
+        self._loop.post(message)
 
     # ---------------------------------------------------------------- for people
 
+    @property
+    def paused(self) -> bool:
+        """Whether guest time stands still; see ``pause``."""
+        return self._loop.paused
+
     def pause(self) -> None:
         """Have guest time stand still, and the guest with it, until ``resume``. Messages are still taken."""
-        self.paused = True
+        self._loop.check_thread()
+        self._loop.paused = True
         self.clock.pause()
 
     def resume(self) -> None:
         """Go on where it was: for the guest, no time has passed."""
+        self._loop.check_thread()
         if self.paused:
-            self.paused = False
+            self._loop.paused = False
             self.clock.resume()
 
     def switch_off(self) -> None:
@@ -231,12 +223,13 @@ class Machine:
 
         ``help`` lists the commands. Raises UsageError for what isn't one, or can't be done.
         """
-        if self._doorbell is None:
-            raise UsageError("the machine is closed; a new one can be made")
+        self._loop.check_open()
+        self._loop.check_thread()
         if self._monitor is None:
             from emu.monitor import Monitor  # noqa: PLC0415 - not needed to boot
 
             self._monitor = Monitor(self)
+            self._closing.callback(self._monitor.close)
         return self._monitor.execute(line)
 
     @property
@@ -246,55 +239,18 @@ class Machine:
 
         return count(self, time.monotonic_ns() - self._switched_on)
 
-    # ---------------------------------------------------------------- the loop
+    # ---------------------------------------------------------------- between the steps
 
-    def _step(self, longest: float | None) -> None:
-        """Run the guest until there is something else to do, or let it sleep, for ``longest`` seconds at most."""
-        doorbell = self._doorbell
-        if doorbell is None:
-            raise UsageError("the machine is closed; a new one can be made")
-
-        def sleep(seconds: float) -> None:
-            doorbell.sleep(seconds if longest is None else min(seconds, longest))
-
-        deadline = self.events.next_deadline()
-        if self.paused:
-            sleep(_PAUSED_S)
-        elif self._waiting and not self.hart.wakes():
-            self._wait(deadline, sleep)
-        else:
-            latest = self.clock.now() + _LONGEST_RUN_NS
-            until = latest if deadline is None else min(deadline, latest)
-            self._run_guest(until)
-            for _ in range(_MOST_GRACES):
-                if self._waiting or self.power is not None or not self._grace.is_owed(until):
-                    break
-                until = self.clock.now() + GRACE_NS
-                self._run_guest(until)
-        doorbell.acknowledge()
-        now = self.clock.now()
-        self._grace.events_at(now)
-        self.events.run_due(now)
-        while self._inbox:
-            self._inbox.popleft()()
+    def _look(self) -> None:
         self.console.flush()
         if self.console.panic is not None:
             self._look_for_panic(self.console.panic)
-
-    def _run_guest(self, until: int) -> None:
-        assert self._doorbell is not None
-        self._doorbell.enter(until)
-        try:
-            self._waiting = self._run()
-        except BaseException:
-            self.console.flush()  # what it printed comes before what is said about its end
-            raise
 
     def _look_for_panic(self, why: str) -> None:
         """Raise MachineError if it is true that the kernel panicked, or forget it if that is a lie."""
         if self._suspicion is None:
             self._suspicion = Suspicion(self._engine, self.hart)
-        dead = self._suspicion.look(self.clock.now(), self.console.printed, self._waiting)
+        dead = self._suspicion.look(self.clock.now(), self.console.printed, self._loop.waiting)
         if dead is None:
             return
         self._suspicion = self.console.panic = None
@@ -312,18 +268,18 @@ class Machine:
     def _later(self, action: Callable[[], None]) -> None:
         self.events.at(self.clock.now() + _LATER_NS, action)
 
+    def _check_thread(self) -> None:
+        self._loop.check_thread()
+
     def _make_shell(self) -> "Shell":
         from emu.shell import Shell  # noqa: PLC0415 - not needed to boot
 
         return Shell(self, "console.run")
 
-    def _run_until_console(self, done: Callable[[], bool], timeout: float) -> bool:
-        return self.run_until(done, timeout)
-
     # ---------------------------------------------------------------- wiring
 
     def _build_board(self, ram: Ram, joints: Joints) -> Board:
-        msip, mtip, meip, seip = map(self._line, (MSIP, MTIP, MEIP, SEIP))
+        msip, mtip, meip, seip = map(self._engine.line, (MSIP, MTIP, MEIP, SEIP))
         board = build_board(
             lines=Lines(msip, joints.timer(mtip), meip, seip),
             clock=self.clock,
@@ -339,57 +295,40 @@ class Machine:
             self._engine.map_device(placement.base, size, *joints.registers(placement))
         return board
 
-    def _make_alarm(self) -> Alarm:
-        shared = self.clock.shared if isinstance(self.clock, HostClock) else None
-        native = None if shared is None else self._engine.share_clock(shared)
-        if native is not None:
-            return native
-        self._alarm_thread = AlarmThread(self._engine.stop, self.clock.now)
-        return self._alarm_thread
-
     def _begin(self, start: boot.Boot, ram: Ram, joints: Joints) -> None:
         if start.machine_mode:
             self.hart.start_machine(start.pc, start.dtb, start.dynamic_info)
         else:
-            timer = SupervisorTimer(self.clock, self.events, joints.timer(self._line(STIP)))
-            hart = SbiHart(timer.set, self._line(SSIP), self._engine.synchronize_code, self._engine.flush_tlb)
+            timer = SupervisorTimer(self.clock, self.events, joints.timer(self._engine.line(STIP)))
+            hart = SbiHart(timer.set, self._engine.line(SSIP), self._engine.synchronize_code, self._engine.flush_tlb)
             sbi = Sbi(hart, ram, self._switch, self.console.print, self.console.take)
             self.hart.start_supervisor(start.pc, start.dtb, joints.calls(sbi.call))
-
-    def _line(self, mask: int) -> Callable[[bool], None]:
-        set_pending = self._engine.set_pending
-        return lambda level: set_pending(mask, level)
 
     def _set_gains(self) -> None:
         controls = self.sound.controls
         self.audio.set_gains(controls.gains(D_OUTPUT, 2), controls.gains(D_INPUT, 2))
 
-    def _nearer(self, deadline: int) -> None:
-        if self._doorbell is not None:
-            self._doorbell.nearer(deadline)
-
     def _switch(self, request: PowerRequest) -> None:
         self.power = self.power or request
-        if self._doorbell is not None:
-            self._engine.stop()
+        self._loop.halt()
 
     # ---------------------------------------------------------------- the end
 
     def close(self) -> None:
-        """Flush and close everything; raises PyemuError if a disk loses data by that."""
-        with ExitStack() as closing:  # each of them, whatever happens to the others
-            for disk in self.disks:
-                closing.callback(disk.close)
-            if self._close_audio:
-                closing.callback(self.audio.close)
-            if self._monitor is not None:
-                closing.callback(self._monitor.close)
-            closing.callback(self.console.close)
-            if self._doorbell is not None:
-                if self._alarm_thread is not None:
-                    self._alarm_thread.close()
-                self._doorbell = None
-                self._engine.close()
+        """Flush and close everything.
+
+        Raises UsageError while the machine runs, on another thread or this one; PyemuError if a disk loses data by
+        being closed.
+        """
+        self._loop.close()
+        self._open = False
+        self._closing.close()
+
+    def __del__(self) -> None:
+        if self._open:
+            message = "a Machine was not closed; use a with statement, or close()"
+            warnings.warn(message, ResourceWarning, stacklevel=2, source=self)
+            self.close()
 
     def __enter__(self) -> Self:
         return self
@@ -398,19 +337,6 @@ class Machine:
         self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
-
-
-@contextmanager
-def _no_collection() -> Iterator[None]:
-    """Have no cycles looked for while the guest runs: that takes 10 to 40 ms, and running makes next to none."""
-    if not gc.isenabled():
-        yield
-        return
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.enable()
 
 
 def _software(

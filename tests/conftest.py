@@ -4,6 +4,7 @@ New ones: ``pytest --hypothesis-profile=default``.
 """
 
 import contextlib
+import signal
 
 from hypothesis import settings
 
@@ -15,3 +16,8 @@ settings.load_profile("same")
 # Before any test makes an engine without it.
 with contextlib.suppress(NotNativeError):
     install()
+
+# Whoever runs the tests in the background of a shell, or under nohup, has some ignored, and every child after it.
+for _number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):
+    if signal.getsignal(_number) is signal.SIG_IGN:
+        signal.signal(_number, signal.default_int_handler if _number == signal.SIGINT else signal.SIG_DFL)

@@ -10,6 +10,8 @@ from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import NoReturn, Self
 
+from emu.timing.signals import posts
+
 __all__ = ["Ending", "Signals"]
 
 #: Exit status of a run that was over its time limit, as timeout(1) has it.
@@ -47,14 +49,16 @@ class Signals:
 
     def handle(self, number: int, action: Callable[[], None]) -> None:
         """Call ``action``, which must not raise, for a signal that does not end the run."""
-        self._install(number, lambda _number, _frame: action())
+        self._install(number, posts(lambda _number, _frame: action()))
 
     def _install(self, number: int, handler: Callable[[int, FrameType | None], None]) -> None:
         self._before.append((number, signal.signal(number, handler)))
 
+    @posts
     def _on_fatal(self, number: int, _frame: FrameType | None) -> None:
         self._end(Ending(128 + number))
 
+    @posts
     def _on_timeout(self, _number: int, _frame: FrameType | None) -> None:
         self._end(Ending(TIMED_OUT, f"stopped after {self._timeout:g} s (--timeout)"))
 

@@ -263,6 +263,10 @@ class Engine:
         else:
             self._interrupt_request[0] &= ~_CPU_INTERRUPT_HARD
 
+    def line(self, mask: int) -> Callable[[bool], None]:
+        """Return the interrupt line that is a bit of mip."""
+        return lambda level: self.set_pending(mask, level)
+
     def close(self) -> None:
         """Give Unicorn's memory back, and the guest's; the engine is of no more use."""
         self.state.release()

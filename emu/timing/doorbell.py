@@ -4,6 +4,7 @@ import contextlib
 import threading
 from collections.abc import Callable
 from typing import Protocol
+from weakref import ref
 
 __all__ = ["Alarm", "AlarmThread", "Doorbell"]
 
@@ -82,7 +83,7 @@ class AlarmThread:
         self._closed = False
         self._sleep = threading.Lock()
         self._sleep.acquire()
-        self._thread = threading.Thread(target=self._run, name="pyemu alarm", daemon=True)
+        self._thread = threading.Thread(target=_watch, args=(ref(self), self._sleep), name="pyemu alarm", daemon=True)
         self._thread.start()
 
     def stop_at(self, deadline: int) -> None:
@@ -95,22 +96,34 @@ class AlarmThread:
         """End the thread."""
         self._closed = True
         _release(self._sleep)
-        self._thread.join()
+        if self._thread is not threading.current_thread():  # where cycles may be collected, too
+            self._thread.join()
 
-    def _run(self) -> None:
-        while not self._closed:
-            self._wakes_at = _FOREVER
-            wait = -1.0
-            deadline = self._deadline
-            if deadline != _FOREVER:
-                now = self._now()
-                if deadline <= now:
-                    self._stop()
-                    wait = _AGAIN_S
-                else:
-                    self._wakes_at = min(deadline, now + _HEARTBEAT_NS)
-                    wait = (self._wakes_at - now) / 1e9
-            self._sleep.acquire(timeout=wait)
+    def look(self) -> float:
+        """Stop the CPU if it is time, and return after how many seconds to look again (-1: when woken)."""
+        self._wakes_at = _FOREVER
+        deadline = self._deadline
+        if self._closed or deadline == _FOREVER:
+            return -1.0
+        now = self._now()
+        if deadline <= now:
+            self._stop()
+            return _AGAIN_S
+        self._wakes_at = min(deadline, now + _HEARTBEAT_NS)
+        return (self._wakes_at - now) / 1e9
+
+    @property
+    def closed(self) -> bool:
+        """Whether the thread is to end."""
+        return self._closed
+
+
+def _watch(alarm: "ref[AlarmThread]", sleep: threading.Lock) -> None:
+    """Look whenever it is time. Asleep, the thread keeps nobody's machine alive."""
+    while (awake := alarm()) is not None and not awake.closed:
+        seconds = awake.look()
+        del awake
+        sleep.acquire(timeout=seconds)
 
 
 def _release(lock: threading.Lock) -> None:

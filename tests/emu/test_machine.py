@@ -1,5 +1,6 @@
 """The machine with kernels of a few instructions: power, console, time, messages, and the end."""
 
+import gc
 import threading
 import time
 from collections.abc import Callable
@@ -270,6 +271,52 @@ def test_a_timeout_in_real_time(make: Make) -> None:
     assert time.monotonic() - begin < 2
 
 
+def test_another_thread_is_told_to_post(make: Make) -> None:
+    machine = make(SPIN)
+    told: list[str] = []
+
+    def meddle() -> None:
+        uses: list[Callable[[], object]] = [
+            lambda: machine.run_for(1), machine.close, machine.pause, machine.resume,
+            lambda: machine.monitor("info"), lambda: machine.console.send("x"), lambda: machine.console.run("true"),
+        ]  # fmt: skip
+        for use in uses:
+            try:
+                use()
+            except UsageError as error:
+                told.append(str(error))
+        machine.post(machine.switch_off)
+
+    machine.events.at(machine.clock.now(), threading.Thread(target=meddle).start)
+    assert machine.run().action is PowerAction.OFF
+    assert told == ["the machine is running on another thread; use its post() from this one"] * 7
+
+
+def test_what_the_machine_calls_can_neither_run_nor_close_it(make: Make) -> None:
+    machine = make(say("x"), SPIN)
+
+    def meddle() -> None:
+        with pytest.raises(UsageError, match="is running already"):
+            machine.run_for(1)
+        with pytest.raises(UsageError, match="cannot be closed by what it calls"):
+            machine.close()
+        machine.switch_off()
+
+    machine.events.at(machine.clock.now(), meddle)
+    assert machine.run().action is PowerAction.OFF
+
+
+def test_after_an_exception_nothing_rings_on(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYEMU_NATIVE", "off")  # the alarm is a thread, then
+    machine = make(TRAP)
+    with pytest.raises(MachineError):
+        machine.run()
+    stops = []
+    monkeypatch.setattr(machine._loop._alarm_thread, "_stop", lambda: stops.append(True))
+    time.sleep(0.1)
+    assert stops == []
+
+
 # ---------------------------------------------------------------- hostile guests
 
 
@@ -317,6 +364,40 @@ def test_the_context_closes_also_after_a_failure(tmp_path: Path) -> None:
         raise LookupError
     assert sink.closed == 1
     assert threading.active_count() == threads
+
+
+def collect(sink: Sink) -> None:
+    """Until the alarm's thread sleeps, it has a reference, too."""
+    for _ in range(100):
+        gc.collect()
+        if sink.closed:
+            break
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize("native", ["on", "off"])
+def test_a_machine_that_nobody_closes_goes_with_its_last_reference(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, native: str
+) -> None:
+    monkeypatch.setenv("PYEMU_NATIVE", native)
+    threads = threading.active_count()
+    sink = Sink()
+    machine = Machine(write_image(tmp_path / "Image", say("x"), WAIT), memory="32M", audio=sink)
+    machine.run_for(0.01)
+    del machine
+    with pytest.warns(ResourceWarning, match="a Machine was not closed"):
+        collect(sink)
+    assert sink.closed == 1
+    assert threading.active_count() == threads
+
+
+def test_a_wrong_argument_leaves_no_file_behind(tmp_path: Path) -> None:
+    with pytest.raises(UsageError):
+        Machine(write_image(tmp_path / "Image", WAIT), memory="1K", audio=f"wav:{tmp_path}/out.wav")
+    with pytest.raises(UsageError):
+        Machine(write_image(tmp_path / "Image", WAIT), memory="32M", audio=f"wav:{tmp_path}/out.wav", disk="none.img")
+    with Machine(write_image(tmp_path / "Image", WAIT), memory="32M", audio=f"wav:{tmp_path}/out.wav"):
+        pass  # what is open elsewhere would be refused
 
 
 def test_a_machine_that_cannot_be_built_lets_go_of_its_disks(tmp_path: Path) -> None:

@@ -108,5 +108,5 @@ def test_what_is_not_watched_is_not_touched(joints):
 
 def test_nobody_watches_a_machine_by_itself(tmp_path):
     with Machine(write_image(tmp_path / "Image", SLEEP), memory="32M") as machine:
-        assert machine._run == machine._engine.run
-        assert machine._wait == machine.clock.wait
+        assert machine._loop.run == machine._engine.run
+        assert machine._loop.wait == machine.clock.wait

@@ -1,0 +1,186 @@
+"""The loop: one thread that runs the guest until something is due, does that, and listens to whoever rings."""
+
+import gc
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from devices.errors import UsageError
+from emu.cpu.engine import Engine
+from emu.cpu.hart import Hart
+from emu.timing.clock import Clock, HostClock
+from emu.timing.doorbell import Alarm, AlarmThread, Doorbell
+from emu.timing.events import DeadlineHeap
+from emu.timing.grace import GRACE_NS, Grace
+from emu.timing.signals import HeldSignals
+
+__all__ = ["Loop", "Wait"]
+
+#: How often the loop looks after a guest that computes without a pause: output, timeouts (guest time, ns).
+_LONGEST_RUN_NS = 20_000_000
+#: How often the guest may go on before the events, if the host stands still during its grace, too.
+_MOST_GRACES = 2
+#: How often a paused machine looks for messages that nobody rings for.
+_PAUSED_S = 1.0
+
+#: A clock's ``wait``: (deadline, sleep).
+Wait = Callable[[int | None, Callable[[float], None]], None]
+
+
+class Loop:
+    """Runs the CPU by ``clock``, and in between what ``events`` has due and the messages that were posted.
+
+    ``run`` runs the guest and ``wait`` passes time while it waits: the engine's and the clock's own, or what watches
+    them. ``look`` is called after each step, when the CPU is back.
+
+    One thread at a time may run the loop; any thread may ``post``. What a device, an event, a message or a signal
+    handler raises comes out of ``run_until``, which can be called again.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        hart: Hart,
+        clock: Clock,
+        *,
+        run: Callable[[], bool],
+        wait: Wait,
+        look: Callable[[], None],
+    ) -> None:
+        self.run, self.wait = run, wait
+        #: Whether the hart executed WFI, and nothing has woken it yet.
+        self.waiting = False
+        #: Whether time stands still: the guest does not run, messages are still taken.
+        self.paused = False
+        self._engine, self._hart, self._clock = engine, hart, clock
+        self._look = look
+        self._alarm_thread: AlarmThread | None = None
+        self._doorbell = Doorbell(self._make_alarm())
+        #: ``events.at(ns, action)`` has something done at a guest time.
+        self.events = DeadlineHeap(self._doorbell.nearer)
+        self._inbox: deque[Callable[[], None]] = deque()
+        self._grace = Grace(clock.now)
+        self._signals = HeldSignals(self._doorbell.ring)
+        self._halted = self._closed = False
+        self._running = threading.Lock()
+        self._thread: int | None = None  # which runs it
+
+    def run_until(self, done: Callable[[], bool], timeout: float | None = None) -> bool:
+        """Run until ``done()``, which is asked between the steps, and say whether it came to that.
+
+        It doesn't after ``halt``, or when ``timeout`` seconds of real time have passed. Raises UsageError if the loop
+        is closed or running already.
+        """
+        end = None if timeout is None else time.monotonic() + timeout
+        with self._owned(), _no_collection(), self._signals:
+            while not done():
+                left = None if end is None else end - time.monotonic()
+                if self._halted or (left is not None and left < 0):
+                    return False
+                self.check_open()
+                self._signals.hold()
+                try:
+                    self._step(left)
+                finally:
+                    self._signals.release()
+        return True
+
+    def post(self, message: Callable[[], None]) -> None:
+        """Have ``message()`` called between two steps, soon. For any thread, and for signal handlers."""
+        self._inbox.append(message)
+        self._doorbell.ring()
+
+    def halt(self) -> None:
+        """Run no further, from the next block on."""
+        self._halted = True
+        if not self._closed:
+            self._engine.stop()
+
+    def check_thread(self) -> None:
+        """Raise UsageError if another thread is running the loop: only ``post`` is safe then."""
+        if self._thread not in {None, threading.get_ident()}:
+            raise UsageError("the machine is running on another thread; use its post() from this one")
+
+    def check_open(self) -> None:
+        """Raise UsageError if the loop is closed."""
+        if self._closed:
+            raise UsageError("the machine is closed; a new one can be made")
+
+    def close(self) -> None:
+        """End the alarm's thread. Raises UsageError while the loop runs: what runs it would lose its CPU."""
+        self.check_thread()
+        if self._thread is not None:
+            raise UsageError("the machine cannot be closed by what it calls; switch_off() ends the run")
+        self._closed = True
+        if self._alarm_thread is not None:
+            self._alarm_thread.close()
+
+    def _step(self, longest: float | None) -> None:
+        """Run the guest until there is something else to do, or let it sleep, for ``longest`` seconds at most."""
+        doorbell, clock, events = self._doorbell, self._clock, self.events
+
+        def sleep(seconds: float) -> None:
+            doorbell.sleep(seconds if longest is None else min(seconds, longest))
+
+        deadline = events.next_deadline()
+        try:
+            if self.paused:
+                sleep(_PAUSED_S)
+            elif self.waiting and not self._hart.wakes():
+                self.wait(deadline, sleep)
+            else:
+                latest = clock.now() + _LONGEST_RUN_NS
+                self._run_guest(latest if deadline is None else min(deadline, latest))
+        finally:
+            doorbell.acknowledge()
+        now = clock.now()
+        self._grace.events_at(now)
+        events.run_due(now)
+        while self._inbox:
+            self._inbox.popleft()()
+        self._look()
+
+    def _run_guest(self, until: int) -> None:
+        """Run the guest until ``until`` (guest time, ns), and a little longer if the host gave it no time to run."""
+        for _ in range(1 + _MOST_GRACES):
+            self._doorbell.enter(until)
+            self.waiting = self.run()
+            if self.waiting or self._halted or not self._grace.is_owed(until):
+                break
+            until = self._clock.now() + GRACE_NS
+
+    def _make_alarm(self) -> Alarm:
+        shared = self._clock.shared if isinstance(self._clock, HostClock) else None
+        native = None if shared is None else self._engine.share_clock(shared)
+        if native is not None:
+            return native
+        self._alarm_thread = AlarmThread(self._engine.stop, self._clock.now)
+        return self._alarm_thread
+
+    @contextmanager
+    def _owned(self) -> Iterator[None]:
+        """Be the one that runs the loop."""
+        if not self._running.acquire(blocking=False):
+            self.check_thread()
+            raise UsageError("the machine is running already; what it calls cannot run it, too")
+        self._thread = threading.get_ident()
+        try:
+            yield
+        finally:
+            self._thread = None
+            self._running.release()
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """Have no cycles looked for while the guest runs: that takes 10 to 40 ms, and running makes next to none."""
+    if not gc.isenabled():
+        yield
+        return
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
