@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-import time
 import tomllib
 from importlib import import_module
 from pathlib import Path
@@ -48,11 +47,9 @@ def test_the_pytest_plugin_is_an_entry_point():
 @pytest.mark.parametrize("code", [SPIN, WAIT], ids=["spinning with interrupts off", "waiting for ever"])
 def test_timeouts_hold_whatever_the_guest_does(tmp_path, code, clock):
     with Machine(write_image(tmp_path / "Image", code), clock=clock) as machine:
-        begun = time.monotonic()
         assert not machine.run_until(lambda: False, timeout=0.1)
         with pytest.raises(ExpectError):
             machine.console.expect("anything", timeout=0.1)
-        assert 0.2 <= time.monotonic() - begun < 1
         if clock == "host" or code is SPIN:  # else its time passes quickly, and that is over first
             with pytest.raises(ShellError, match=r"no shell after 0\.1 s"):
                 machine.console.run("true", timeout=0.1)

@@ -12,6 +12,7 @@ from tests.emu.asm import S1, T0, addi, j, sw
 from tests.emu.cpu.bare import BASE, Bare, Recorder
 
 MS = 1_000_000
+FAR = 3_600_000 * MS  # an hour: what waits for that, fails
 
 
 class Cpu:
@@ -27,7 +28,7 @@ class Cpu:
         begin = time.monotonic()
         self.stopped.clear()
         self.doorbell.enter(deadline)
-        assert self.stopped.wait(5)
+        assert self.stopped.wait(60)
         self.doorbell.acknowledge()
         return time.monotonic() - begin
 
@@ -40,59 +41,55 @@ def cpu() -> Iterator[Cpu]:
 
 
 def test_it_rings_at_the_deadline(cpu: Cpu) -> None:
-    assert 0.02 <= cpu.run(time.monotonic_ns() + 20 * MS) < 1
+    assert cpu.run(time.monotonic_ns() + 20 * MS) >= 0.02
 
 
 def test_a_deadline_in_the_past(cpu: Cpu) -> None:
-    assert cpu.run(0) < 1
+    cpu.run(0)
 
 
 def test_another_thread_rings_while_the_guest_runs(cpu: Cpu) -> None:
     threading.Timer(0.02, cpu.doorbell.ring).start()
-    assert cpu.run() < 1
+    cpu.run()
 
 
 def test_a_ring_before_the_guest_is_entered_is_not_lost(cpu: Cpu) -> None:
     cpu.doorbell.ring()
-    assert cpu.run() < 1
+    cpu.run()
 
 
 def test_a_stop_that_comes_too_early_is_repeated(cpu: Cpu) -> None:
     cpu.doorbell.enter(0)
-    assert cpu.stopped.wait(5)
+    assert cpu.stopped.wait(60)
     cpu.stopped.clear()  # it was lost
-    assert cpu.stopped.wait(5)
+    assert cpu.stopped.wait(60)
     cpu.doorbell.acknowledge()
 
 
 def test_the_guest_asks_for_a_nearer_deadline(cpu: Cpu) -> None:
     threading.Timer(0.01, cpu.doorbell.nearer, [time.monotonic_ns()]).start()
-    assert cpu.run(time.monotonic_ns() + 3000 * MS) < 1
+    cpu.run(time.monotonic_ns() + FAR)
 
 
 def test_a_farther_one_changes_nothing(cpu: Cpu) -> None:
-    threading.Timer(0.005, cpu.doorbell.nearer, [time.monotonic_ns() + 3000 * MS]).start()
-    assert cpu.run(time.monotonic_ns() + 30 * MS) < 1
+    threading.Timer(0.005, cpu.doorbell.nearer, [time.monotonic_ns() + FAR]).start()
+    cpu.run(time.monotonic_ns() + 30 * MS)
 
 
 def test_a_ring_ends_the_sleep(cpu: Cpu) -> None:
     threading.Timer(0.02, cpu.doorbell.ring).start()
-    begin = time.monotonic()
-    cpu.doorbell.sleep(5)
-    assert time.monotonic() - begin < 1
+    cpu.doorbell.sleep(threading.TIMEOUT_MAX)
 
 
 def test_a_ring_before_the_sleep_is_not_lost(cpu: Cpu) -> None:
     cpu.doorbell.ring()
-    begin = time.monotonic()
-    cpu.doorbell.sleep(5)
-    assert time.monotonic() - begin < 1
+    cpu.doorbell.sleep(threading.TIMEOUT_MAX)
 
 
 def test_the_sleep_ends_by_itself(cpu: Cpu) -> None:
     begin = time.monotonic()
     cpu.doorbell.sleep(0.02)
-    assert 0.015 < time.monotonic() - begin < 1
+    assert time.monotonic() - begin > 0.015
 
 
 def test_nothing_rings_by_itself(cpu: Cpu) -> None:
