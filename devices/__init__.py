@@ -1,1 +1,1 @@
-"""The devices of the machine, one a file; see contracts.py for what they are given."""
+"""The devices of the machine, one per file; see contracts.py for what each is given."""

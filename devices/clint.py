@@ -1,8 +1,8 @@
 """SiFive CLINT: the timer ``mtime`` and, per hart, a timer comparator and a software interrupt.
 
-Registers as in the SiFive FU540-C000 manual, chapter 9, which is also the ACLINT specification's MSWI and MTIMER:
-``msip`` 0x0000, ``mtimecmp`` 0x4000, ``mtime`` 0xBFF8. All accesses are 4 bytes wide; the bus splits one of 8 into
-the low half and then the high half.
+Registers as in the SiFive FU540-C000 manual, chapter 9 (also the MSWI and MTIMER of the ACLINT specification):
+``msip`` 0x0000, ``mtimecmp`` 0x4000, ``mtime`` 0xBFF8. All accesses are 4 bytes wide; the bus splits an 8-byte access
+into the low half, then the high half.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,7 +13,7 @@ from devices.contracts import Clock, Event, Events, IrqLine, Property, Ref, cpu_
 
 __all__ = ["NS_PER_TICK", "TIMEBASE_HZ", "Clint", "HartLines", "ns_from_ticks", "ticks_from_ns"]
 
-#: Frequency of ``mtime`` and of the ``time`` CSR; the device tree says the same.
+#: Frequency of ``mtime`` and of the ``time`` CSR, as given in the device tree.
 TIMEBASE_HZ = 10_000_000
 NS_PER_TICK = 1_000_000_000 // TIMEBASE_HZ
 
@@ -22,23 +22,23 @@ MTIMECMP_BASE = 0x4000
 MTIME_LOW = 0xBFF8
 MTIME_HIGH = 0xBFFC
 
-#: ``mcause`` of the two interrupts, which is how the device tree numbers the inputs of a hart.
+#: ``mcause`` of the two interrupts; the device tree numbers a hart's inputs the same way.
 IRQ_M_SOFT = 3
 IRQ_M_TIMER = 7
 
 U32 = 0xFFFF_FFFF
 U64 = 0xFFFF_FFFF_FFFF_FFFF
-#: A comparator with this value is off: mtime gets there in 58,000 years.
+#: A comparator with this value is off: mtime takes 58,000 years to reach it.
 NEVER = U64
 
 
 def ticks_from_ns(ns: int) -> int:
-    """Ticks of the timebase that are complete after ``ns`` of guest time."""
+    """Number of whole timebase ticks in ``ns`` of guest time."""
     return ns // NS_PER_TICK
 
 
 def ns_from_ticks(ticks: int) -> int:
-    """Guest time, in ns, at which tick ``ticks`` begins: the earliest at which ``ticks_from_ns`` gives it."""
+    """Guest time, in ns, at which tick ``ticks`` begins: the earliest for which ``ticks_from_ns`` returns it."""
     return ticks * NS_PER_TICK
 
 
@@ -74,7 +74,7 @@ class Clint:
 
     @property
     def properties(self) -> Mapping[str, Property]:
-        """The inputs of the harts that the lines go to."""
+        """The hart inputs that the lines go to."""
         cells: list[int | Ref] = []
         for hart in range(len(self._harts)):
             cells += [cpu_intc(hart), IRQ_M_SOFT, cpu_intc(hart), IRQ_M_TIMER]
@@ -121,9 +121,10 @@ class Clint:
                 self._compare(hart)
 
     def _read_mtime_high(self) -> int:
-        """Return the half that belongs to the low half read just before, once; else the current one.
+        """Return, once, the half that belongs to the low half just read; otherwise the current one.
 
-        So a 64-bit load is never torn, and a driver that reads high, low, high sees a carry between its first two.
+        A 64-bit load is therefore never torn, and a driver that reads high, low, high sees a carry between the first
+        two.
         """
         high, self._latched_high = self._latched_high, None
         return self.mtime >> 32 if high is None else high
@@ -137,8 +138,8 @@ class Clint:
     def _compare(self, hart: int) -> None:
         """Set the timer line of ``hart`` after mtimecmp or mtime was written.
 
-        The line falls at once, but rises only by an event, thus between two guest instructions: the first half of
-        a 64-bit store to mtimecmp may well make a value that is due, and the second half then takes it back.
+        The line falls at once but rises only by an event, that is, between two guest instructions: the first half of
+        a 64-bit store to mtimecmp may yield a value that is already due, which the second half then corrects.
         """
         expiry = self._expiry[hart]
         if expiry is not None:

@@ -1,8 +1,8 @@
-"""What a device is given, and what it offers: the only things that devices and the machine share.
+"""What a device is given and what it offers: all that devices and the machine share.
 
-A device gets its collaborators by constructor: guest memory, an interrupt line, a clock, the deadline heap, a
-backend. It knows offsets, not addresses, no other device, no thread and no machine. All of its code runs on the one
-thread that owns the machine, so it has no locks.
+A device gets its collaborators through its constructor: guest memory, an interrupt line, a clock, the deadline heap,
+a backend. It knows offsets, not addresses, and no other device, thread or machine. All of its code runs on the one
+thread that owns the machine, so it needs no locks.
 """
 
 from collections.abc import Callable, Mapping
@@ -29,16 +29,16 @@ IrqLine = Callable[[bool], None]
 
 @dataclass(frozen=True, slots=True)
 class Ref:
-    """In the cells of a property: the phandle of the node with this label.
+    """In a property's cells: the phandle of the node with this label.
 
-    A device's label is its ``node_name`` (of several alike, the first has it), a hart's is that of ``cpu_intc``.
+    A device's label is its ``node_name`` (if several share it, the first one's), a hart's is that of ``cpu_intc``.
     """
 
     label: str
 
 
 def cpu_intc(hart: int) -> Ref:
-    """Refer to the interrupt inputs of a hart; the cell after it is the number of the input, as in ``mcause``."""
+    """Refer to the interrupt inputs of a hart; the next cell is the number of the input, as in ``mcause``."""
     return Ref(f"cpu{hart}-intc")
 
 
@@ -47,7 +47,7 @@ Property = None | int | tuple[int | Ref, ...] | str | tuple[str, ...]
 
 
 class OutsideRamError(Exception):
-    """The guest named memory that is not RAM. A device answers this to its driver; it never leaves the device."""
+    """The guest named memory that is not RAM. A device reports this to its driver; it never leaves the device."""
 
 
 class GuestMemory(Protocol):
@@ -58,7 +58,10 @@ class GuestMemory(Protocol):
         ...
 
     def write(self, address: int, data: bytes | bytearray | memoryview) -> None:
-        """Copy ``data`` in, code that was translated from there included; raises OutsideRamError, writing nothing."""
+        """Copy ``data`` in, dropping code translated from there.
+
+        Raises OutsideRamError, writing nothing, unless all of it goes to RAM.
+        """
         ...
 
     def contains(self, address: int, size: int) -> bool:
@@ -70,25 +73,25 @@ class Clock(Protocol):
     """Guest time."""
 
     def now(self) -> int:
-        """Nanoseconds of guest time since power-on; never goes back."""
+        """Nanoseconds of guest time since power-on; never goes backwards."""
         ...
 
 
 class Event(Protocol):
-    """Something that is to happen; see Events."""
+    """Something scheduled; see Events."""
 
     def cancel(self) -> None:
-        """Make it not happen. Harmless when it already has."""
+        """Keep it from happening. Harmless if it already has."""
         ...
 
 
 class Events(Protocol):
-    """The deadline heap: the only way for a device to act when no register is accessed."""
+    """The deadline heap: the only way for a device to act without a register access."""
 
     def at(self, deadline: int, action: Callable[[], None]) -> Event:
-        """Run ``action`` once, on the machine's thread, when guest time (ns) has reached ``deadline``, never before.
+        """Run ``action`` once, on the machine's thread, when guest time (ns) has reached ``deadline``, never earlier.
 
-        Actions run in the order of their deadlines; equal ones in the order in which they were asked for.
+        Actions run in order of their deadlines; those with equal deadlines in the order they were requested.
         """
         ...
 
@@ -97,19 +100,19 @@ class MmioDevice(Protocol):
     """A device on the bus.
 
     ``read`` and ``write`` get naturally aligned accesses of 1, 2 or 4 bytes (the bus splits 8) that lie inside
-    ``size``; whatever else the guest does with them (any order, any width, any value), they must not raise.
+    ``size``; whatever else the guest does (any order, width or value), they must not raise.
     """
 
     #: Bytes of address space.
     size: int
-    #: Device-tree node name without the unit address, the compatible strings, most specific first, and further
-    #: properties beside ``reg`` and ``interrupts``, which only the board knows.
+    #: Device-tree node name without the unit address; compatible strings, most specific first. Only the board knows
+    #: ``reg`` and ``interrupts``.
     node_name: str
     compatible: tuple[str, ...]
 
     @property
     def properties(self) -> Mapping[str, Property]:
-        """Further device-tree properties."""
+        """Further device-tree properties, beside ``reg`` and ``interrupts``."""
         ...
 
     def read(self, offset: int, size: int) -> int:
@@ -123,9 +126,9 @@ class MmioDevice(Protocol):
 
 @runtime_checkable
 class HasCompanions(Protocol):
-    """A device that nodes at the root of the device tree describe further, by node name (``poweroff``)."""
+    """A device that further nodes at the root of the device tree describe, by node name (``poweroff``)."""
 
     @property
     def companions(self) -> Mapping[str, Mapping[str, Property]]:
-        """Those nodes and all of their properties."""
+        """Those nodes with all their properties."""
         ...

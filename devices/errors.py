@@ -1,18 +1,18 @@
-"""Everything that can go wrong and is not a bug of pyemu's, as one small hierarchy.
+"""Everything that can go wrong without being a bug in pyemu, as one small hierarchy.
 
     PyemuError              one clear line for the user, exit status 1
     ├── UsageError          a file or an option that cannot work, exit status 2
     ├── MachineError        the guest did something that ends the machine
-    └── MissingPackageError a system package is needed; says which, and how to get it
+    └── MissingPackageError a system package is missing; says which, and how to install it
 
-This module imports nothing, so that devices and firmware may use it too.
+This module imports nothing, so any package can use it.
 """
 
 __all__ = ["MachineError", "MissingPackageError", "PyemuError", "UsageError"]
 
 
 class PyemuError(Exception):
-    """Base of all errors that are shown as one line, without a traceback."""
+    """Base of all errors shown as one line, without a traceback."""
 
     exit_status = 1
 

@@ -1,4 +1,4 @@
-"""Where a device sits on the board: the one list that the bus and the device tree are both built from."""
+"""Where a device sits on the board: both the bus and the device tree are built from one list of these."""
 
 from dataclasses import dataclass
 
@@ -9,7 +9,7 @@ __all__ = ["Placement"]
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """A device, the physical address of its first register, and its PLIC source if it interrupts."""
+    """A device, the physical address of its first register, and its PLIC source if it has one."""
 
     device: MmioDevice
     base: int

@@ -1,11 +1,11 @@
 """SiFive PLIC 1.0.0, the platform-level interrupt controller (RISC-V PLIC specification 1.0.0).
 
-All sources are level-sensitive. What a gateway lets through is derived, never stored: a source is pending while its
-level is high and nobody has claimed it. So
+All sources are level-sensitive. The state of a gateway is derived, never stored: a source is pending while its level
+is high and nobody has claimed it. Therefore
 
 - a source that is still high when its handler completes it is pending again (specification, section 6);
-- a source that falls before it is claimed is no longer pending. So QEMU's ``sifive_plic`` has long done it; under the
-  specification the request would stand and the handler find nothing to do, which Linux counts as a stray interrupt.
+- a source that falls before it is claimed is no longer pending. QEMU's ``sifive_plic`` has long behaved this way; under
+  the specification the request would stand and the handler find nothing to do, which Linux counts as a stray interrupt.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,7 +20,7 @@ ENABLE_BASE = 0x2000
 ENABLE_STRIDE = 0x80
 CONTEXT_BASE = 0x20_0000
 CONTEXT_STRIDE = 0x1000
-#: Registers of a context, from its base.
+#: Registers of a context, relative to its base.
 THRESHOLD = 0
 CLAIM_COMPLETE = 4
 
@@ -28,7 +28,7 @@ MAX_PRIORITY = 7
 MAX_SOURCES = 1023
 U32 = 0xFFFF_FFFF
 
-#: ``mcause`` of an external interrupt in M and in S mode, which is how the device tree numbers a hart's inputs.
+#: ``mcause`` of an external interrupt in M and in S mode; the device tree numbers a hart's inputs the same way.
 IRQ_M_EXT = 11
 IRQ_S_EXT = 9
 
@@ -36,7 +36,7 @@ IRQ_S_EXT = 9
 class Plic:
     """A PLIC with interrupt sources 1 to ``sources``.
 
-    ``contexts`` are its outputs, two for each hart: M mode, then S mode. They are called only when their level
+    ``contexts`` are its outputs, two per hart: M mode, then S mode. They are called only when their level
     changes.
     """
 
@@ -57,15 +57,15 @@ class Plic:
         self._with_priority = [self._implemented] + [0] * MAX_PRIORITY
         self._enabled = [0] * len(contexts)
         self._threshold = [0] * len(contexts)
-        # The enabled sources above the threshold: what may raise a context. Kept, so that a line costs two `&`.
+        # The enabled sources above the threshold: those that may raise a context. Cached, so a line costs two `&`.
         self._eligible = [0] * len(contexts)
         self._output = [False] * len(contexts)
-        #: How often each source was claimed, by number.
+        #: How often each source has been claimed, by number.
         self.claims = [0] * (sources + 1)
 
     @property
     def properties(self) -> Mapping[str, Property]:
-        """The size, and the inputs of the harts that the contexts go to."""
+        """The number of sources, and the hart inputs that the contexts go to."""
         cells: list[int | Ref] = []
         for context in range(len(self._contexts)):
             cells += [cpu_intc(context // 2), IRQ_S_EXT if context % 2 else IRQ_M_EXT]
@@ -91,7 +91,7 @@ class Plic:
         return set_level
 
     def read(self, offset: int, size: int) -> int:
-        """Value of a guest load. One from the claim register claims."""
+        """Value of a guest load. Loading the claim register claims a source."""
         if size != 4:
             return 0
         if offset >= CONTEXT_BASE:
@@ -105,7 +105,7 @@ class Plic:
         return self._priority[source] if source <= self._sources else 0
 
     def write(self, offset: int, size: int, value: int) -> None:
-        """Effect of a guest store. One to the claim register completes."""
+        """Effect of a guest store. Storing to the claim register completes a source."""
         if size != 4:
             return
         if offset >= CONTEXT_BASE:
@@ -141,7 +141,7 @@ class Plic:
         return self._levels & ~self._claimed
 
     def _claim(self, context: int) -> int:
-        """Take the most urgent source; the lowest number wins a tie. The threshold has no say (section 9)."""
+        """Take the most urgent source; the lowest number wins a tie. The threshold does not matter (section 9)."""
         candidates = self._pending() & self._enabled[context]
         if not candidates:
             return 0
@@ -157,8 +157,8 @@ class Plic:
         return 0
 
     def _complete(self, context: int, source: int) -> None:
-        """End the service of ``source``; ignored unless it is enabled for ``context`` (section 10)."""
-        # The bound comes first: the guest chooses `source`, and 1 << 2**32 would be half a gigabyte.
+        """Finish servicing ``source``; ignored unless it is enabled for ``context`` (section 10)."""
+        # Check the bound first: the guest chooses `source`, and 1 << 2**32 would take half a gigabyte.
         if source <= self._sources and self._enabled[context] & 1 << source:
             self._claimed &= ~(1 << source)
             self._update_outputs()

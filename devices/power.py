@@ -1,4 +1,4 @@
-"""What the guest can ask of the machine's power switch, whichever way it asks (test device, SBI SRST)."""
+"""What the guest can ask of the machine's power switch, by whichever route (test device, SBI SRST)."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ __all__ = ["PowerAction", "PowerRequest", "PowerSwitch"]
 
 
 class PowerAction(Enum):
-    """What is to happen to the machine."""
+    """What should happen to the machine."""
 
     OFF = "power off"
     RESET = "reset"
@@ -17,7 +17,7 @@ class PowerAction(Enum):
 
 @dataclass(frozen=True, slots=True)
 class PowerRequest:
-    """One request; ``code`` (16 bits) says what failed and is 0 otherwise."""
+    """One request; ``code`` (16 bits) says what failed and is otherwise 0."""
 
     action: PowerAction
     code: int = 0

@@ -1,7 +1,7 @@
 """Goldfish RTC: nanoseconds since the epoch and one alarm (QEMU, docs/GOLDFISH-VIRTUAL-HARDWARE.TXT).
 
-It reads the host's calendar once, at power-on, and then follows the guest's clock: under warp, or after the process
-was stopped, the guest's two ideas of time agree.
+It reads the host's calendar once, at power-on, and then follows the guest's clock, so that the guest's two notions of
+time also agree under warp, or after the process was stopped.
 """
 
 import time
@@ -26,7 +26,7 @@ U64 = 0xFFFF_FFFF_FFFF_FFFF
 
 
 class GoldfishRtc:
-    """A clock that shows ``wall()``, in ns since the epoch, as of power-on plus guest time."""
+    """A clock that shows ``wall()`` at power-on, in ns since the epoch, plus guest time."""
 
     size = 0x1000
     node_name = "rtc"
@@ -45,7 +45,7 @@ class GoldfishRtc:
         self._irq_pending = 0
 
     def read(self, offset: int, size: int) -> int:
-        """Value of a guest load. One from TIME_LOW latches TIME_HIGH, so that the two belong together."""
+        """Value of a guest load. Loading TIME_LOW latches TIME_HIGH, so that the two belong together."""
         if size != 4:
             return 0
         if offset == TIME_LOW:
@@ -61,7 +61,7 @@ class GoldfishRtc:
         return {IRQ_ENABLED: self._irq_enabled, ALARM_STATUS: int(self._alarm is not None)}.get(offset, 0)
 
     def write(self, offset: int, size: int, value: int) -> None:
-        """Effect of a guest store. A driver stores the high half first; the low one sets the alarm."""
+        """Effect of a guest store. A driver stores the high half first; the low half sets the alarm."""
         if size != 4:
             return
         if offset == TIME_HIGH:

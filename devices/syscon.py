@@ -1,7 +1,7 @@
 """SiFive test device: a store to its one register powers the machine off or resets it.
 
-The device tree offers it three times: as itself, and as the ``syscon`` that a ``syscon-poweroff`` and a
-``syscon-reboot`` node write to, which are what Linux and OpenSBI look for.
+The device tree describes it three times: as itself, and as the ``syscon`` behind a ``syscon-poweroff`` and a
+``syscon-reboot`` node, which Linux and OpenSBI look for.
 """
 
 from collections.abc import Mapping
@@ -22,12 +22,12 @@ FINISHER_RESET = 0x7777
 
 
 def _syscon_node(compatible: str, value: int) -> Mapping[str, Property]:
-    """Describe what storing ``value`` does, for a generic driver."""
+    """Describe the effect of storing ``value`` to a generic driver."""
     return {"compatible": compatible, "regmap": (Ref(NODE_NAME),), "offset": FINISHER, "value": value}
 
 
 class TestDevice:
-    """The device known as ``sifive,test0``; passes on what the guest asks to ``power``."""
+    """The device known as ``sifive,test0``; passes the guest's requests on to ``power``."""
 
     __test__ = False  # pytest: this is not a test class
 
@@ -49,7 +49,7 @@ class TestDevice:
         return 0
 
     def write(self, offset: int, size: int, value: int) -> None:
-        """Effect of a guest store: the low half says what, the high half is the code of a failure."""
+        """Effect of a guest store: the low half is the action, the high half a failure's code."""
         if offset != FINISHER or size == 1:
             return
         finisher = value & 0xFFFF
