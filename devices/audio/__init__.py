@@ -1,4 +1,4 @@
-"""Where the machine's sound goes and comes from: the backends of ``--audio``, and the contract they keep."""
+"""Where the machine's sound goes and comes from: the backends of ``--audio`` and their common contract."""
 
 from devices.audio.base import AudioBackend, Capture, Period, Playback
 from devices.audio.loopback import Loopback

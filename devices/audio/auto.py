@@ -1,8 +1,8 @@
-"""Backend ``auto``: the host's default sound devices, or nowhere if there are none, and then a line says why.
+"""Backend ``auto``: the host's default sound devices; without any, nothing is heard, and one line says why.
 
-To find out takes a third of a second, most of it for numpy. So a thread does that, when the guest has run for a second
-or wants to play or to record, and nobody waits for it: until then nothing is heard, and silence is recorded. A guest
-that makes no sound has nothing said of it.
+Finding out takes a third of a second, mostly for numpy. A thread does it, once the guest has run for a second or wants
+to play or record, and it never delays the guest: until then nothing is heard, and silence is recorded. For a guest
+that makes no sound, nothing is reported.
 """
 
 import logging
@@ -19,7 +19,7 @@ __all__ = ["AutoAudio"]
 
 logger = logging.getLogger(__name__)
 
-#: When the host's devices are looked for at the latest (s): a guest that boots is not held up by it.
+#: How long (s) the search for the host's devices may wait: it should not slow a booting guest.
 _SOON = 1.0
 _LONGEST_END = 2.0
 
@@ -27,7 +27,7 @@ PortT = TypeVar("PortT", bound=Port)
 
 
 class AutoAudio(AudioBackend):
-    """What ``make`` makes, as soon as that is done; or, if it raises, nothing."""
+    """The backend that ``make`` returns, as soon as it does; if it raises, none."""
 
     def __init__(
         self,
@@ -42,7 +42,7 @@ class AutoAudio(AudioBackend):
         self._make = make
         self._soon = soon
         self._nothing = NullSink(streams=streams)
-        #: What sound goes to now.
+        #: Where sound goes now.
         self.backend: AudioBackend = self._nothing
         self._gains: tuple[Sequence[float], Sequence[float]] = ((1.0, 1.0), (1.0, 1.0))
         self._wanted = threading.Event()
@@ -68,26 +68,26 @@ class AutoAudio(AudioBackend):
 
     @property
     def played(self) -> int:
-        """Frames played by the guest, heard or not."""
+        """Frames the guest has played, heard or not."""
         return self._nothing.played + (self.backend.played if self.backend is not self._nothing else 0)
 
     def open_playback(self, stream: int, params: PcmParams) -> Playback:
-        """Play to the host, as soon as that is found."""
+        """Play to the host as soon as it is found."""
         self._wanted.set()
         return _AutoPlayback(self, lambda backend: backend.open_playback(stream, params))
 
     def open_capture(self, stream: int, params: PcmParams) -> Capture:
-        """Record from the host, as soon as that is found."""
+        """Record from the host as soon as it is found."""
         self._wanted.set()
         return _AutoCapture(self, lambda backend: backend.open_capture(stream, params))
 
     def set_gains(self, playback: Sequence[float], capture: Sequence[float]) -> None:
-        """Hand the volume on."""
+        """Pass the volume on."""
         self._gains = playback, capture
         self.backend.set_gains(playback, capture)
 
     def summary(self) -> list[str]:
-        """Say what the backend says."""
+        """Return the current backend's summary."""
         return self.backend.summary()
 
     def close(self) -> None:
@@ -99,7 +99,7 @@ class AutoAudio(AudioBackend):
 
 
 class _AutoPort(Generic[PortT]):
-    """A port of what sound goes to now."""
+    """A port of whatever backend sound goes to now."""
 
     def __init__(self, auto: AutoAudio, open_: Callable[[AudioBackend], PortT]) -> None:
         self._auto = auto

@@ -1,4 +1,4 @@
-"""How late the guest's sound may be on the host: what the user says of it, and what follows."""
+"""How late the guest's sound may be on the host: what the user asks for, and what follows from it."""
 
 import re
 
@@ -6,13 +6,13 @@ from devices.errors import UsageError
 
 __all__ = ["LATENCY", "far_too_long", "parse_latency", "part_of"]
 
-#: Seconds: enough for a host that keeps us waiting for a moment now and then.
+#: Seconds: enough for a host that stalls us briefly now and then.
 LATENCY = 0.1
 _LEAST, _MOST = 0.01, 1.0
-#: A message is wanted in parts that are so long (s), and several within the latency.
+#: Messages are requested in parts of this length (s), several of them within the latency.
 _PART = 0.010
 _PARTS = 5
-#: A delay that is so much too long (s) is not drift any more.
+#: A delay that is too long by this much (s) is no longer drift.
 _FAR_TOO_LONG = 0.05
 
 
@@ -26,13 +26,13 @@ def parse_latency(text: str) -> float:
 
 
 def part_of(latency: float) -> float:
-    """In what parts (s) a message is to be handed over."""
+    """The length (s) of the parts in which a message should be handed over."""
     return min(_PART, latency / _PARTS)
 
 
 def far_too_long(latency: float) -> float:
-    """By how much (s) a delay has to be too long for frames to be passed over, which is heard.
+    """How much (s) too long a delay must be before frames are skipped, which is audible.
 
-    Whoever asks for much latency wants no gaps: a host that stops us for a moment is not to make one.
+    A user who asks for a long latency wants no gaps, even if the host stops us for a moment.
     """
     return max(_FAR_TOO_LONG, latency / 2)

@@ -1,12 +1,12 @@
-"""What the guest plays comes back as what it records, a fixed number of frames later, bit for bit.
+"""The guest records what it plays, a fixed number of frames later, bit for bit.
 
-Playback stream N returns in capture stream N, if both have the same parameters; else, and when nothing is played, the
-guest records silence. A sound's first frame comes back ``frames`` frames of the recording after it was played.
+Playback stream N returns in capture stream N if both have the same parameters; otherwise, and when nothing is played,
+the guest records silence. A sound's first frame comes back ``frames`` frames of the recording after it was played.
 
-The device hands frames over when a period has been played, and takes them when a period has been recorded. So the
-delay cannot be less than a period of each together, and is made so long where ``frames`` are fewer. When a sound is
-interrupted by silence, or the recording by STOP, the next frames played come back after the same delay again; what was
-on its way when the recording was stopped is lost.
+The device hands frames over when a period has been played, and takes them when a period has been recorded. The delay
+is therefore at least one period of each together, even where ``frames`` is less. After silence interrupts a sound, or
+STOP the recording, the next frames played come back after the same delay again; what was in flight when the recording
+stopped is lost.
 """
 
 from devices.audio.base import AudioBackend, Capture, Playback
@@ -14,9 +14,9 @@ from devices.audio.pcm import PcmParams
 
 __all__ = ["Loopback"]
 
-#: A tenth of a second, at 48 kHz.
+#: A tenth of a second at 48 kHz.
 _FRAMES = 4800
-#: Bytes that may be on their way, while the guest plays and records nothing: a device's largest buffer.
+#: Bytes that may be in flight while the guest plays without recording: a device's largest buffer.
 _MOST = 64 << 20
 
 
@@ -31,11 +31,11 @@ class Loopback(AudioBackend):
 
     @property
     def played(self) -> int:
-        """Frames played, by all streams."""
+        """Frames played by all streams."""
         return self._played
 
     def open_playback(self, stream: int, params: PcmParams) -> Playback:
-        """Play to capture stream ``stream``."""
+        """Play into capture stream ``stream``."""
         return _LoopbackPlayback(self, self._line(stream), params)
 
     def open_capture(self, stream: int, params: PcmParams) -> Capture:
@@ -46,15 +46,15 @@ class Loopback(AudioBackend):
         return self._lines.setdefault(stream, _Line(self.frames))
 
     def count(self, frames: int) -> None:
-        """Take note of frames played."""
+        """Count frames as played."""
         self._played += frames
 
     def summary(self) -> list[str]:
-        """Nothing is left of it."""
+        """Nothing to report."""
         return []
 
     def close(self) -> None:
-        """Nothing to let go of."""
+        """Nothing to close."""
 
 
 class _Line:
@@ -64,11 +64,11 @@ class _Line:
         self._delay = delay
         self._params: PcmParams | None = None  # of the recording, while it runs
         self._data = bytearray()
-        self._dry = True  # nothing is on its way: the next frames begin a sound
-        self._first: int | None = None  # bytes of the first frames of a sound, until some of it is asked for
+        self._dry = True  # nothing is in flight: the next frames begin a sound
+        self._first: int | None = None  # bytes of the first frames of a sound, until some of it is taken
 
     def listen(self, params: PcmParams | None) -> None:
-        """Have what is played from now on, if it has these ``params``; None for nothing."""
+        """Keep what is played from now on with these ``params``; None for nothing."""
         self._params = params
         self._data.clear()
         self._dry = True
@@ -86,7 +86,7 @@ class _Line:
             del self._data[: len(self._data) - _MOST]
 
     def take(self, size: int) -> bytes:
-        """Receive ``size`` bytes; when there are fewer, silence follows them."""
+        """Receive ``size`` bytes, padded with silence."""
         assert self._params is not None
         self._begin(size)
         data = bytes(self._data[:size])
@@ -97,16 +97,16 @@ class _Line:
         return data + self._params.silence(size - len(data))
 
     def skip(self, size: int) -> None:
-        """Receive ``size`` bytes for nothing."""
+        """Receive and drop ``size`` bytes."""
         self._begin(0)
         if size > len(self._data):
             self._dry = True
         del self._data[:size]
 
     def _begin(self, size: int) -> None:
-        """Put the delay before a new sound, of which ``size`` bytes are asked for."""
+        """Put the delay before a new sound, whose first ``size`` bytes are being taken."""
         if self._first is not None and self._params is not None:
-            # The first frame was played self._first before it came; and no later read must find too few.
+            # The first frame was played self._first bytes before it got here; and no later read may run short.
             silence = max(self._delay * self._params.frame_size - self._first, size)
             self._data[:0] = self._params.silence(silence)
             self._first = None

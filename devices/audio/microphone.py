@@ -20,22 +20,22 @@ _KINDS = "uint8, int16, int32, float32 or float64"
 
 
 class Microphone:
-    """What is said into it waits until the guest records it, at whatever rate that is."""
+    """Samples played into it wait until the guest records them, at whatever rate."""
 
     def __init__(self) -> None:
         self._waiting: deque[Samples] = deque()  # arrays (frame, channel)
 
     def play(self, samples: "Samples") -> None:
-        """Say ``samples``, an array (frame,) or (frame, channel), after what waits already.
+        """Queue ``samples``, an array (frame,) or (frame, channel), after what is already waiting.
 
-        Of uint8, int16, int32 (any of them full scale), float32 or float64 (full scale from -1 to 1). A sample of as
-        many bits as the guest's, or of fewer, arrives exactly; others are rounded, and floats clipped. One channel is
-        recorded on all of the guest's; otherwise there must be as many.
+        The type is uint8, int16, int32 (full scale), float32 or float64 (full scale from -1 to 1). A sample with no
+        more bits than the guest's arrives exactly; others are rounded, and floats clipped. A single channel is
+        recorded on all of the guest's; otherwise their numbers must match.
 
         Raises UsageError for any other array.
         """
         if not hasattr(samples, "ndim"):
-            raise UsageError(f"{type(samples).__name__} is no sound; use a numpy array (frame, channel) of {_KINDS}")
+            raise UsageError(f"{type(samples).__name__} is not sound; use a numpy array (frame, channel) of {_KINDS}")
         if samples.ndim == 1:
             samples = samples.reshape(-1, 1)
         if (
@@ -44,25 +44,23 @@ class Microphone:
             or not samples.shape[1]
         ):
             raise UsageError(
-                f"an array {samples.shape} of {samples.dtype} is no sound; use (frame, channel) of {_KINDS}"
+                f"an array {samples.shape} of {samples.dtype} is not sound; use (frame, channel) of {_KINDS}"
             )
         if len(samples):
             self._waiting.append(samples.copy())
 
     @property
     def frames(self) -> int:
-        """How many frames wait to be recorded."""
+        """How many frames are waiting to be recorded."""
         return sum(map(len, self._waiting))
 
     def read(self, params: PcmParams, count: int) -> bytes:
-        """Take the next ``count`` frames, fewer if no more wait, as a stream of ``params`` has them."""
+        """Take the next ``count`` frames, or as many as there are, converted to ``params``."""
         taken = []
         while count and self._waiting:
             samples = self._waiting.popleft()
             if samples.shape[1] not in {1, params.channels}:
-                logger.warning(
-                    "the guest records %s, not the %d channels that were played to it", params, samples.shape[1]
-                )
+                logger.warning("the guest records %s, not the %d channels played to it", params, samples.shape[1])
                 continue
             taken.append(_convert(samples[:count], params))
             if len(samples) > count:
@@ -98,7 +96,7 @@ def _convert(samples: "Samples", params: PcmParams) -> bytes:
 
 
 def _to_signed(samples: "Samples") -> "Samples":
-    """Return integers around 0, as int64: unsigned samples have their zero in the middle."""
+    """Return integers around 0, as int64: the zero of unsigned samples is in the middle."""
     return samples.astype("<i8") - (128 if samples.dtype.kind == "u" else 0)
 
 

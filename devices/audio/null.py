@@ -1,4 +1,4 @@
-"""No sound, but all of its timing: what the guest plays is counted and forgotten, what it records is silence."""
+"""No sound but all of its timing: what the guest plays is counted and dropped, what it records is silence."""
 
 from devices.audio.base import AudioBackend, Capture, Playback
 from devices.audio.pcm import PcmParams
@@ -7,7 +7,7 @@ __all__ = ["NullSink", "SilentCapture"]
 
 
 class NullSink(AudioBackend):
-    """Backend ``null``. ``played`` is the number of frames that the guest has played."""
+    """Backend ``null``. ``played`` is the number of frames the guest has played."""
 
     def __init__(self, *, streams: tuple[int, int] = (1, 1)) -> None:
         self.streams = streams
@@ -15,7 +15,7 @@ class NullSink(AudioBackend):
 
     @property
     def played(self) -> int:
-        """Frames played, by all streams."""
+        """Frames played by all streams."""
         return self._played
 
     def open_playback(self, stream: int, params: PcmParams) -> Playback:  # noqa: ARG002 - counts all streams alike
@@ -27,15 +27,15 @@ class NullSink(AudioBackend):
         return SilentCapture(params)
 
     def count(self, frames: int) -> None:
-        """Take note of frames played."""
+        """Count frames as played."""
         self._played += frames
 
     def summary(self) -> list[str]:
-        """Nothing: who asked for no sound need not be told of it."""
+        """Nothing: a user who asked for no sound need not be told."""
         return []
 
     def close(self) -> None:
-        """Nothing to let go of."""
+        """Nothing to close."""
 
 
 class _NullPlayback(Playback):
@@ -70,7 +70,7 @@ class SilentCapture:
         """Silence needs no start."""
 
     def read(self, size: int) -> bytes:
-        """Return so much silence."""
+        """Return ``size`` bytes of silence."""
         return self._params.silence(size)
 
     def skip(self, size: int) -> None:
@@ -80,4 +80,4 @@ class SilentCapture:
         """Nor does it stop."""
 
     def close(self) -> None:
-        """Nothing to let go of."""
+        """Nothing to close."""

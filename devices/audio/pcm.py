@@ -1,6 +1,6 @@
-"""What a stream of frames is made of.
+"""The sample formats and parameters of a stream of frames.
 
-Samples are little-endian and interleaved, as virtio sound has them (virtio 1.3, 5.14.6.6.1).
+Samples are little-endian and interleaved, as in virtio sound (virtio 1.3, 5.14.6.6.1).
 """
 
 from dataclasses import dataclass
@@ -10,15 +10,15 @@ __all__ = ["FORMATS", "PcmParams", "SampleFormat"]
 
 @dataclass(frozen=True, slots=True)
 class SampleFormat:
-    """One way to store a sample; ``name`` is ALSA's."""
+    """A sample format, under ALSA's ``name``."""
 
     name: str
-    #: Bytes that a sample takes in a stream.
+    #: Bytes per sample in a stream.
     size: int
 
     @property
     def is_unsigned(self) -> bool:
-        """Whether silence is the middle of the range instead of 0."""
+        """Whether silence is the middle of the range rather than 0."""
         return self.name.startswith("U")
 
     @property
@@ -28,14 +28,14 @@ class SampleFormat:
 
     @property
     def significant(self) -> int:
-        """Bytes of a sample that mean something, the lowest ones."""
+        """How many of a sample's bytes matter: the lowest ones."""
         return 3 if self.name == "S24" else self.size
 
     def __str__(self) -> str:
         return self.name
 
 
-#: Every format that is played without conversion, by name. S24 lies in the low three bytes of four, S24_3 in three.
+#: Every format that is played without conversion, by name. S24 takes the low three bytes of four, S24_3 three bytes.
 FORMATS = {
     name: SampleFormat(name, size)
     for name, size in {
@@ -46,7 +46,7 @@ FORMATS = {
 
 @dataclass(frozen=True, slots=True)
 class PcmParams:
-    """What the frames of a stream are: format, frames a second, samples a frame."""
+    """What a stream's frames are: format, frames per second, samples per frame."""
 
     format: SampleFormat
     rate: int
@@ -58,7 +58,7 @@ class PcmParams:
         return self.format.size * self.channels
 
     def silence(self, size: int) -> bytes:
-        """Return ``size`` bytes of silence, whole frames."""
+        """Return ``size`` bytes of silence, in whole frames."""
         if not self.format.is_unsigned:
             return bytes(size)
         return (bytes(self.format.size - 1) + b"\x80") * (size // self.format.size)

@@ -1,8 +1,8 @@
-"""Frames of one rate made into frames of another, which may be off by a little and change all the time.
+"""Converts frames from one rate to another; the ratio may change all the time.
 
-Each output frame is the sum of the input frames around its place, weighted with a windowed sinc. How the weights
-depend on the place between two input frames is stored as polynomials (a Farrow structure), so that no place is special
-and the ratio can follow a clock. When it is exactly 1 and no fraction has come up yet, frames pass unchanged.
+Each output frame is the sum of the input frames around its position, weighted by a windowed sinc. Polynomials in the
+position between two input frames give the weights (a Farrow structure), so that no position is special and the ratio
+can follow a clock. While it is exactly 1 and the position is still a whole number, frames pass unchanged.
 """
 
 import math
@@ -17,15 +17,15 @@ __all__ = ["Planes", "Resampler"]
 #: An array (channel, frame).
 Planes = npt.NDArray[np.float32]
 
-_HALF = 16  # input frames on each side, at the lower one of the two rates
+_HALF = 16  # input frames on each side, at the lower of the two rates
 _DEGREE = 5  # its error is below -100 dB up to 8 kHz, -85 dB up to 15 kHz (of 48)
 _KAISER = 9.0  # 90 dB of stop band; flat up to 0.8 of half the rate
-_PIECE = 2048  # input frames worked on at once
+_PIECE = 2048  # input frames processed at once
 
 
 @lru_cache(maxsize=8)
 def _weights(half: int) -> npt.NDArray[np.float32]:
-    """Polynomials in the fraction, an array (tap, power): taps are 1 - half to half frames from the place's floor."""
+    """Polynomials in the fraction, an array (tap, power): taps 1 - half to half, relative to the position's floor."""
     places = (np.cos(np.pi * (np.arange(3 * _DEGREE) + 0.5) / (3 * _DEGREE)) + 1) / 2
     distance = np.arange(1 - half, half + 1)[:, None] - places
     window = np.i0(_KAISER * np.sqrt(np.maximum(1 - (distance / half) ** 2, 0))) / np.i0(_KAISER)
@@ -36,7 +36,7 @@ def _weights(half: int) -> npt.NDArray[np.float32]:
 
 
 class Resampler:
-    """From ``source`` frames a second to ``target``; ``correction`` times as many when a clock needs it."""
+    """From ``source`` frames a second to ``target``; times ``correction``, to follow a clock."""
 
     def __init__(self, source: float, target: float, channels: int) -> None:
         self._nominal = source / target
@@ -44,23 +44,23 @@ class Resampler:
         self._half = half
         self._weights = _weights(half)
         self._held: Planes = np.zeros((channels, half - 1), np.float32)
-        self._place = float(half - 1)  # of the next output frame, among the input frames that are held
-        #: How many times more output frames there are than by the two rates.
+        self._place = float(half - 1)  # of the next output frame, among the held input frames
+        #: Factor on the number of output frames that the two rates give.
         self.correction = 1.0
 
     @property
     def held(self) -> float:
-        """How many of the last input frames have not come out yet."""
+        """How many of the latest input frames have not come out yet."""
         count: int = self._held.shape[1]
         return count - self._place
 
     def process(self, frames: Planes) -> Planes:
-        """Return the output frames that can be told now."""
+        """Return the output frames that can be computed so far."""
         pieces = [self._piece(frames[:, i : i + _PIECE]) for i in range(0, frames.shape[1], _PIECE)]
         return np.concatenate(pieces, axis=1) if pieces else frames
 
     def flush(self) -> Planes:
-        """Return what the last frames come out as, if silence follows them."""
+        """Return the last frames, computed as if silence followed them."""
         return self._piece(np.zeros((len(self._held), self._half), np.float32))
 
     def _piece(self, frames: Planes) -> Planes:

@@ -1,6 +1,6 @@
-"""Bytes of a stream as numbers that can be reckoned with, and back; and one number of channels as another.
+"""Converts a stream's bytes to numbers and back, and one number of channels to another.
 
-Numbers are float32 with full scale 1.0, which hold 24 bits exactly, in planes (channel, frame).
+Numbers are float32 with full scale 1.0, which holds 24 bits exactly, in planes (channel, frame).
 """
 
 from typing import Any
@@ -20,7 +20,7 @@ _HALF = 0.7071067811865476  # of the power
 
 
 def decode(data: bytes, params: PcmParams) -> Planes:
-    """Return frames as planes. A float that is no number, or far too large, is made harmless."""
+    """Return frames as planes. A float that is not a number, or far too large, is made harmless."""
     name = params.format.name
     if name in _FLOATS:
         floats = np.frombuffer(data, _FLOATS[name]).reshape(-1, params.channels).T
@@ -42,7 +42,7 @@ def decode(data: bytes, params: PcmParams) -> Planes:
 
 
 def encode(planes: Planes, params: PcmParams) -> npt.NDArray[np.uint8]:
-    """Return an array (frame, byte of it); what is beyond full scale is clipped."""
+    """Return an array (frame, byte of the frame); samples beyond full scale are clipped."""
     name = params.format.name
     frames = np.ascontiguousarray(planes.T)
     if name in _FLOATS:
@@ -67,7 +67,7 @@ def _bits(params: PcmParams) -> int:
 
 
 def mix(planes: Planes, channels: int) -> Planes:
-    """Make it so many channels: mono to all, all to mono; surround to stereo by its sides.
+    """Convert to ``channels`` channels: mono to all, all to mono, surround to stereo by side.
 
     ALSA's order is front left, front right, rear left, rear right, centre, bass, side left, side right (a third channel
     alone is the bass).

@@ -1,4 +1,4 @@
-"""What ``--audio`` says: BACKEND[:ARGUMENT][,OPTION=VALUE]..."""
+"""Parses ``--audio``: BACKEND[:ARGUMENT][,OPTION=VALUE]..."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -20,16 +20,16 @@ _HELP = (
 )
 #: Linux has room for eight PCM devices on a card.
 _MOST_STREAMS = 8
-#: So long (s) a device that nobody asked for is open after the last sound.
+#: How long (s) a device that nobody asked for stays open after the last sound.
 _LINGER = 10.0
 #: Ten seconds of the highest rate.
 _MOST_FRAMES = 3_840_000
 
 
 def parse(text: str, *, real_time: bool = True) -> AudioBackend:
-    """Make the backend that ``text`` names; raises UsageError. Nothing is opened before all of it is understood.
+    """Make the backend that ``text`` describes; raises UsageError. Nothing is opened before all of it is understood.
 
-    Without ``real_time``, because the machine's clock warps, nothing can be played on the host.
+    Without ``real_time`` (the machine's clock warps) nothing can be played on the host.
     """
     first, *rest = text.split(",")
     kind, colon, argument = first.partition(":")

@@ -1,19 +1,19 @@
 """A WAV file that is valid at every moment, even if the process is killed between two system calls.
 
-Frames are written behind what the header speaks of, then the header's sizes in a single write. A crash in between
-leaves a valid file that is one period shorter, with bytes behind its end that every reader ignores.
+Frames are written beyond what the header covers, then the header's sizes in a single write. A crash in between leaves
+a valid file that is one period shorter, followed by bytes that every reader ignores.
 
-WAV lacks some of the guest's formats. They are stored in one that holds the same values, bit for bit:
+WAV lacks some of the guest's formats. They are stored in one that holds the same values bit for bit:
 
     guest            file               how
     S8               unsigned 8 bit     sign bit flipped (8-bit WAV is unsigned)
     U16, U32         signed 16, 32 bit  sign bit flipped (wider WAV is signed)
-    S24              packed 24 bit      the fourth, unused byte is left out
+    S24              packed 24 bit      the unused fourth byte is dropped
     all others       the same           copied
 
-Headers: WAVE_FORMAT_PCM for 8 and 16 bits of up to two channels, WAVE_FORMAT_IEEE_FLOAT for floats of up to two,
+Headers: WAVE_FORMAT_PCM for 8 and 16 bits with up to two channels, WAVE_FORMAT_IEEE_FLOAT for floats with up to two,
 WAVE_FORMAT_EXTENSIBLE for the rest. Beyond two channels the speaker mask is 0, "unspecified": the guest has not said
-which channel is which, and the orders that ALSA and WAV usually have differ.
+which channel is which, and ALSA's and WAV's usual orders differ.
 """
 
 import contextlib
@@ -34,11 +34,11 @@ if TYPE_CHECKING:
 
 __all__ = ["MAX_DATA", "WavFile"]
 
-#: Bytes of frames in one file: RIFF sizes have 32 bits, and the header and the padding count too.
+#: Most bytes of frames in one file: RIFF sizes have 32 bits, and the header and padding count too.
 MAX_DATA = 0xFFFF_FF00
 
 _PCM, _IEEE_FLOAT, _EXTENSIBLE = 0x0001, 0x0003, 0xFFFE
-#: KSDATAFORMAT_SUBTYPE_*: the format tag, then this.
+#: KSDATAFORMAT_SUBTYPE_*: the format tag followed by this.
 _SUBTYPE_TAIL = bytes.fromhex("0000 0000 1000 8000 00aa00389b71")
 _SPEAKERS = {1: 0x4, 2: 0x3}  # front centre; front left and right
 
@@ -66,7 +66,7 @@ def _drop_fourth_byte(data: bytes) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class _Encoding:
-    """How a sample format is stored: bytes a sample, and the conversion of many."""
+    """How a sample format is stored: bytes per sample, and the conversion of a run of samples."""
 
     size: int
     convert: Callable[[bytes], bytes] = _same
@@ -88,11 +88,10 @@ _ENCODINGS: dict[SampleFormat, _Encoding] = {
 
 
 class WavFile:
-    """One WAV file being written: frames of one kind, in one piece.
+    """One WAV file being written, with frames of one kind.
 
-    Raises OSError when the file cannot be made: not a regular file, no permission, or locked, that is, being
-    written by someone else; or there already, with ``overwrite=False``. Once it is made, ``path`` holds a valid file
-    of no frames.
+    Raises OSError when the file cannot be created: not a regular file, no permission, locked because something else is
+    writing it, or, with ``overwrite=False``, already there. Once created, ``path`` holds a valid file without frames.
     """
 
     def __init__(self, path: Path, params: PcmParams, *, overwrite: bool = True) -> None:
@@ -112,16 +111,16 @@ class WavFile:
         self._data_start = len(header)
 
     def reuse(self, params: PcmParams) -> None:
-        """Hold frames of ``params`` instead, as long as there are none; raises OSError."""
+        """Hold frames of ``params`` instead; allowed only while there are none. Raises OSError."""
         assert self.frames == 0
         self._use(params)
 
     def has_room(self, size: int) -> bool:
-        """Whether ``size`` more bytes of the guest's can be told in 32 bits."""
+        """Whether the sizes still fit in 32 bits after ``size`` more bytes from the guest."""
         return self._size + size <= MAX_DATA
 
     def append(self, data: bytes) -> None:
-        """Add whole frames as the guest has them; raises OSError, with the file as it was before."""
+        """Add whole frames in the guest's format; raises OSError, leaving the file as it was."""
         assert self._fd is not None
         converted = self._encoding.convert(data)
         before = self._size, self.frames
@@ -139,13 +138,13 @@ class WavFile:
             raise
 
     def close(self) -> None:
-        """Let go of the file, which is complete already."""
+        """Close the file, which is already complete."""
         if self._fd is not None:
             os.close(self._fd)
             self._fd = None
 
     def read(self) -> "np.ndarray[Any, Any]":
-        """Read the frames back: an array (frame, channel) of what the file stores, 24 bits as int32."""
+        """Read the frames back: an array (frame, channel) of what the file stores; 24 bits become int32."""
         import numpy as np  # noqa: PLC0415 - 85 ms to import, and no sound needs it to be played
 
         data = self.path.read_bytes()[self._data_start : self._data_start + self._size]
@@ -188,7 +187,7 @@ def _chunk(name: bytes, body: bytes) -> bytes:
 
 
 def _open(path: Path, flags: int) -> int:
-    # Not truncated before it is known to be ours; O_NONBLOCK because opening a device may wait for ever.
+    # Do not truncate before it is known to be ours; O_NONBLOCK because opening a device may wait for ever.
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NONBLOCK | os.O_CLOEXEC | flags, 0o666)
     try:
         _claim(fd)

@@ -1,4 +1,4 @@
-"""What the guest records from a WAV file: its frames from START on, exactly, then silence.
+"""What the guest records from a WAV file: exactly its frames, from START on, then silence.
 
 A stream gets the file's frames if it has the file's rate and channels, and a format that holds the same values:
 
@@ -6,8 +6,8 @@ A stream gets the file's frames if it has the file's rate and channels, and a fo
     integers                the same size or wider (zeros below), signed or unsigned: U8 S8 S16 U16 S24_3 S24 S32 U32
     32-bit, 64-bit floats   FLOAT, FLOAT64
 
-so what wavfile.py stores comes back as it was (but the byte of S24 that is not used, which extends the sign). A stream
-that does not match records silence, and a warning says so once.
+so what wavfile.py stores comes back unchanged (except the unused byte of S24, which extends the sign). A stream that
+does not match records silence, with one warning.
 """
 
 import logging
@@ -27,7 +27,7 @@ __all__ = ["WavSource"]
 logger = logging.getLogger(__name__)
 
 _PCM, _IEEE_FLOAT, _EXTENSIBLE = 0x0001, 0x0003, 0xFFFE
-#: Chunks before the data that are looked through, and bytes of the one that says what the frames are.
+#: How many chunks before the data are examined, and how many bytes of the format chunk.
 _MOST_CHUNKS = 1000
 _FMT_SIZE = 40
 
@@ -36,12 +36,12 @@ _SIGN = bytes(0xFF if byte & 0x80 else 0 for byte in range(256))
 
 
 class _NotWavError(Exception):
-    """The file is no WAV file that can be used; the message says why."""
+    """The file is not a usable WAV file; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Layout:
-    """What a WAV file holds, and where."""
+    """What a WAV file holds and where."""
 
     channels: int
     rate: int
@@ -52,7 +52,7 @@ class _Layout:
 
 
 class WavSource:
-    """A WAV file to record from; every stream begins at its first frame. Raises UsageError if it cannot be read."""
+    """A WAV file to record from; each stream starts at its first frame. Raises UsageError if it cannot be read."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
@@ -70,7 +70,7 @@ class WavSource:
             raise UsageError(f"cannot record from {self.path}: {error}") from error
 
     def is_file(self, path: Path) -> bool:
-        """Whether ``path`` is this file, by whatever name."""
+        """Whether ``path`` names this file."""
         assert self._fd is not None
         try:
             return os.path.samestat(os.fstat(self._fd), path.stat())
@@ -78,17 +78,17 @@ class WavSource:
             return False
 
     def open_capture(self, params: PcmParams) -> "SilentCapture | WavCapture":
-        """Begin at the first frame."""
+        """Record from the first frame on."""
         layout = self._layout
         if (params.rate, params.channels) == (layout.rate, layout.channels):
             convert = _conversion(layout, params.format)
             if convert is not None:
                 return WavCapture(self, params, layout.size * layout.channels, convert)
-        self._warn(f"the guest records {params}, which this file does not have; it records silence")
+        self._warn(f"the guest records {params}, which does not match this file; it records silence")
         return SilentCapture(params)
 
     def read(self, frame: int, count: int) -> bytes:
-        """Return ``count`` frames from number ``frame`` on, as the file has them; fewer at its end."""
+        """Return ``count`` frames from number ``frame`` on, in the file's format; fewer at its end."""
         layout = self._layout
         count = min(count, layout.frames - frame)
         if count <= 0 or self._fd is None:
@@ -110,7 +110,7 @@ class WavSource:
             logger.warning("%s: %s", self.path, message)
 
     def close(self) -> None:
-        """Let go of the file; streams record silence then."""
+        """Close the file; streams then record silence."""
         if self._fd is not None:
             os.close(self._fd)
             self._fd = None
@@ -129,7 +129,7 @@ class WavCapture:
         self._frame = 0
 
     def start(self) -> None:
-        """Go on where it was."""
+        """Continue where it was."""
 
     def read(self, size: int) -> bytes:
         """Return the next frames, then silence."""
@@ -139,11 +139,11 @@ class WavCapture:
         return data if len(data) == size else data + self._params.silence(size - len(data))
 
     def skip(self, size: int) -> None:
-        """Pass frames over."""
+        """Skip frames."""
         self._frame += size // self._params.frame_size
 
     def stop(self) -> None:
-        """Wait."""
+        """Pause."""
 
     def close(self) -> None:
         """Leave the file to the next stream."""
@@ -154,7 +154,7 @@ def _same(data: bytes) -> bytes:
 
 
 def _conversion(layout: _Layout, fmt: SampleFormat) -> Callable[[bytes], bytes] | None:
-    """Find how samples become those of ``fmt`` without loss; None if they don't."""
+    """Find a lossless conversion of samples to ``fmt``; None if there is none."""
     if layout.is_float or fmt.is_float:
         return _same if layout.is_float and fmt.is_float and layout.size == fmt.size else None
     significant = fmt.significant
@@ -193,12 +193,12 @@ def _parse(fd: int) -> _Layout:
         name, size = struct.unpack("<4sI", header)
         position += 8
         if name == b"data" and fmt:
-            # A file that is still being written, or came through a pipe, may not say how much there is.
+            # A file that is still being written, or came through a pipe, may not give its length.
             return _layout(fmt, position, min(size, status.st_size - position))
         if name == b"fmt ":
             fmt = os.pread(fd, min(size, _FMT_SIZE), position)
         position += size + size % 2
-    raise _NotWavError("not a WAV file with sound in it")
+    raise _NotWavError("not a WAV file with sound")
 
 
 def _layout(fmt: bytes, start: int, size: int) -> _Layout:

@@ -1,1 +1,1 @@
-"""virtio over MMIO: the transport (mmio), split virtqueues (queue), and one module or package a device."""
+"""virtio over MMIO: the transport (mmio), split virtqueues (queue), and one module or package per device."""

@@ -1,12 +1,13 @@
-"""The virtio console (virtio 1.3 section 5.3): one port, and the size of the window that it is shown in.
+"""The virtio console (virtio 1.3 section 5.3): one port, and the size of the window it is shown in.
 
-Neither more ports (F_MULTIPORT) nor output without a queue (F_EMERG_WRITE) is offered: Linux's ``hvc0`` needs neither.
+Neither multiple ports (F_MULTIPORT) nor output without a queue (F_EMERG_WRITE) are offered: Linux's ``hvc0`` needs
+neither.
 
 | actor | threat | mitigation |
 |---|---|---|
-| guest | output without end | nothing is stored here; `output` decides |
-| guest | an output buffer larger than RAM, of overlapping descriptors | its first `MAX_BYTES` are printed |
-| guest | never gives room for input | it stays outside |
+| guest | endless output | nothing is stored here; `output` decides |
+| guest | an output buffer larger than RAM, from overlapping descriptors | only its first `MAX_BYTES` are printed |
+| guest | never makes room for input | the input stays outside |
 | user | a paste larger than the guest's buffers | `receive` takes what fits; `ready` asks for the rest |
 """
 
@@ -21,12 +22,12 @@ __all__ = ["F_SIZE", "ConsoleDevice"]
 
 F_SIZE = 1 << 0
 RECEIVE, TRANSMIT = 0, 1
-#: More than any driver puts into one buffer: Linux 32 KiB.
+#: More than any driver puts into one buffer (Linux: 32 KiB).
 MAX_BYTES = 64 << 10
-_CONFIG = struct.Struct("<HHII")  # cols, rows, and of features that are not offered max_nr_ports and emerg_wr
+_CONFIG = struct.Struct("<HHII")  # cols, rows; max_nr_ports and emerg_wr belong to features not offered
 _LONGEST_SIDE = 0xFFFF
-#: Linux throws away what comes before its driver is through with starting. Then it looks at the size, as it is told to;
-#: a driver that never does gets input after so long.
+#: Linux discards input that arrives before its driver has finished starting. It then reads the size, as it is told to;
+#: a driver that never does gets input after this long.
 _PATIENCE_NS = 2_000_000_000
 
 
@@ -34,12 +35,12 @@ class ConsoleDevice(VirtioDevice):
     """A console with a terminal at the other end.
 
     ``output`` gets what the guest prints. ``receive`` gives it input, and ``ready`` is called when the guest may have
-    made room for what was not taken: call ``receive`` with the rest.
+    made room for the input not taken: call ``receive`` with the rest.
     """
 
     device_id = 3
     features = F_SIZE
-    queue_sizes = (16, 16)  # Linux fills the first with a page for each entry
+    queue_sizes = (16, 16)  # Linux fills the first with a page per entry
 
     def __init__(self, output: Callable[[bytes], None], clock: Clock, events: Events) -> None:
         self.ready: Callable[[], None] | None = None
@@ -54,7 +55,7 @@ class ConsoleDevice(VirtioDevice):
     # The terminal side.
 
     def receive(self, data: bytes) -> int:
-        """Give the guest ``data``, as far as it has made room; return how many bytes it took.
+        """Give the guest as much of ``data`` as it has room for; return how many bytes it took.
 
         Before its driver has started there is no room.
         """
@@ -72,7 +73,7 @@ class ConsoleDevice(VirtioDevice):
         return taken
 
     def resize(self, columns: int, rows: int) -> None:
-        """The window has this size now; 0 is unknown."""
+        """Set the window's size; 0 is unknown."""
         size = (min(columns, _LONGEST_SIDE), min(rows, _LONGEST_SIDE))
         if size != self._size:
             self._size = size
@@ -92,10 +93,10 @@ class ConsoleDevice(VirtioDevice):
         if features & F_SIZE:
             self._starting = self._events.at(self._clock.now() + _PATIENCE_NS, self._take_input)
             self._size_changed = config_changed
-            config_changed()  # Linux does not look at the size before
+            config_changed()  # Linux reads the size only then
 
     def notify(self, index: int) -> None:
-        """Print what there is to print, or ask for input."""
+        """Print what is waiting, or ask for input."""
         if index == TRANSMIT:
             self._transmit()
         elif self.ready is not None:

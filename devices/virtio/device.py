@@ -1,9 +1,9 @@
-"""What the transport asks of a virtio device, and what it does for it.
+"""What the transport asks of a virtio device, and what it provides.
 
     reset --> (negotiation, all in the transport) --> activate --> notify ... --> reset
                                                       at DRIVER_OK
 
-A device is the behaviour alone: it sees queues, features and its configuration space, no register and no ring.
+A device is only its behaviour: it sees queues, features and its configuration space, no registers and no rings.
 """
 
 from abc import ABC, abstractmethod
@@ -18,11 +18,11 @@ DEVICE_NAMES = {1: "net", 2: "blk", 3: "console", 4: "rng", 25: "sound"}
 
 
 class VirtioDevice(ABC):
-    """A virtio device without its transport; nothing that the driver does may make it raise."""
+    """A virtio device without its transport; nothing the driver does may make it raise."""
 
     #: Device type (virtio 1.2 section 5).
     device_id: int
-    #: The device-specific features on offer; those of queues and transport are added by the transport.
+    #: The device-specific features on offer; the transport adds those of queues and transport.
     features: int = 0
     #: Maximum size of each queue, a power of two.
     queue_sizes: tuple[int, ...]
@@ -32,20 +32,20 @@ class VirtioDevice(ABC):
         return b""
 
     def write_config(self, offset: int, data: bytes) -> None:  # noqa: B027 (read-only is the default)
-        """Take the driver's store to the configuration space, or beside it. By default it is read-only."""
+        """Take a driver's store to the configuration space, or beyond it. By default it is read-only."""
 
     @abstractmethod
     def activate(self, queues: Sequence[Queue], features: int, config_changed: Callable[[], None]) -> None:
         """Start: the driver is ready (DRIVER_OK).
 
-        There is a queue for every index; one that the driver did not set up is for ever empty and silent.
-        ``features`` are all the negotiated ones. ``config_changed`` is to be called after config() has changed.
+        There is a queue for every index; one that the driver did not set up stays empty and silent for ever.
+        ``features`` are all the negotiated ones. Call ``config_changed`` after config() has changed.
         """
 
     @abstractmethod
     def notify(self, index: int) -> None:
-        """Look at queue ``index``, which is ready: the driver says that it is no longer empty (it may be wrong)."""
+        """Look at queue ``index``, which is ready: the driver says it is no longer empty (it may be wrong)."""
 
     @abstractmethod
     def reset(self) -> None:
-        """Forget the queues and everything in flight, stop everything. May come at any time, repeatedly."""
+        """Stop, and forget the queues and everything in flight. May be called at any time, repeatedly."""

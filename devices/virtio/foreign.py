@@ -1,8 +1,8 @@
-"""Files that are given as disks and are none: images of other machines, and compressed ones.
+"""Files given as disks that are not raw images: other emulators' formats, and compressed files.
 
-Used as they are, a guest would see what its disk is wrapped in, and destroy it with its first write. What is inside is
-never looked for: a guest may write such a beginning to its raw disk, to have its host open other files the next time
-(QEMU's CVE-2008-2004). So they are refused, and only the user can say that one is raw all the same.
+Used as they are, the guest would see the wrapping of its disk and destroy it with its first write. The contents are
+never interpreted: a guest may write such a header to its raw disk to make its host open other files the next time
+(QEMU's CVE-2008-2004). So they are refused, and only the user can declare one raw.
 """
 
 import os
@@ -12,7 +12,7 @@ from shlex import quote
 __all__ = ["how_to_convert"]
 
 _SECTOR = 512
-#: What is first in them, and what qemu-img calls them.
+#: Their first bytes, and what qemu-img calls them.
 _IMAGES = {
     b"QFI\xfb": "qcow2",
     b"KDMV": "vmdk",
@@ -21,7 +21,7 @@ _IMAGES = {
     b"vhdxfile": "vhdx",
     b"conectix": "vpc",
 }
-_VHD = b"conectix"  # the first bytes of one that grows; one of fixed size is a raw disk with a sector behind it
+_VHD = b"conectix"  # the first bytes of a growing image; one of fixed size is a raw disk followed by a sector
 _VDI_AT, _VDI = 64, b"\x7f\x10\xda\xbe"
 _UNPACKERS = {
     b"\x1f\x8b\x08": ("gzip", "gunzip -c"),
@@ -32,9 +32,9 @@ _UNPACKERS = {
 
 
 def how_to_convert(descriptor: int, path: Path) -> str | None:
-    """Say what the file at ``path`` is, and the command that makes it a raw disk; None if it is one.
+    """Say what the file at ``path`` is, and the command that makes it a raw disk; None if it is one already.
 
-    That is told by what it contains, ``descriptor`` being open on it: its name says nothing.
+    The contents, read from ``descriptor``, decide, not the name.
     """
     first = os.pread(descriptor, _SECTOR, 0)
     last = os.pread(descriptor, _SECTOR, max(0, os.lseek(descriptor, 0, os.SEEK_END) - _SECTOR))

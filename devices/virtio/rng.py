@@ -1,4 +1,4 @@
-"""The virtio entropy device (virtio 1.2 section 5.4): every buffer comes back with random bytes."""
+"""The virtio entropy device (virtio 1.2 section 5.4): every buffer is returned filled with random bytes."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -8,13 +8,13 @@ from devices.virtio.queue import Queue
 
 __all__ = ["EntropyDevice"]
 
-# A driver asks for some hundred bytes, and asks again if there are fewer. As descriptors can overlap, a buffer can be
-# larger than RAM: do not follow.
+# A driver asks for a few hundred bytes, and asks again if it gets fewer. Descriptors can overlap, so a buffer can be
+# larger than RAM: do not fill it all.
 MAX_BYTES = 4 << 10
 
 
 class EntropyDevice(VirtioDevice):
-    """A source of random bytes; ``source`` is a function from a number to so many of them."""
+    """A source of random bytes; ``source(n)`` returns n of them."""
 
     device_id = 4
     queue_sizes = (64,)
@@ -28,7 +28,7 @@ class EntropyDevice(VirtioDevice):
         self._queue = queues[0]
 
     def notify(self, index: int) -> None:  # noqa: ARG002 (there is but one queue)
-        """Fill what there is to fill."""
+        """Fill the buffers that are waiting."""
         queue = self._queue
         if queue is None:
             return

@@ -116,7 +116,7 @@ def test_a_server_that_is_killed_comes_back_and_the_guest_does_not_notice(server
     assert guest.returncode == 0, output
     said = [line for line in error.decode().splitlines() if line.startswith("pyemu: ")]
     assert said == [
-        "pyemu: warning: the sound device default is gone; the guest goes on without, until it is back",
+        "pyemu: warning: the sound device default is gone; the guest carries on without until it is back",
         "pyemu: warning: sound output is back: default",
         "pyemu: host sound: the device was gone once",
     ]

@@ -1,1 +1,1 @@
-"""The host's sound devices through PortAudio: played and recorded in the guest's time, drift corrected."""
+"""The host's sound devices through PortAudio: paced by the guest's clock, with drift corrected."""

@@ -1,17 +1,17 @@
-"""Backend ``host``: the guest's sound on the host's sound devices, by PortAudio.
+"""Backend ``host``: the guest's sound on the host's sound devices, through PortAudio.
 
-The machine's clock paces the guest, here as with every backend, and no host device makes it wait. Whatever a device
-does, the guest notices nothing of it: it is not heard, or records silence, until the device is back.
+As with every backend, the machine's clock paces the guest, and no host device makes it wait. The guest never notices
+what a device does: until a failed device is back, the guest is not heard, or records silence.
 
-Three threads beside the machine's, none of which waits for another:
+Besides the machine's thread there are three, none of which waits for another:
 
-    PortAudio's   calls for buffers; moves frames between them and rings (play.py, record.py)
+    PortAudio's   asks for buffers; moves frames between them and rings (play.py, record.py)
     feeder        converts and resamples what the guest plays and records
-    keeper        opens and closes devices, which takes its time, and looks after them
+    keeper        opens and closes devices, which is slow, and monitors them
 
-The output is opened when the machine is switched on and plays silence when the guest does not play, for opening may
-delay a sound. But where nobody asked for the host's sound (``linger``), it is opened for a sound, and closed some time
-after the last one. The input is opened when the guest records first: that may have the host ask its user.
+The output is opened when the machine is switched on and plays silence while the guest does not play, because opening
+it may delay a sound. If nobody asked for the host's sound (``linger``), it is opened for a sound, and closed some time
+after the last one. The input is opened when the guest first records: the host may then ask its user for permission.
 """
 
 import contextlib
@@ -37,7 +37,7 @@ __all__ = ["HostAudio"]
 
 logger = logging.getLogger(__name__)
 
-#: How much of the latency the device may have for its buffers.
+#: The share of the latency that the device may use for its buffers.
 _DEVICE_SHARE = 0.5
 _FEED_EVERY = 0.005  # while the guest records
 _LOOK_EVERY = 0.25
@@ -51,7 +51,7 @@ _MOST_WARNINGS = 6
 class HostAudio(AudioBackend):
     """Plays on and records from the host's devices called ``name`` ("": the defaults), ``latency`` seconds late.
 
-    So many seconds as ``linger`` says after the guest's last sound its device is closed; None: with the machine.
+    The output is closed ``linger`` seconds after the guest's last sound; None: only with the machine.
     Raises UsageError if there is no such output, MissingPackageError without PortAudio.
     """
 
@@ -75,17 +75,17 @@ class HostAudio(AudioBackend):
         self._portaudio = load_portaudio() if portaudio is None else portaudio
         self._monotonic = monotonic
         self._specs = {_OUTPUT: find_card(self._portaudio, name, _OUTPUT)}
-        with contextlib.suppress(UsageError):  # a microphone is not missed before the guest records
+        with contextlib.suppress(UsageError):  # a missing microphone does not matter until the guest records
             self._specs[_INPUT] = find_card(self._portaudio, name, _INPUT)
         self._cards: dict[str, OpenCard] = {}
-        self._outputs: tuple[OutputVoice, ...] = ()  # replaced, never changed: PortAudio's thread goes through it
+        self._outputs: tuple[OutputVoice, ...] = ()  # replaced, never changed: PortAudio's thread iterates over it
         self._inputs: tuple[InputVoice, ...] = ()
         self._tick: Tick | None = None  # the output's last callback
         self._gains = {_OUTPUT: np.ones((2, 1), np.float32), _INPUT: np.ones((2, 1), np.float32)}
         self._learned = 0.0  # drift
         self._work = threading.Event()
         self._look = threading.Event()
-        self._voices = threading.Lock()  # for who replaces _outputs or _inputs; nothing is waited for under it
+        self._voices = threading.Lock()  # held while _outputs or _inputs is replaced; nothing blocks under it
         self._closing = False
         self._lost = False
         self._retry_at = 0.0
@@ -102,7 +102,7 @@ class HostAudio(AudioBackend):
 
     @property
     def played(self) -> int:
-        """Frames played by the guest, heard or not."""
+        """Frames the guest has played, heard or not."""
         return self.stats.played
 
     def open_playback(self, stream: int, params: PcmParams) -> Playback:  # noqa: ARG002 - all are mixed
@@ -126,8 +126,8 @@ class HostAudio(AudioBackend):
         return voice
 
     def open_capture(self, stream: int, params: PcmParams) -> Capture:  # noqa: ARG002 - each has the same
-        """Record from the input device, which is opened now, or silence while there is none."""
-        spec = self._specs.get(_INPUT)  # there is none before the first recording
+        """Record from the input device, which is opened now; silence while there is none."""
+        spec = self._specs.get(_INPUT)  # none before the first recording
         rate, channels = (spec.rate, spec.channels) if spec is not None else (48000, 2)
         voice = InputVoice(params, rate, channels, latency=self.latency, stats=self.stats, monotonic=self._monotonic)
         with self._voices:
@@ -137,12 +137,12 @@ class HostAudio(AudioBackend):
         return voice
 
     def set_gains(self, playback: Sequence[float], capture: Sequence[float]) -> None:
-        """Set the factors for the left and right samples (1.0: as they are)."""
+        """Set the factors for left and right samples (1.0: unchanged)."""
         self._gains = {kind: np.array(gains, np.float32).reshape(2, 1)
                        for kind, gains in ((_OUTPUT, playback), (_INPUT, capture))}  # fmt: skip
 
     def summary(self) -> list[str]:
-        """Say what was wrong with the sound, if anything was."""
+        """Say what went wrong with the sound, if anything did."""
         stats = self.stats
         faults = [
             text
@@ -159,7 +159,7 @@ class HostAudio(AudioBackend):
         return [f"host sound: {', '.join(faults)}"] if faults else []
 
     def close(self) -> None:
-        """Let go of the devices; one that does not let go itself is left behind after two seconds."""
+        """Close the devices; one that does not close within two seconds is abandoned."""
         self._closing = True
         self._work.set()
         self._look.set()
@@ -180,7 +180,7 @@ class HostAudio(AudioBackend):
             self.feed()
 
     def feed(self) -> None:
-        """Do what there is to do for all streams."""
+        """Do all pending work for all streams."""
         for voice in self._outputs:
             voice.feed(self._gains[_OUTPUT][: voice.channels])
             self._learned = voice.drift.offset
@@ -193,7 +193,7 @@ class HostAudio(AudioBackend):
 
     # PortAudio's threads.
 
-    # A device may come back as another one, which streams that were opened before do not fit.
+    # A device may come back as a different one, which streams opened earlier do not fit.
 
     def _play(self, out: Frames, tick: Tick) -> None:
         self._tick = tick
@@ -216,7 +216,7 @@ class HostAudio(AudioBackend):
         self._close_cards()
 
     def look_after(self) -> None:
-        """Open what is to be open, and close what is broken."""
+        """Open what should be open, and close what is broken."""
         faults = [fault for card in self._cards.values() if (fault := card.fault()) is not None]
         if faults:
             self._lose(faults)
@@ -232,7 +232,7 @@ class HostAudio(AudioBackend):
         if now < self._retry_at or not wanted - self._cards.keys():
             return
         self._retry_at = now + _RETRY_EVERY
-        if self._lost and not self._cards:  # what came back is seen only by a PortAudio that begins anew
+        if self._lost and not self._cards:  # only a restarted PortAudio sees what has come back
             for begin_anew in (self._portaudio._terminate, self._portaudio._initialize):  # noqa: SLF001 - no other names
                 with contextlib.suppress(self._portaudio.PortAudioError):
                     begin_anew()
@@ -256,7 +256,7 @@ class HostAudio(AudioBackend):
                 self._portaudio, spec, transfer, latency=share, stats=self.stats, monotonic=self._monotonic
             )
         except (UsageError, ValueError, self._portaudio.PortAudioError) as error:
-            self._say(kind, f"no sound {kind}: {error}; the guest goes on without, until there is")
+            self._say(kind, f"no sound {kind}: {error}; the guest carries on without until there is one")
         else:
             self.stats.opened += 1
 
@@ -269,7 +269,7 @@ class HostAudio(AudioBackend):
         self._detach(_INPUT)
         self._lost = True
         what = "does not keep time" if "wild" in faults else "is gone"
-        self._say(_OUTPUT, f"the sound device {names} {what}; the guest goes on without, until it is back")
+        self._say(_OUTPUT, f"the sound device {names} {what}; the guest carries on without until it is back")
         self._retry_at = self._monotonic() + (_RETRY_WILD if "wild" in faults else 0.0)
 
     def _detach(self, kind: str) -> None:
@@ -279,7 +279,7 @@ class HostAudio(AudioBackend):
             voice.detach()
 
     def _say(self, kind: str, text: str) -> None:
-        """Warn, once until there is sound again."""
+        """Warn, but only once until there is sound again."""
         if kind not in self._silent:
             self._silent[kind] = text
             self._warn(text)

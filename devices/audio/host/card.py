@@ -1,7 +1,7 @@
-"""The host's sound devices, by PortAudio: finding, opening, listing, and telling whether one is in order.
+"""The host's sound devices, through PortAudio: finding, opening, listing, and telling whether one works.
 
-All of this may wait for the host's sound system, so it is never called on the machine's thread, but before the machine
-runs. PortAudio is loaded when it is needed first.
+All of this may wait for the host's sound system, so once the machine runs it is never called on the machine's thread.
+PortAudio is loaded on first use.
 """
 
 import contextlib
@@ -22,18 +22,18 @@ _INSTALL = (
     "PortAudio is not installed: apt-get install libportaudio2 (Debian, Ubuntu), dnf install portaudio (Fedora), "
     "brew install portaudio (macOS)"
 )
-#: A new stream may be given its first buffers at once and then rest: an idle PulseAudio server sleeps two seconds.
+#: A new stream may get its first buffers at once and then pause: an idle PulseAudio server sleeps for two seconds.
 _WARM_UP = 2.5
 _STANDSTILL = 1.5
 _PROVEN = 1.0
-#: Frames (s) ahead of time, gained in a window of so many seconds, at which a device is no sound card.
+#: A device that gets this far (s) ahead of time within a window of this length (s) is not a real sound card.
 _WILD = 2.0
 _WILD_WINDOW = 5.0
 _RATE = 48000
 
 
 class CardSpec(NamedTuple):
-    """A device and how it is to be opened."""
+    """A device and how to open it."""
 
     number: int
     name: str
@@ -51,7 +51,7 @@ def load_portaudio() -> Any:
     except OSError as error:
         raise MissingPackageError(_INSTALL) from error
     except Exception as error:
-        # PortAudio, when it cannot begin: its exception cannot be named before the import has worked.
+        # PortAudio itself cannot start: its exception cannot be named before the import has succeeded.
         raise UsageError(f"PortAudio does not start: {error}") from error
     _quieten_alsa()
     return sounddevice
@@ -62,13 +62,13 @@ _say_nothing = _ALSA_HANDLER(lambda *_: None)
 
 
 def _quieten_alsa() -> None:
-    """Keep libasound from writing to the user's terminal of devices that are not there; it is in PortAudio's errors."""
+    """Keep libasound from complaining on the user's terminal about missing devices; PortAudio reports them too."""
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL("libasound.so.2").snd_lib_error_set_handler(_say_nothing)
 
 
 def find_card(portaudio: Any, name: str, kind: str) -> CardSpec:
-    """Find a device by its number, its name or a part of that, or the default one for ""; raises UsageError."""
+    """Find a device by number, name or part of a name ("": the default one); raises UsageError."""
     infos = list(portaudio.query_devices())
     usable = [(i, info) for i, info in enumerate(infos) if info[f"max_{kind}_channels"] > 0]
     if not usable:
@@ -96,7 +96,7 @@ def _default(portaudio: Any, kind: str) -> int:
 
 
 def _rate(portaudio: Any, index: int, info: Any, channels: int, kind: str) -> int:
-    """ALSA's devices say 44100 whatever they are; elsewhere the default is what the hardware runs at."""
+    """ALSA's devices always claim 44100; elsewhere the default is what the hardware runs at."""
     default: int = round(info["default_samplerate"])
     if portaudio.query_hostapis(info["hostapi"])["name"] != "ALSA":
         return default
@@ -109,7 +109,7 @@ def _rate(portaudio: Any, index: int, info: Any, channels: int, kind: str) -> in
 
 
 def list_cards(portaudio: Any) -> list[str]:
-    """Describe the host's sound devices, a line each."""
+    """Describe the host's sound devices, one line each."""
     lines = []
     for index, info in enumerate(portaudio.query_devices()):
         uses = [kind for kind in ("output", "input") if info[f"max_{kind}_channels"] > 0]
@@ -123,7 +123,7 @@ def list_cards(portaudio: Any) -> list[str]:
 
 
 class OpenCard:
-    """A device that is open: ``transfer`` is called with its buffer, (frame, channel), and when that is heard.
+    """An open device: ``transfer`` is called with its buffer, (frame, channel), and the time at which it is heard.
 
     Raises PortAudio's error if the device does not open.
     """
@@ -145,7 +145,7 @@ class OpenCard:
         self._stats = stats
         self._monotonic = monotonic
         self._opened = self._called = self._window = monotonic()
-        self._ahead = 0.0  # seconds of frames, since the window began
+        self._ahead = 0.0  # seconds of frames since the window began
         self._wild = False
         self._offset: float | None = None  # of the stream's clock from the monotonic one
         kind = portaudio.RawOutputStream if spec.kind == "output" else portaudio.RawInputStream
@@ -165,7 +165,7 @@ class OpenCard:
 
     @property
     def is_proven(self) -> bool:
-        """Whether it has been open long enough to say that it works."""
+        """Whether it has been open long enough to be known to work."""
         return self._monotonic() - self._opened > _PROVEN
 
     def fault(self) -> str | None:
@@ -182,7 +182,7 @@ class OpenCard:
         return None if active and now - self._called <= allowed else "gone"
 
     def close(self) -> None:
-        """Let go of it, playing nothing to its end."""
+        """Close it at once, discarding what is still to be played."""
         self._stream.abort(ignore_errors=True)
         self._stream.close(ignore_errors=True)
 
@@ -203,7 +203,7 @@ class OpenCard:
         self._check_pace(now, frames)
 
     def _when(self, now: float, times: Any) -> float:
-        """Monotonic time at which the buffer's first frame is heard, or was recorded."""
+        """Monotonic time at which the buffer's first frame is heard or was recorded."""
         when = times.outputBufferDacTime if self.spec.kind == "output" else times.inputBufferAdcTime
         current = times.currentTime
         if not when or not current or abs(when - current) > 2.0:  # not every host API can tell

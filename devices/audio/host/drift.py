@@ -1,11 +1,11 @@
-"""The difference between the machine's clock and a sound card's, and how to follow it unheard.
+"""The difference between the machine's clock and a sound card's, and how to follow it inaudibly.
 
-Both say they have 48000 frames a second, and one has 48001. So what waits between them grows or shrinks, by 4 ms a
-minute; a proportional-integral controller steers a resampler by it. It is slow on purpose: at 1.5 ppm a second the
-change of pitch is below -85 dB in any third of a second. While the delay stays within a millisecond of where it began
-nothing is corrected at all, and sound passes bit for bit.
+Both claim 48000 frames a second, but one delivers, say, 48001. The backlog between them then grows or shrinks;
+a proportional-integral controller watches it and steers a resampler. It is slow on purpose: at 1.5 ppm a second the
+change of pitch is below -85 dB in any third of a second. While the delay stays within a millisecond of where it began,
+nothing is corrected at all and sound passes bit for bit.
 
-When frames come from the machine is known but for how late it was, so of a second's delays the extreme one counts.
+The time at which frames leave the machine is known except for how late it was, so each second's extreme delay counts.
 """
 
 import math
@@ -14,20 +14,20 @@ __all__ = ["Drift"]
 
 _NATURAL = 0.01  # radians a second; critically damped
 _TOLERANCE = 0.001  # seconds
-_MOST = 1e-3  # cards are off by 1e-4 at the most
-_SLEW = 1.5e-6  # a second
+_MOST = 1e-3  # cards are off by at most 1e-4
+_SLEW = 1.5e-6  # per second
 _NEAR = 1e-5
 _WINDOW = 1.0  # seconds
-_JUMP = 0.005  # seconds, from one window to the next: no drift, but a device that changed its buffers
+_JUMP = 0.005  # seconds, from one window to the next: not drift, but a device that changed its buffers
 
 
 class Drift:
-    """Steers a delay to what it was in the first second. ``learned`` is what a predecessor found (``offset``)."""
+    """Steers a delay back to what it was in the first second. ``learned`` is the ``offset`` a predecessor found."""
 
     def __init__(self, learned: float = 0.0) -> None:
-        #: By how much the other clock is faster, as far as is known: 1e-6 is 1 ppm.
+        #: How much faster the other clock is, as far as is known: 1e-6 is 1 ppm.
         self.offset = learned
-        #: What to stretch the sound by now.
+        #: How much to stretch the sound now.
         self.correction = 1.0 + learned
         self._wanted = self.correction
         self._target: float | None = None
@@ -37,12 +37,12 @@ class Drift:
         self._last = 0.0
 
     def restart(self) -> None:
-        """Take a new delay for the right one: there was a gap."""
+        """Take the next delay as the right one: there was a gap."""
         self._target = None
         self._window_end = -math.inf
 
     def observe(self, now: float, delay: float) -> float:
-        """Take note of a delay (s), too short by what the machine was late; returns the correction until the next."""
+        """Note a delay (s), too short by however late the machine was; returns the correction until the next."""
         if self._window_end == -math.inf:
             self._begin(now, delay)
         elif now >= self._window_end:
@@ -69,7 +69,7 @@ class Drift:
         self._before = delay
         error = delay - self._target
         error -= min(max(error, -_TOLERANCE), _TOLERANCE)
-        # A delay that is too long: fewer frames. While the correction is still on its way there is nothing to learn.
+        # The delay is too long: fewer frames. There is nothing to learn while the correction is still ramping.
         if abs(self._wanted - self.correction) < _NEAR:
             self.offset = _bounded(self.offset - _NATURAL**2 * _WINDOW * error)
         self._wanted = 1.0 + _bounded(self.offset - 2 * _NATURAL * error)

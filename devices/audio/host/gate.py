@@ -1,7 +1,7 @@
-"""A ring's way out, with a gate: frames behind a closed gate wait, and lose nothing by it.
+"""A ring with a gate at its output: frames behind a closed gate wait, and none are lost.
 
-A sound that is stopped within a guest's message may go on with its next frame, or never: what lies behind the gate is
-heard if it opens. So that neither clicks, the sound is led to silence from the last frame before the gate, and from
+A sound stopped in the middle of a guest's message may resume at its next frame, or never: what lies behind the gate is
+heard if it opens. So that neither clicks, the sound fades to silence from the last frame before the gate, and from
 silence to the first one behind it.
 """
 
@@ -13,33 +13,33 @@ from devices.audio.host.ring import Frames, Ring
 
 __all__ = ["FADE", "GatedRing", "fall", "rise"]
 
-#: Frames over which a sound that breaks off is led to silence, or from there to its first frame.
+#: Frames over which a sound that breaks off fades to silence, or from there to its first frame.
 FADE = 96
 
 
 def rise() -> Frames:
-    """Factors from 0 to almost 1, an array (frame, 1)."""
+    """Factors rising from 0 to almost 1, an array (frame, 1)."""
     return np.linspace(0.0, 1.0, FADE, endpoint=False, dtype=np.float32)[:, None]
 
 
 def fall() -> Frames:
-    """Factors from 1 to 0, an array (frame, 1)."""
+    """Factors falling from 1 to 0, an array (frame, 1)."""
     return np.linspace(1.0, 0.0, FADE, dtype=np.float32)[:, None]
 
 
 class _Gate(NamedTuple):
     place: int  # in the ring: the first frame that waits
-    silence: int | None  # frames of it before that one; None while it is closed
+    silence: int | None  # frames of silence before that one; None while it is closed
 
 
 class GatedRing(Ring):
-    """A ring whose writer can close a gate in it. The writer alone sets the gate, the reader alone passes it."""
+    """A ring whose writer can close a gate in it. Only the writer sets the gate, only the reader passes it."""
 
     def __init__(self, capacity: int, width: int) -> None:
         super().__init__(capacity, width)
         self._gate: _Gate | None = None
         self._passed: _Gate | None = None
-        self._led_out = False  # the reader stands before the gate
+        self._led_out = False  # the reader has reached the closed gate
         self._last: Frames = np.zeros(width, np.float32)  # frame taken
         self._detour: Frames = np.zeros((0, width), np.float32)  # to be heard before the ring goes on
 
@@ -51,11 +51,11 @@ class GatedRing(Ring):
         return self._gate is not None and self._gate.silence is None
 
     def close_gate(self, behind: int) -> None:
-        """Have the last ``behind`` frames wait, or those of them that have not been taken yet."""
+        """Hold back the last ``behind`` frames, or those of them not taken yet."""
         self._gate = _Gate(self.written - behind, None)
 
     def open_gate(self, silence: int) -> None:
-        """Go on, after so many frames of silence."""
+        """Go on, after ``silence`` frames of silence."""
         if self._gate is not None:
             self._gate = _Gate(self._gate.place, max(silence - (0 if self._led_out else FADE), FADE))
 
@@ -72,11 +72,11 @@ class GatedRing(Ring):
 
     @property
     def place(self) -> int:
-        """Number of the next frame, less the frames that are heard before it."""
+        """Number of the next frame, minus the frames that are heard before it."""
         return self.read - len(self._detour)
 
     def take_gated(self, count: int) -> tuple[Frames, bool]:
-        """Return the next frames, at most ``count``, and whether it is for the gate if there are fewer."""
+        """Return the next frames, at most ``count``, and whether the gate is the reason if there are fewer."""
         parts: list[Frames] = []
         while count:
             part = self._next(count)
@@ -111,7 +111,7 @@ class GatedRing(Ring):
         return part
 
     def _look_at(self, gate: _Gate | None) -> None:
-        if gate is None or gate.place > self.read:  # it is not where it was
+        if gate is None or gate.place > self.read:  # it has moved
             if self._led_out:
                 self._lead_in(FADE)
         elif not self._led_out:

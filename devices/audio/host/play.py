@@ -1,15 +1,16 @@
-"""A guest's output stream on its way to the ear.
+"""A guest's output stream on its way to the listener.
 
     machine's thread        feeder's thread                             PortAudio's thread
     write -> queue    ->    feed: convert, resample, volume -> ring ->  mix into the card's buffer
 
-Nobody waits for anybody, and each step is bounded. The time from ``write`` to the ear is the delay. It is made of
-silence before the first frame, of so much that the ring does not run dry between two writes, and then kept by the
-resampler (drift.py). A ring that runs dry, or that holds far too much because the card stood still, is a fault: the
-sound is faded, not cut, and the delay is made anew. A sound that begins or ends far from silence is led in and out.
+No thread waits for another, and each step is bounded. The time from ``write`` to the listener is the delay. It is
+created by silence before the first frame, enough to keep the ring from running dry between two writes, and then
+maintained by the resampler (drift.py). A ring that runs dry, or that holds far too much because the card stood still,
+is a fault: the sound is faded, not cut, and the delay is created anew. A sound that begins or ends far from silence is
+faded in or out.
 
-When the guest stops within a message, the parts of it that wait in the ring stay there behind a gate (gate.py), which
-the next write opens, so that the delay is what it was.
+When the guest stops in the middle of a message, the parts of it still in the ring stay there behind a gate (gate.py),
+which the next write opens, so that the delay stays the same.
 """
 
 import time
@@ -31,9 +32,9 @@ from devices.audio.samples import decode, mix
 
 __all__ = ["HostStats", "OutputVoice", "Tick"]
 
-#: What the ring holds beyond the card's next buffer when a write arrives, so that a late thread is not heard (s).
+#: What the ring holds beyond the card's next buffer when a write arrives, so that a late thread is inaudible (s).
 _LEEWAY = 0.015
-#: Sound that may wait in the ring (s), and before a write in the queue.
+#: Sound that may wait in the ring (s), and in the queue before a write.
 _MOST = 2.0
 _PIECE = 4096  # frames
 
@@ -43,11 +44,11 @@ class HostStats:
     """What happened between the machine and the host's sound devices."""
 
     played: int = 0  # frames by the guest, heard or not
-    gaps: int = 0  # times that a running sound was not there when the card wanted it
-    late: int = 0  # times that a card had to do without its callback, which was late
-    skips: int = 0  # times that too much sound waited, and some was passed over
-    lost_frames: int = 0  # in all, also those played while there was no card
-    corrections: float = 0.0  # frames put in or left out by resampling, because of the clocks' drift
+    gaps: int = 0  # times a running sound was not there when the card wanted it
+    late: int = 0  # times a callback was too late for its card
+    skips: int = 0  # times too much sound was waiting, and some was skipped
+    lost_frames: int = 0  # in all, including those played while there was no card
+    corrections: float = 0.0  # frames added or removed by resampling, because the clocks drift
     drift_ppm: float = 0.0  # the card against the machine's clock, as far as it is known
     opened: int = 0  # devices
     vanished: int = 0  # devices: gone, or standing still
@@ -56,7 +57,7 @@ class HostStats:
 
 
 class Tick(NamedTuple):
-    """A card's callback at ``called``: its first frame is heard, or was recorded, at ``when`` (monotonic seconds)."""
+    """A card's callback at ``called``: its first frame is heard or was recorded at ``when`` (monotonic seconds)."""
 
     called: float
     when: float
@@ -66,7 +67,7 @@ class Tick(NamedTuple):
 class OutputVoice(Playback):
     """One output stream's ``Playback``, for a card of ``rate`` and ``channels``.
 
-    ``latency`` is the delay that is aimed at, a part included (s).
+    ``latency`` is the target delay, including one part (s).
     """
 
     def __init__(
@@ -94,26 +95,26 @@ class OutputVoice(Playback):
         self._monotonic = monotonic
         self._resampler = Resampler(params.rate, rate, channels)
         self._ring = GatedRing(int(_MOST * rate), channels)
-        # Frames, or STOP, with the number of bytes before it that are parts of a message that it cut short.
+        # Frames; or STOP, with the number of bytes before it that are parts of a message it cut short.
         self._queue: deque[tuple[float, bytes | int]] = deque()
-        self._parts = 0  # bytes handed over of the message that is being played
-        self._rest = b""  # of the write that is being fed
+        self._parts = 0  # bytes handed over of the message being played
+        self._rest = b""  # of the write being fed
         self._handed = 0  # bytes, by the machine's thread
-        self._fed = 0  # bytes, by the feeder's
+        self._fed = 0  # bytes, by the feeder's thread
         self._gain = np.ones((channels, 1), np.float32)
-        self._last: Frames = np.zeros((channels, 1), np.float32)  # frame brought to the ring
-        self._tick: tuple[Tick, int] | None = None  # the card's next callback, and the ring's frame that is next then
-        self._made = 0.0  # the delay that was made (s); see _delay
-        self._flowing = False  # the ring has sound, and is to have more
-        self._ended = False  # there will not be more for now
-        self._excess = 0  # frames to be passed over
+        self._last: Frames = np.zeros((channels, 1), np.float32)  # frame written to the ring
+        self._tick: tuple[Tick, int] | None = None  # the card's next callback, and the ring's next frame at that time
+        self._made = 0.0  # the delay that was created (s); see _delay
+        self._flowing = False  # the ring has sound, and should get more
+        self._ended = False  # there will be no more for now
+        self._excess = 0  # frames to be skipped
         self.closed = False
 
     # The machine's thread.
 
     @property
     def latency_bytes(self) -> int:
-        """Bytes handed over and not heard yet, as far as the card says."""
+        """Bytes handed over and not yet heard, as far as the card reports."""
         tick = self._tick
         waiting = self._handed - self._fed
         if tick is not None and self._flowing:
@@ -122,31 +123,31 @@ class OutputVoice(Playback):
         return waiting
 
     def start(self) -> None:
-        """Nothing is known of the delay any more."""
+        """Nothing to do: the first write creates the delay."""
 
     def write(self, data: bytes) -> None:
-        """Hand frames over, which complete a message."""
+        """Hand over frames that complete a message."""
         self._stats.played += (self._parts + len(data)) // self.params.frame_size
         self._parts = 0
         self._hand_over(data)
 
     def write_part(self, data: bytes) -> None:
-        """Hand frames over, which do not."""
+        """Hand over frames that do not."""
         self._parts += len(data)
         self._hand_over(data)
 
     def stop(self) -> None:
-        """All messages are heard to their end, but the one that goes on; then comes silence, which is no gap."""
+        """Play complete messages to their end, hold an unfinished one; the silence that follows is not a gap."""
         self._queue.append((self._monotonic(), self._parts))
         self._wake()
 
     def close(self) -> None:
-        """Never start again; the voice is over when its last frame was heard."""
+        """Never start again; the voice is over once its last frame has been heard."""
         self.closed = True
         self._wake()
 
     def _hand_over(self, data: bytes) -> None:
-        """Frames that come far too fast (a warped clock) are dropped."""
+        """Hand over frames; those that come far too fast (a warped clock) are dropped."""
         if self._handed - self._fed > _MOST * self.params.rate * self.params.frame_size:
             self._stats.lost_frames += len(data) // self.params.frame_size
             return
@@ -157,7 +158,7 @@ class OutputVoice(Playback):
     # The feeder's thread.
 
     def attach(self, tick: Tick) -> None:
-        """The card runs, since before there was this voice."""
+        """Join a card that is already running."""
         self._tick = self._tick or (self._after(tick), self._ring.read)
 
     @property
@@ -167,11 +168,11 @@ class OutputVoice(Playback):
 
     @property
     def backlog(self) -> bool:
-        """Whether ``feed`` has to be called again soon, though nothing was handed over."""
+        """Whether ``feed`` must be called again soon even if nothing was handed over."""
         return bool(self._rest)
 
     def feed(self, gain: Frames) -> None:
-        """Bring to the ring what was handed over; ``gain`` is a factor for each channel, (channel, 1)."""
+        """Move what was handed over into the ring; ``gain`` is a factor for each channel, (channel, 1)."""
         while self._pour(gain) and self._queue:
             when, data = self._queue.popleft()
             if isinstance(data, int):
@@ -180,7 +181,7 @@ class OutputVoice(Playback):
                 self._begin(when, data)
 
     def detach(self) -> None:
-        """The card is gone: what waits in the ring will not be heard."""
+        """The card is gone: what is in the ring will not be heard."""
         self._tick = None
         self._flowing = False
         self._lose_rest()
@@ -206,7 +207,7 @@ class OutputVoice(Playback):
     def _begin(self, when: float, data: bytes) -> None:
         self._rest = data
         tick = self._tick
-        if tick is None:  # nothing to be heard with
+        if tick is None:  # no card to play on
             self._lose_rest()
         elif not self._flowing or self._ended:
             self._make_delay(when, tick)
@@ -216,7 +217,7 @@ class OutputVoice(Playback):
             self._keep_delay(when, tick)
 
     def _pour(self, gain: Frames) -> bool:
-        """Bring the rest of a write to the ring, piece by piece; False if that has no room now."""
+        """Move the rest of a write into the ring, piece by piece; False if there is no room now."""
         size = _PIECE * self.params.frame_size
         while self._rest:
             if self._ring.room < _PIECE * self.rate / self.params.rate + FADE:
@@ -239,29 +240,29 @@ class OutputVoice(Playback):
         return planes
 
     def _heard_at(self, position: int, tick: tuple[Tick, int]) -> float:
-        """When the ring's frame ``position`` is heard, if nothing goes wrong."""
+        """When the ring's frame ``position`` will be heard, if nothing goes wrong."""
         (_, when, _), read = tick
         return when + (position - read) / self.rate
 
     def _delay(self, when: float, tick: tuple[Tick, int]) -> float:
-        """From ``when`` a write came, which is when the frame after it is due, until that frame is heard."""
+        """Time from ``when``, at which a write came and the frame after it is due, until that frame is heard."""
         return self._heard_at(self._ring.written, tick) + self._length() - when
 
     def _length(self) -> float:
         return len(self._rest) / self.params.frame_size / self.params.rate
 
     def _make_delay(self, when: float, tick: tuple[Tick, int]) -> None:
-        """Put silence before the first frame of a sound, so that it is heard at its right time."""
+        """Put silence before the first frame of a sound, so that it is heard at the right time."""
         self._ring.clear_gate()
         self._resampler = Resampler(self.params.rate, self.rate, self.channels)
         self.drift.restart()
         self._resampler.correction = self.drift.correction
         called, heard, block = tick[0]
-        # Enough for a callback that comes just before the next write.
+        # Enough for a callback just before the next write.
         ready = max(when, self._monotonic()) - when + heard - called + block / self.rate + _LEEWAY
         length = self._length()
         too_late = length - max(self._latency - ready, self._part)
-        if too_late > self._far_too_long:  # the machine stood still, and nothing is heard so late
+        if too_late > self._far_too_long:  # the machine stood still; sound this late is dropped
             self._stats.skips += 1
             self._lose(round(too_late * self.params.rate))
             length = self._length()
@@ -275,7 +276,7 @@ class OutputVoice(Playback):
         self._flowing = True
 
     def _remake_delay(self, when: float, tick: tuple[Tick, int]) -> None:
-        """Put silence where the sound was stopped, so that what waits there is as late as it was."""
+        """Put silence where the sound was stopped, so that what waits there is as late as before."""
         missing = round((self._made - self._delay(when, tick)) * self.rate)
         self._ring.open_gate(min(missing, self.rate))
         self.drift.restart()
@@ -295,7 +296,7 @@ class OutputVoice(Playback):
 
     def mix(self, out: Frames, tick: Tick) -> None:
         """Add the next frames to the card's buffer (frame, channel)."""
-        if self._tick is None:  # what waits is from before
+        if self._tick is None:  # what waits is stale
             self._ring.forget()
         if self._excess:
             self._pass_over()
@@ -314,7 +315,7 @@ class OutputVoice(Playback):
         return Tick(tick.called + block, tick.when + block, tick.frames)
 
     def _pass_over(self) -> None:
-        """Leave frames out: fade from what comes next to what comes behind them."""
+        """Skip frames: fade from what comes next to what follows them."""
         ring = self._ring
         count = max(min(self._excess, ring.fill - FADE), 0)
         ahead = ring.peek(FADE, ahead=count)

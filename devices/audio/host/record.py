@@ -1,10 +1,10 @@
-"""What the host's microphone hears on its way to a guest's input stream.
+"""What the host's microphone hears, on its way to a guest's input stream.
 
     PortAudio's thread           feeder's thread                            machine's thread
     record -> raw ring    ->     feed: volume, resample, encode -> ring ->  read
 
-The delay from a sound to its ``read`` is made of silence before the first frame, and kept by the resampler, as in
-play.py. A read that finds too little gets silence, and the delay is made anew.
+The delay from a sound to its ``read`` is created by silence before the first frame and maintained by the resampler, as
+in play.py. A read that finds too little gets silence, and the delay is created anew.
 """
 
 import time
@@ -23,15 +23,15 @@ from devices.audio.samples import encode, mix
 __all__ = ["InputVoice"]
 
 _FADE = 96
-#: What is ready beyond what is read, beside the device's last buffer, so that a late thread does no harm (s).
+#: What is ready beyond what is read and the device's last buffer, so that a late thread does no harm (s).
 _LEEWAY = 0.010
 _MOST = 2.0
-#: A device whose last frame is so old (s) stands still.
+#: A device whose last frame is this old (s) is standing still.
 _STALE = 0.5
 
 
 class InputVoice:
-    """One input stream's ``Capture``. ``latency`` is the delay aimed at, from a frame's time to its reading (s)."""
+    """One input stream's ``Capture``. ``latency`` is the target delay, from a frame's time to its reading (s)."""
 
     def __init__(
         self,
@@ -57,13 +57,13 @@ class InputVoice:
         self._raw = Ring(int(_MOST * rate), channels)
         self._ready = Ring(int(_MOST * params.rate), params.frame_size, np.uint8)
         self._running = False
-        self._flowing = False  # the delay has been made
-        # When the raw ring's frame after the last one was recorded, and its number; the same for the ready one.
+        self._flowing = False  # the delay has been created
+        # When the frame after the raw ring's last one was recorded, and its number; the same for the ready ring.
         self._tick: tuple[float, int] | None = None
         self._ready_tick: tuple[float, int] | None = None
         self._block = 0
-        self._made = 0.0  # the delay that was made (s)
-        self._silence = 0  # frames of it that are still to be read
+        self._made = 0.0  # the delay that was created (s)
+        self._silence = 0  # frames of it still to be read
         self._gain = np.ones((channels, 1), np.float32)
         self._observed: tuple[float, float] | None = None
 
@@ -71,7 +71,7 @@ class InputVoice:
 
     @property
     def latency_bytes(self) -> int:
-        """Bytes recorded and not read yet."""
+        """Bytes recorded and not yet read."""
         if not self._flowing:
             return 0
         return round(max(self._age(self._monotonic()), 0.0) * self.params.rate) * self.params.frame_size
@@ -84,7 +84,7 @@ class InputVoice:
         self._running = True
 
     def read(self, size: int) -> bytes:
-        """Return what is due, or silence for what is not there."""
+        """Return what is due, with silence for what is missing."""
         count = size // self.params.frame_size
         before = self._make_delay(count)
         frames = self._ready.take(count - before)
@@ -93,7 +93,7 @@ class InputVoice:
         return data + self.params.silence(size - len(data))
 
     def skip(self, size: int) -> None:
-        """Pass over what is due."""
+        """Skip what is due."""
         count = size // self.params.frame_size
         before = self._make_delay(count)
         self._check(count - before - self._ready.skip(count - before))
@@ -108,14 +108,14 @@ class InputVoice:
         self.closed = True
 
     def _make_delay(self, count: int) -> int:
-        """How many of ``count`` frames are silence, which is first, so that sound is as late as it should be."""
+        """How many of ``count`` frames must be silence, first, for sound to be as late as it should be."""
         tick = self._ready_tick
         if not self._flowing and tick is not None:
             late = self._monotonic() - tick[0]
             if late > _STALE:
                 return count
             self._made = max(self._latency, late + 2 * self._block / self.rate + _LEEWAY)
-            # After this read, so many frames are to be left.
+            # How many frames should be left after this read.
             missing = count + round((self._made - late) * self.params.rate) - self._ready.fill
             self._ready.skip(-missing)
             self._silence = max(missing, 0)
@@ -129,7 +129,7 @@ class InputVoice:
     def _age(self, now: float) -> float:
         """How old the next frame to read is."""
         tick = self._ready_tick
-        if tick is None:  # the card has gone just now
+        if tick is None:  # the card has just gone
             return self._made
         when, written = tick
         return now - when + (written - self._ready.read + self._silence) / self.params.rate
@@ -153,18 +153,18 @@ class InputVoice:
 
     @property
     def is_over(self) -> bool:
-        """Whether nobody reads it any more."""
+        """Whether nobody reads it any longer."""
         return self.closed
 
     def feed(self, gain: Frames) -> None:
-        """Make what was recorded ready to be read; ``gain`` is a factor for each channel, (channel, 1)."""
+        """Make what was recorded ready for reading; ``gain`` is a factor for each channel, (channel, 1)."""
         tick = self._tick
         frames = self._raw.take(self._raw.fill)
         if not self._running or tick is None or not len(frames):
             return
         observed, self._observed = self._observed, None
         if observed is not None:
-            # The later the machine reads the older a frame is; the drift of a card that is too fast makes them older.
+            # The later the machine reads, the older a frame is; a card that runs fast makes them older still.
             self._resampler.correction = 2.0 - self.drift.observe(observed[0], -observed[1])
             self._stats.drift_ppm = self.drift.offset * 1e6
         planes = np.ascontiguousarray(frames.T)

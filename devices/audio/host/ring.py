@@ -1,7 +1,7 @@
 """A bounded queue of frames between two threads: one writes, one reads, and neither ever waits.
 
-Both positions only grow, and each has one owner that moves it after the frames were copied; an assignment is atomic,
-so there is no lock. What does not fit is not taken, and what is not there is not given: the caller decides.
+Both positions only grow, and each has one owner, which moves it after copying the frames; an assignment is atomic, so
+there is no lock. What does not fit is not taken, and what is not there is not returned: the caller decides.
 """
 
 from typing import Any
@@ -21,7 +21,7 @@ class Ring:
     def __init__(self, capacity: int, width: int, dtype: npt.DTypeLike = np.float32) -> None:
         self._data: Frames = np.zeros((capacity, width), dtype)
         self._capacity = capacity
-        #: Frames since the beginning: moved by the writer alone, and by the reader alone.
+        #: Frames since the beginning: moved only by the writer, and only by the reader.
         self.written = 0
         self.read = 0
 
@@ -36,7 +36,7 @@ class Ring:
         return self._capacity - self.fill
 
     def write(self, frames: Frames) -> int:
-        """Take as many as there is room for, the first ones; returns their number."""
+        """Take the first frames, as many as there is room for; returns their number."""
         count = min(len(frames), self.room)
         start = self.written % self._capacity
         first = min(count, self._capacity - start)
@@ -46,7 +46,7 @@ class Ring:
         return count
 
     def peek(self, count: int, ahead: int = 0) -> Frames:
-        """Return a copy of up to ``count`` frames, ``ahead`` of the next one, which stay."""
+        """Return a copy of up to ``count`` frames, from ``ahead`` frames past the next one, without taking them."""
         count = max(min(count, self.fill - ahead), 0)
         start = (self.read + ahead) % self._capacity
         first = min(count, self._capacity - start)
@@ -61,12 +61,12 @@ class Ring:
         return frames
 
     def replace(self, ahead: int, frames: Frames) -> None:
-        """Change frames that have been written, beginning ``ahead`` of the next one; for the reader."""
+        """Change frames already written, from ``ahead`` frames past the next one; for the reader."""
         places = (self.read + ahead + np.arange(len(frames))) % self._capacity
         self._data[places] = frames
 
     def skip(self, count: int) -> int:
-        """Pass over up to ``count`` frames; returns their number."""
+        """Skip up to ``count`` frames; returns their number."""
         count = max(min(count, self.fill), 0)
         self.read += count
         return count

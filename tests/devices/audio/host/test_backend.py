@@ -333,7 +333,7 @@ def test_a_device_that_vanishes_is_opened_again_when_it_returns(caplog):
     bench.run(0.5)
     assert bench.portaudio.begun > 0
     assert [record.message for record in caplog.records] == [
-        "the sound device default is gone; the guest goes on without, until it is back",
+        "the sound device default is gone; the guest carries on without until it is back",
         "sound output is back: default",
     ]
 
