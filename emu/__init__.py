@@ -6,8 +6,8 @@
         status, output = machine.console.run("aplay -D hw:0,0 /root/tone.wav")
         print(status, machine.audio.frames.shape)
 
-What is listed in ``__all__`` is the public interface. Each name is loaded when it is used first, so that the command
-line, and whoever needs the errors only, starts without the machine.
+``__all__`` is the public interface. Each name is loaded on first use, so that the command line, and code that needs
+only the errors, starts without the machine.
 """
 
 from importlib import import_module

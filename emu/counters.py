@@ -1,4 +1,4 @@
-"""What has happened since the machine was switched on, in numbers."""
+"""What has happened since power-on, in numbers."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -11,36 +11,36 @@ __all__ = ["Counters", "count"]
 
 @dataclass(frozen=True, slots=True)
 class Counters:
-    """A snapshot; two of them say what happened in between. Times are in ns."""
+    """A snapshot; subtract two to see what happened in between. Times are in ns."""
 
-    #: Guest time, and real time, since power-on.
+    #: Guest time and real time since power-on.
     guest_ns: int
     real_ns: int
     #: Exceptions: page faults, system calls, calls to the firmware.
     traps: int
-    #: Interrupts of devices that were claimed, by their source; timer interrupts are not the PLIC's.
+    #: Device interrupts claimed, by source; timer interrupts do not go through the PLIC.
     interrupts: tuple[int, ...]
-    #: Bytes that the guest printed.
+    #: Bytes the guest has printed.
     printed: int
-    #: Of all streams together: frames and periods completed.
+    #: Frames and periods completed, over all streams.
     frames_played: int
     frames_recorded: int
     periods: int
-    #: Gaps in what was played, and frames that were not recorded, because the driver was late.
+    #: Gaps in playback, and frames not recorded, because the driver was late.
     underruns: int
     silence_ns: int
     overruns: int
     lost_frames: int
-    #: How often the machine itself was too late to catch up; and the worst that it was ever late for a period.
+    #: How often the machine itself was too late to catch up, and the latest it ever was for a period.
     stalls: int
     lateness_max_ns: int
-    #: Periods of the very bytes that were played a buffer ago, silence not counted: old sound, heard again because the
-    #: guest was late (it may not know that), or a sound that repeats itself just so.
+    #: Periods with exactly the bytes played one buffer earlier, silence excluded: old sound heard again because the
+    #: guest was late (it may not know), or a sound that happens to repeat itself.
     repeats: int
 
     @property
     def skew_ns(self) -> int:
-        """How far guest time is ahead of real time: far, under warp; behind, after a pause or a stop."""
+        """How far guest time is ahead of real time: far ahead under warp, behind after a pause or a stop."""
         return self.guest_ns - self.real_ns
 
 

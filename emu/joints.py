@@ -1,7 +1,7 @@
-"""Where a machine is put together: whoever wants to watch it gets between two parts of it, and neither knows.
+"""Where the parts of a machine join: an observer can be put between two parts without either knowing.
 
-The machine passes what goes from one part to another through one of these, once, while it is made. Here everything
-comes back as it is, so that a machine that nobody watches pays nothing. emu/trace/ has those that come back wrapped.
+While a machine is assembled, it passes each connection between parts through one of these methods, once. Here they
+return it unchanged, so an unobserved machine pays nothing; those in emu/trace/ return it wrapped.
 """
 
 from collections.abc import Callable
@@ -47,7 +47,7 @@ class Joints:
         return calls
 
     def exceptions(self, handler: ExceptionHandler) -> ExceptionHandler:
-        """From the CPU, at each exception (cause, pc), to what enters the trap."""
+        """From the CPU, at each exception (cause, pc), to the handler that enters the trap."""
         return handler
 
     def run(self, run: Callable[[], bool]) -> Callable[[], bool]:

@@ -14,8 +14,8 @@ _LARGEST = 64 << 30
 class Ram:
     """RAM at a physical address, as the devices reach it (devices.contracts.GuestMemory).
 
-    ``changed(address, size)`` is called after each write, so that code which was translated from there is dropped.
-    ``buffer`` is the memory itself, shared with the CPU; pages that nobody has touched take no memory of the host.
+    ``changed(address, size)`` is called after each write, so that code translated from there is dropped.
+    ``buffer`` is the memory itself, shared with the CPU; untouched pages take no host memory.
     """
 
     def __init__(self, base: int, size: int) -> None:

@@ -1,6 +1,6 @@
-"""The monitor: a person, or a script, looks at the machine and handles what one would do to a real one by hand.
+"""The monitor: lets a person or a script inspect the machine and do what one would do to a real one by hand.
 
-A table of commands; each takes its arguments and returns what it shows. All of it runs on the machine's thread.
+A table of commands; each takes its arguments and returns the text to show. All of it runs on the machine's thread.
 """
 
 import shlex
@@ -16,14 +16,14 @@ from emu.machine import Machine
 
 __all__ = ["Monitor"]
 
-#: The controls of each direction, by what the commands call it.
+#: The controls of each direction, by its name in the commands.
 _VOLUMES = {"playback": "Master Playback Volume", "capture": "Capture Volume"}
 _SWITCHES = {"playback": "Master Playback Switch", "capture": "Capture Switch"}
 
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """One command: what it takes, what it does, and what does it."""
+    """One command: its arguments, its help, and the function that runs it."""
 
     arguments: str
     help: str
@@ -31,7 +31,7 @@ class Command:
 
 
 class _MisuseError(Exception):
-    """These are not the command's arguments."""
+    """The arguments do not fit the command."""
 
 
 class Monitor:
@@ -39,7 +39,7 @@ class Monitor:
 
     def __init__(self, machine: Machine) -> None:
         self._machine = machine
-        self._before = machine.counters  # when info was asked for last
+        self._before = machine.counters  # at the last info command
         self._recording: WavSink | None = None
         self._topics: dict[str, Callable[[], Iterator[str]]] = {
             "clock": self._clock,
@@ -49,24 +49,24 @@ class Monitor:
             "sound": self._sound,
         }
         self.commands = {
-            "info": Command(f"[{'|'.join(self._topics)}]", "how the machine is doing", self._info),
-            "jack": Command("[NAME plug|unplug]", "the jacks, or plug one", self._jack),
-            "volume": Command("[playback|capture] [N%]", "the volume, or set it (playback)", self._volume),
-            "mute": Command(
-                "[playback|capture]", "silence one direction (playback)", lambda words: self._mute(words, 0)
+            "info": Command(f"[{'|'.join(self._topics)}]", "show how the machine is doing", self._info),
+            "jack": Command("[NAME plug|unplug]", "list the jacks, or plug or unplug one", self._jack),
+            "volume": Command("[playback|capture] [N%]", "show the volume, or set it (playback)", self._volume),
+            "mute": Command("[playback|capture]", "mute one direction (playback)", lambda words: self._mute(words, 0)),
+            "unmute": Command(
+                "[playback|capture]", "unmute one direction (playback)", lambda words: self._mute(words, 1)
             ),
-            "unmute": Command("[playback|capture]", "end that", lambda words: self._mute(words, 1)),
-            "pause": Command("", "have the guest and its time stand still", self._pause),
-            "resume": Command("", "go on", self._resume),
-            "wav": Command("start FILE | stop", "record what is played, in WAV files", self._wav),
-            "quit": Command("", "take the power away", self._quit),
-            "help": Command("[COMMAND]", "what there is", self._help),
+            "pause": Command("", "stop the guest and its time", self._pause),
+            "resume": Command("", "let the guest go on", self._resume),
+            "wav": Command("start FILE | stop", "record what is played to WAV files", self._wav),
+            "quit": Command("", "switch the machine off", self._quit),
+            "help": Command("[COMMAND]", "list the commands", self._help),
         }
 
     def execute(self, line: str) -> str:
-        """Do what ``line`` says and return what there is to show, without a newline at its end.
+        """Run the command in ``line`` and return the text to show, without a trailing newline.
 
-        Raises UsageError: one line that says what is wrong.
+        Raises UsageError, whose one line says what is wrong.
         """
         try:
             words = shlex.split(line)
@@ -199,7 +199,7 @@ class Monitor:
         if len(words) != 2 or words[0] != "start":
             raise _MisuseError
         if self._recording is not None:
-            raise UsageError(f"{self._recording.path} is being recorded already; wav stop ends that")
+            raise UsageError(f"{self._recording.path} is already being recorded; stop it with: wav stop")
         self._recording = WavSink(words[1])
         self._machine.audio.taps.append(self._recording)
         return ""

@@ -1,4 +1,4 @@
-"""What people write for sizes, disks and consoles, on the command line and in Python."""
+"""How sizes, disks and consoles are written, on the command line and in Python."""
 
 import logging
 import re
@@ -24,9 +24,9 @@ def parse_size(text: str | int) -> int:
 
 
 def last_console(append: str) -> str:
-    """Name the terminal that is the guest's /dev/console: that of the last ``console=`` in ``append``, or "".
+    """Name the guest's /dev/console: the last ``console=`` in ``append``, or "".
 
-    That is Linux's rule (Documentation/admin-guide/serial-console.rst).
+    This is Linux's rule (Documentation/admin-guide/serial-console.rst).
     """
     names = re.findall(r"(?:^|\s)console=([^\s,]*)", append)
     return names[-1] if names else ""

@@ -1,9 +1,9 @@
-"""Whether the guest's kernel has panicked, told by what it does.
+"""Whether the guest's kernel has panicked, judged by its behaviour.
 
-What it prints, any program can print, through /dev/kmsg even with the kernel's time stamp. But Linux's panic() ends in
-mdelay(), for ever or until it reboots: the hart reads the time again and again, prints nothing, neither waits nor runs
-a program, and takes no exception but the timer's calls to the firmware. No program can have all of that done for long:
-a system call as long computes something, or waits.
+Any program can print what a panic prints, through /dev/kmsg even with the kernel's time stamp. But Linux's panic()
+ends in mdelay(), for ever or until it reboots: the hart reads the time over and over, prints nothing, neither waits nor
+runs a program, and takes no exception except the timer's calls to the firmware. No program can cause all of that for
+long: a system call that takes as long computes something, or waits.
 """
 
 from emu.cpu.engine import Engine, Reg
@@ -12,14 +12,14 @@ from emu.cpu.hart import Hart
 __all__ = ["Suspicion"]
 
 _USER = 0
-#: It must do nothing else for so long (guest time, ns),
+#: It must do nothing else for this long (guest time, ns),
 _LONG_NS = 300_000_000
-#: and read the time so often: mdelay() does so 1000 times in a millisecond, a busy kernel with its ticks 5 times.
+#: and read the time this often: mdelay() does so 1000 times a millisecond, the ticks of a busy kernel 5 times.
 _NS_PER_READ = 50_000
 
 
 class Suspicion:
-    """Watches ``hart`` since something that reads like a panic was printed."""
+    """Watches ``hart`` from when something that looks like a panic was printed."""
 
     def __init__(self, engine: Engine, hart: Hart) -> None:
         self._engine, self._hart = engine, hart
@@ -27,9 +27,9 @@ class Suspicion:
         self._activity = (-1, -1)
 
     def look(self, now: int, printed: int, waiting: bool) -> bool | None:
-        """Whether the kernel is dead, or None if it is not known yet; ask whenever the CPU is back.
+        """Whether the kernel has panicked, or None if not known yet; call whenever the CPU has stopped.
 
-        ``printed`` bytes were there in all, and ``waiting`` is said of a hart that executed WFI.
+        ``printed`` is the number of bytes printed so far; ``waiting`` is true if the hart executed WFI.
         """
         if waiting or self._engine.state[Reg.PRIV] == _USER:
             return False

@@ -1,6 +1,6 @@
-"""The cache of what was built: a directory for each part of the guest, named after a checksum of its inputs.
+"""The build cache: a directory for each part of the guest, named after a checksum of its inputs.
 
-A finished part never changes. What else may be beside it is described in building.py.
+A finished part never changes. building.py describes what else may be beside it.
 """
 
 import os
@@ -23,7 +23,7 @@ def directory() -> Path:
 def digest(*inputs: Path | str) -> str:
     """Return a short checksum of texts, and of files and whole directories by relative name and content.
 
-    A CRC will do where nobody would want a collision, and spares every start of pyemu the import of hashlib.
+    Nobody gains from a collision here, so a CRC is enough, and spares every start of pyemu importing hashlib.
     """
     total = 0
     for item in inputs:

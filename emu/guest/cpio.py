@@ -1,7 +1,7 @@
-"""A writer of cpio archives in the "newc" format, the one the kernel unpacks as initramfs.
+"""A writer of cpio archives in the "newc" format, which the kernel unpacks as initramfs.
 
-Format: Linux, Documentation/driver-api/early-userspace/buffer-format.rst. The archive depends on the entries alone:
-owned by root, dated 1970, numbered and sorted by name, so that the same tree gives the same bytes on every host.
+Format: Linux, Documentation/driver-api/early-userspace/buffer-format.rst. The archive depends only on the entries:
+owned by root, dated 1970, numbered and sorted by name, so the same tree gives the same bytes on every host.
 """
 
 import stat
@@ -17,7 +17,7 @@ _TRAILER = "TRAILER!!!"
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One file of the archive: its path without a leading slash, its full mode, its contents, its device number."""
+    """One file of the archive: path without a leading slash, full mode, contents, device number."""
 
     path: str
     mode: int
@@ -48,13 +48,13 @@ def device(path: str, major: int, minor: int, mode: int = 0o600) -> Entry:
 def pack(entries: Iterable[Entry]) -> bytes:
     """Return the archive of entries and of every directory above them.
 
-    Raises ValueError if two entries have one path: the kernel would take the later one without a word.
+    Raises ValueError if two entries share a path: the kernel would silently take the later one.
     """
     return b"".join(chain.from_iterable(map(_record, range(1, 1 << 32), _complete(entries))))
 
 
 def _complete(entries: Iterable[Entry]) -> list[Entry]:
-    """Entries by path, a directory before what is in it, with the directories nobody named and the end mark."""
+    """Entries by path, a directory before its contents, with the directories nobody named and the end mark."""
     by_path: dict[str, Entry] = {}
     for entry in entries:
         if by_path.setdefault(entry.path, entry) is not entry:

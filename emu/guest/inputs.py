@@ -1,7 +1,7 @@
-"""What the guest is built from, and the names in the cache that follow from it.
+"""What the guest is built from, and the cache names that follow from it.
 
-In the hash of a part: its configuration files, the modules that are its recipe, and for the kernel the package of its
-source (name, size and date). Not in it: the compiler, which changes no behaviour that matters here, and the versions of
+A part's hash covers its configuration files, the modules that are its recipe, and for the kernel its source package
+(name, size and date). It does not cover the compiler, which changes no behaviour that matters here, nor the versions of
 the riscv64 packages, which only the network knows: a cached root file system stays until something here changes, and
 `packages.txt` beside it lists what went in.
 """
@@ -22,7 +22,7 @@ _HERE = Path(__file__).resolve().parent
 def board() -> Path:
     """Return the directory `board/pyemu` of the Buildroot tree.
 
-    An installed wheel carries the tree as package data, a checkout has it beside `emu/`.
+    An installed wheel carries the tree as package data; a checkout has it beside `emu/`.
     Raises PyemuError if it is in neither place.
     """
     for tree in (_HERE / "buildroot", _HERE.parents[1] / "buildroot"):
@@ -32,7 +32,7 @@ def board() -> Path:
 
 
 def kernel_source() -> Path | None:
-    """Return the kernel source that is installed: the newest 6.1, for which the guest is written, else the newest."""
+    """Return the installed kernel source: the newest 6.1, for which the guest is written, else the newest."""
     found = Path("/usr/src").glob("linux-source-6.*.tar.xz")
     return max(found, key=lambda path: (path.name.startswith("linux-source-6.1."), _version(path)), default=None)
 
@@ -44,7 +44,7 @@ def _version(path: Path) -> list[int]:
 def kernel_name() -> str:
     """Return the name of the kernel in the cache.
 
-    Where no source is installed (any more), that is the latest kernel built from the same configuration, if any.
+    Where no source is installed (any longer), this is the latest kernel built from the same configuration, if any.
     """
     recipe = f"kernel-{digest(board() / 'linux.config', _HERE / 'kernel.py')}"
     source = kernel_source()

@@ -1,7 +1,7 @@
-"""Fetches riscv64 packages of the distribution with apt, into a state of its own and without being root.
+"""Fetches the distribution's riscv64 packages with apt, with private state and without being root.
 
-The mirror is the one that apt is set up with on this machine, so no host name stands here. apt verifies the signature
-of the suite with the distribution's keyring, and by it the hash of every package.
+The mirror is the one apt is configured with on this machine, so no host name appears here. apt verifies the suite's
+signature with the distribution's keyring, and through it the hash of every package.
 """
 
 import platform
@@ -23,9 +23,9 @@ _MEGABYTE = 1e6
 
 
 def fetch(job: Job, names: Sequence[str]) -> list[Path]:
-    """Download the packages, verified, and return their files in order of name.
+    """Download and verify the packages, and return their files in order of name.
 
-    Raises PyemuError if no mirror of this machine has them, or none can be reached.
+    Raises PyemuError if none of this machine's mirrors has them or can be reached.
     """
     environment = _select_source(job, names)
     uris = _apt(job, environment, "download", "--print-uris", *names)
@@ -34,12 +34,12 @@ def fetch(job: Job, names: Sequence[str]) -> list[Path]:
     debs.mkdir(exist_ok=True)
     job.report(f"downloading {len(sizes)} packages ({sum(sizes) / _MEGABYTE:.1f} MB)")
     _apt(job, environment, "download", *names, directory=debs)
-    # By the list that apt gave, not by what lies there: an interrupted run may have left older versions.
+    # Go by apt's list, not by what is in the directory: an interrupted run may have left older versions.
     return sorted(debs / name for name in re.findall(r"^'.+' (\S+) \d+ ", uris, re.MULTILINE))
 
 
 def _select_source(job: Job, names: Sequence[str]) -> dict[str, str]:
-    """Find a mirror and a suite that have the packages; returns the environment in which apt uses them."""
+    """Find a mirror and a suite that have the packages; return the environment in which apt uses them."""
     problems = []
     for suite, uri in product(_SUITES, _mirrors(job)):
         job.report(f"looking for riscv64 packages at {uri} {suite}")
@@ -50,7 +50,7 @@ def _select_source(job: Job, names: Sequence[str]) -> dict[str, str]:
         except CommandError as error:
             problems += [*re.findall(r"^E: (.+)", error.output, re.MULTILINE), str(error)][:1]
             if "Failed to fetch" in error.output:
-                break  # not the wrong place, but one that cannot be reached: so will the others be
+                break  # not the wrong place but an unreachable one, as the others will be
         else:
             return environment
     problem = next(iter(problems), "apt has no source of packages")
@@ -58,7 +58,7 @@ def _select_source(job: Job, names: Sequence[str]) -> dict[str, str]:
 
 
 def _mirrors(job: Job) -> list[str]:
-    """Return the URIs of this machine's package sources, those that have its own release first."""
+    """Return the URIs of this machine's package sources, those with its own release first."""
     listed = job.run("apt-get", "update", "--print-uris")
     sources = re.findall(r"^'(.+?)/dists/([^/]+)/InRelease'", listed, re.MULTILINE)
     release = platform.freedesktop_os_release().get("VERSION_CODENAME")
@@ -70,7 +70,7 @@ def _apt(job: Job, environment: dict[str, str], *arguments: str, directory: Path
 
 
 def _private_state(job: Job, uri: str, suite: str) -> dict[str, str]:
-    """Lay out what apt needs to work for riscv64 with this one source, and nothing of the host's own state."""
+    """Lay out what apt needs for riscv64 with this one source, using none of the host's own state."""
     root = job.work / "apt"
     for name in ("etc/apt/apt.conf.d", "etc/apt/preferences.d", "etc/apt/sources.list.d", "var/lib/dpkg"):
         (root / name).mkdir(parents=True, exist_ok=True)
@@ -93,7 +93,7 @@ def _private_state(job: Job, uri: str, suite: str) -> dict[str, str]:
 
 
 def _settings(job: Job, root: Path) -> Iterator[str]:
-    """Yield the settings of apt; of the host's own, only how to reach a mirror (proxies, time-outs)."""
+    """Yield apt's settings; of the host's own, only how to reach a mirror (proxies, time-outs)."""
     yield f'Dir "{root}";'
     yield 'APT::Architecture "riscv64";'
     yield 'APT::Architectures { "riscv64"; };'

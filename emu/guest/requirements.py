@@ -1,4 +1,4 @@
-"""The packages of the host that a build needs; they are only looked for, never installed."""
+"""The host packages that a build needs; they are only checked for, never installed."""
 
 import platform
 import shutil
@@ -10,7 +10,7 @@ from emu.guest.inputs import board, kernel_source
 
 __all__ = ["check", "keyring"]
 
-# Program, or absolute path of a file, and the package that has it.
+# A program or the absolute path of a file, and the package that contains it.
 _KERNEL = {
     "make": "make",
     "gcc": "gcc",
@@ -25,12 +25,12 @@ _ROOTFS = {"readelf": "binutils"}
 
 
 def keyring() -> Path:
-    """Return the file with the keys that this distribution signs its packages with."""
+    """Return the file of keys with which this distribution signs its packages."""
     return Path(f"/usr/share/keyrings/{_distribution()}-archive-keyring.gpg")
 
 
 def check(*, kernel: bool, rootfs: bool) -> None:
-    """Raise MissingPackageError, with all that is missing in one line, unless these parts can be built here."""
+    """Raise MissingPackageError, listing all that is missing in one line, unless these parts can be built here."""
     if not (shutil.which("apt-get") and shutil.which("dpkg-deb")):
         tree = board().parents[1]
         raise PyemuError("the default guest is built from Debian packages, and there is no apt here; build it with "

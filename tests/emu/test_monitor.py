@@ -29,7 +29,7 @@ def test_help_has_a_line_for_each_command(machine):
     assert [line.split()[0] for line in lines] == [
         "info", "jack", "volume", "mute", "unmute", "pause", "resume", "wav", "quit", "help",
     ]  # fmt: skip
-    assert machine.monitor("help quit") == "quit  take the power away"
+    assert machine.monitor("help quit") == "quit  switch the machine off"
 
 
 @pytest.mark.parametrize(
@@ -120,7 +120,7 @@ def test_pause_and_resume(machine):
     assert machine.clock.now() > before
 
 
-def test_quit_takes_the_power_away(machine):
+def test_quit_switches_the_machine_off(machine):
     machine.monitor("quit")
     assert machine.run().action is PowerAction.OFF
 
@@ -131,7 +131,7 @@ def test_wav_records_what_is_played_from_start_to_stop(machine, tmp_path):
     port.write(b"\1\0")
     machine.monitor(f"wav start '{tmp_path}/a tap.wav'")
     port.write(b"\2\0\3\0")
-    with pytest.raises(UsageError, match="is being recorded already"):
+    with pytest.raises(UsageError, match="is already being recorded"):
         machine.monitor("wav start other.wav")
     assert "a tap.wav: 2 frames" in machine.monitor("wav stop")
     port.write(b"\4\0")
