@@ -1,12 +1,13 @@
 """16550A UART (National Semiconductor PC16550D data sheet): the guest's console.
 
-What the guest transmits is out at once, so the transmitter is always empty. What it receives waits outside until
-there is room, so the line never overruns it. The baud rate is not modelled; two times that follow from it on a real
-line, the character timeout and the pace of input, are one short constant.
+What the guest transmits is out at once, so the transmitter is always empty; what can be held up is the interrupt that
+says so. What the guest receives waits outside until there is room, so the line never overruns it. The baud rate is not
+modelled; two times that follow from it on a real line, the character timeout and the pace of input, are one short
+constant.
 
 | actor | threat | mitigation |
 |---|---|---|
-| guest | output without end | nothing is stored here; `output` decides |
+| guest | output without end | nothing is stored here; `output` decides, and may `hold` a driver that uses interrupts |
 | user | a paste larger than the FIFO | `receive` takes what fits; `ready` asks for the rest |
 | user | input without end | a FIFO's worth at a time and then a pause, so the guest gets out of its handler |
 | guest | never reads | the FIFO stays full and the rest stays outside |
@@ -20,59 +21,60 @@ from devices.contracts import Clock, Event, Events, IrqLine, Property
 
 __all__ = ["Uart16550"]
 
-# Registers, by offset. DLAB selects the divisor latch instead of the first two.
-RBR_THR_DLL = 0
-IER_DLM = 1
-IIR_FCR = 2
-LCR = 3
-MCR = 4
-LSR = 5
-MSR = 6
-SCR = 7
+# Registers, by offset; where two share one, the first is read and the second written (table II).
+RBR = THR = 0  # receiver buffer; transmitter holding
+IER = 1  # interrupt enable
+IIR = FCR = 2  # interrupt identification; FIFO control
+LCR = 3  # line control
+MCR = 4  # modem control
+LSR = 5  # line status
+MSR = 6  # modem status
+SCR = 7  # scratch
+DLL, DLM = 0, 1  # the divisor latch, which is there instead of the first two while LCR_DLAB is set
 
-# Interrupt enable.
-IER_RECEIVED = 0x01
-IER_THR_EMPTY = 0x02
-IER_LINE_STATUS = 0x04
-IER_MODEM_STATUS = 0x08
+IER_RECEIVED = 0x01  # input has reached the trigger level, or has waited for too long
+IER_THR_EMPTY = 0x02  # there is room for output
+IER_LINE_STATUS = 0x04  # input was lost
+IER_MODEM_STATUS = 0x08  # an input of the modem has changed
+IER_BITS = 0x0F
 
-# Interrupt identification, most urgent first.
-IIR_LINE_STATUS = 0x06
-IIR_RECEIVED = 0x04
-IIR_TIMEOUT = 0x0C
-IIR_THR_EMPTY = 0x02
-IIR_MODEM_STATUS = 0x00
+# What IIR says, most urgent first.
+IIR_LINE_STATUS = 0x06  # until LSR is read
+IIR_RECEIVED = 0x04  # until the FIFO is below its trigger level
+IIR_TIMEOUT = 0x0C  # until RBR is read
+IIR_THR_EMPTY = 0x02  # until IIR is read, or THR written
+IIR_MODEM_STATUS = 0x00  # until MSR is read
 IIR_NONE = 0x01
-IIR_FIFOS_ENABLED = 0xC0
+IIR_FIFOS_ENABLED = 0xC0  # beside any of them
 
-FCR_ENABLE = 0x01
+FCR_ENABLE = 0x01  # both FIFOs
 FCR_CLEAR_RECEIVER = 0x02
-FCR_TRIGGER_SHIFT = 6
-FIFO_SIZE = 16
+FCR_TRIGGER_SHIFT = 6  # the upper two bits choose from TRIGGER_LEVELS
 TRIGGER_LEVELS = (1, 4, 8, 14)
+FIFO_SIZE = 16
 
-LCR_DLAB = 0x80
+LCR_DLAB = 0x80  # divisor latch access; the other bits, the format of a character, mean nothing here
 
-MCR_DTR = 0x01
-MCR_RTS = 0x02
+MCR_DTR = 0x01  # data terminal ready
+MCR_RTS = 0x02  # request to send
 MCR_OUT1 = 0x04
-MCR_OUT2 = 0x08
-MCR_LOOP = 0x10
+MCR_OUT2 = 0x08  # on a PC it lets interrupts through
+MCR_LOOP = 0x10  # the transmitter leads to the receiver, and these outputs to the inputs in MSR
 MCR_BITS = 0x1F
 
-LSR_DATA_READY = 0x01
-LSR_OVERRUN = 0x02
-LSR_THR_EMPTY = 0x20
-LSR_TRANSMITTER_EMPTY = 0x40
+LSR_DATA_READY = 0x01  # there is something in RBR
+LSR_OVERRUN = 0x02  # input was lost; until this is read
+LSR_THR_EMPTY = 0x20  # there is room in THR
+LSR_TRANSMITTER_EMPTY = 0x40  # and the last bit of what was there is out
 
-MSR_DELTA_CTS = 0x01
+MSR_DELTA_CTS = 0x01  # the four deltas: changed since this was last read
 MSR_DELTA_DSR = 0x02
 MSR_TRAILING_EDGE_RI = 0x04
 MSR_DELTA_DCD = 0x08
-MSR_CTS = 0x10
-MSR_DSR = 0x20
-MSR_RI = 0x40
-MSR_DCD = 0x80
+MSR_CTS = 0x10  # clear to send
+MSR_DSR = 0x20  # data set ready
+MSR_RI = 0x40  # ring indicator
+MSR_DCD = 0x80  # data carrier detect
 MSR_DELTAS = 0x0F
 #: A terminal that is there and ready.
 MSR_CONNECTED = MSR_CTS | MSR_DSR | MSR_DCD
@@ -90,8 +92,8 @@ _BYTES = tuple(bytes((value,)) for value in range(256))
 class Uart16550:
     """A 16550A with a terminal at the other end.
 
-    ``output`` gets what the guest transmits. ``receive`` gives it input. When that filled the receiver, ``ready`` is
-    called once, shortly after the guest has emptied it: call ``receive`` with the rest.
+    ``output`` gets what the guest transmits, a byte at a time. ``receive`` gives it input. When that filled the
+    receiver, ``ready`` is called once, shortly after the guest has emptied it: call ``receive`` with the rest.
     """
 
     size = 0x100
@@ -126,50 +128,52 @@ class Uart16550:
         self._lsr = LSR_THR_EMPTY | LSR_TRANSMITTER_EMPTY
         self._msr = MSR_CONNECTED
         self._thr_empty_pending = False
+        self._held = False
+        self._on_line = True  # what is written at THR's offset is transmitted: neither loop mode nor the divisor latch
 
-        self._readers: tuple[Callable[[], int], ...] = (
-            self._read_rbr,
-            lambda: self._ier,
-            self._read_iir,
-            lambda: self._lcr,
-            lambda: self._mcr,
-            self._read_lsr,
-            self._read_msr,
-            lambda: self._scr,
-        )
-        self._writers: tuple[Callable[[int], None], ...] = (
-            self._write_thr,
-            self._write_ier,
-            self._write_fcr,
-            self._write_lcr,
-            self._write_mcr,
-            lambda value: None,  # noqa: ARG005  (LSR is read-only)
-            lambda value: None,  # noqa: ARG005  (MSR is read-only)
-            self._write_scr,
-        )
+        readers: dict[int, Callable[[], int]] = {
+            RBR: self._read_rbr,
+            IER: lambda: self._ier,
+            IIR: self._read_iir,
+            LCR: lambda: self._lcr,
+            MCR: lambda: self._mcr,
+            LSR: self._read_lsr,
+            MSR: self._read_msr,
+            SCR: lambda: self._scr,
+        }
+        writers: dict[int, Callable[[int], None]] = {
+            THR: self._loop_back,  # for what is not, see `write`
+            IER: self._write_ier,
+            FCR: self._write_fcr,
+            LCR: self._write_lcr,
+            MCR: self._write_mcr,
+            SCR: self._write_scr,
+        }  # LSR and MSR are read-only
+        latch = {DLL: lambda: self._dll, DLM: lambda: self._dlm}, {DLL: self._write_dll, DLM: self._write_dlm}
+        self._registers = readers, writers
+        self._latch_and_registers = readers | latch[0], writers | latch[1]
+        self._readers, self._writers = self._registers
 
     # The bus side: 8-bit registers; a wider access reaches the one at its offset.
 
     def read(self, offset: int, size: int) -> int:  # noqa: ARG002
         """Value of a guest load."""
-        if offset > SCR:
-            return 0
-        if self._lcr & LCR_DLAB and offset <= IER_DLM:
-            return self._dlm if offset else self._dll
-        return self._readers[offset]()
+        if offset == LSR and not self._lsr & LSR_OVERRUN:  # before each byte of output
+            return self._lsr
+        reader = self._readers.get(offset)
+        return 0 if reader is None else reader()
 
     def write(self, offset: int, size: int, value: int) -> None:  # noqa: ARG002
         """Effect of a guest store."""
-        if offset > SCR:
+        if offset == THR and self._on_line:
+            self._output(_BYTES[value & 0xFF])
+            if not self._thr_empty_pending:  # it was empty, is full, and is empty again
+                self._thr_empty_pending = True
+                self._update_irq()
             return
-        value &= 0xFF
-        if self._lcr & LCR_DLAB and offset <= IER_DLM:
-            if offset:
-                self._dlm = value
-            else:
-                self._dll = value
-        else:
-            self._writers[offset](value)
+        writer = self._writers.get(offset)
+        if writer is not None:
+            writer(value & 0xFF)
 
     # The terminal side.
 
@@ -189,6 +193,24 @@ class Uart16550:
             self._fifo.extend(taken)
             self._received()
         return len(taken)
+
+    @property
+    def listening(self) -> bool:
+        """Whether a driver has started that wants to be told of input."""
+        return bool(self._ier & IER_RECEIVED)
+
+    def take(self, size: int) -> bytes:
+        """Take up to ``size`` bytes out of the receiver, as firmware does that shares the line with the guest."""
+        return bytes(self._read_rbr() for _ in range(min(size, len(self._fifo))))
+
+    def hold(self, held: bool) -> None:
+        """Hold the guest's output up, or let it go on.
+
+        A driver that waits for the transmitter's interrupt has to wait. One that polls does not: it would keep the CPU
+        all the while, as the kernel does for its own messages.
+        """
+        self._held = held
+        self._update_irq()
 
     # Receiver.
 
@@ -243,16 +265,7 @@ class Uart16550:
         self._timed_out = True
         self._update_irq()
 
-    # Transmitter.
-
-    def _write_thr(self, value: int) -> None:
-        if self._mcr & MCR_LOOP:
-            self._loop_back(value)
-        else:
-            self._output(_BYTES[value])
-        if not self._thr_empty_pending:  # it was empty, is full, and is empty again
-            self._thr_empty_pending = True
-            self._update_irq()
+    # Transmitter, but for what `write` does itself.
 
     def _loop_back(self, value: int) -> None:
         if len(self._fifo) < (FIFO_SIZE if self._fifos_enabled else 1):
@@ -262,6 +275,8 @@ class Uart16550:
             if not self._fifos_enabled:
                 self._fifo[0] = value
         self._received()
+        self._thr_empty_pending = True
+        self._update_irq()
 
     # Interrupts.
 
@@ -274,7 +289,7 @@ class Uart16550:
                 return IIR_RECEIVED
             if self._timed_out:
                 return IIR_TIMEOUT
-        if self._thr_empty_pending and ier & IER_THR_EMPTY:
+        if self._thr_empty_pending and ier & IER_THR_EMPTY and not self._held:
             return IIR_THR_EMPTY
         if self._msr & MSR_DELTAS and ier & IER_MODEM_STATUS:
             return IIR_MODEM_STATUS
@@ -296,7 +311,7 @@ class Uart16550:
     def _write_ier(self, value: int) -> None:
         if value & ~self._ier & IER_THR_EMPTY:  # enabled while the transmitter is empty, which it always is
             self._thr_empty_pending = True
-        self._ier = value & 0x0F
+        self._ier = value & IER_BITS
         self._update_irq()
 
     # Control and status.
@@ -313,6 +328,14 @@ class Uart16550:
 
     def _write_lcr(self, value: int) -> None:
         self._lcr = value
+        self._readers, self._writers = self._latch_and_registers if value & LCR_DLAB else self._registers
+        self._connect()
+
+    def _write_dll(self, value: int) -> None:
+        self._dll = value
+
+    def _write_dlm(self, value: int) -> None:
+        self._dlm = value
 
     def _write_scr(self, value: int) -> None:
         self._scr = value
@@ -327,9 +350,13 @@ class Uart16550:
     def _write_mcr(self, value: int) -> None:
         left_loop = self._mcr & ~value & MCR_LOOP
         self._mcr = value & MCR_BITS
+        self._connect()
         self._set_modem_inputs()
         if left_loop and not self._fifo:
             self._ask_for_more()
+
+    def _connect(self) -> None:
+        self._on_line = not (self._lcr & LCR_DLAB or self._mcr & MCR_LOOP)
 
     def _set_modem_inputs(self) -> None:
         inputs = MSR_CONNECTED

@@ -12,7 +12,7 @@ __all__ = ["CommandResult", "Console", "ExpectError"]
 _KEPT = 1 << 20
 _CHUNK = 4096
 #: A driver empties the receiver when it starts, and what was sent before is lost: input waits for one that wants it.
-#: So often it is asked; after that the guest may be one that looks for input without ever enabling interrupts.
+#: How often it is asked; after that the guest may be one that looks for input without ever enabling interrupts.
 _KNOCKS = 500
 #: No line of the kernel's is longer.
 _LONGEST_LINE = 1024
@@ -64,10 +64,19 @@ class Line(Protocol):
 
 
 class SerialLine(Line, Protocol):
-    """The UART."""
+    """The UART: there before the guest is, so it takes what nobody reads yet."""
 
-    def read(self, offset: int, size: int) -> int:
-        """Value of a register."""
+    @property
+    def listening(self) -> bool:
+        """Whether a driver has started that wants to be told of input."""
+        ...
+
+    def take(self, size: int) -> bytes:
+        """Take up to ``size`` bytes back, as firmware does for a guest that asks it for input."""
+        ...
+
+    def hold(self, held: bool) -> None:
+        """Hold the guest's output up, or let it go on, as far as its driver can wait."""
         ...
 
 
@@ -100,7 +109,7 @@ class Console:
         self._line: Line | None = None  # for what is typed
         self._unsent = bytearray()
         self._input = bytearray()
-        self._held = later is not None  # until a driver has started
+        self._waits_for_driver = later is not None  # until a driver has started
         self._knocks = 0
         self._seen = 0  # how far into text expect() has come
         self._panic_seen = 0  # how far into it the last panic was
@@ -120,7 +129,7 @@ class Console:
         if not self._running:
             self._shell = None  # whatever comes of it, the shell may not be where it was
         self._input += data.encode() if isinstance(data, str) else data
-        if not self._held:
+        if not self._waits_for_driver:
             self._feed()
         elif not self._knocks:
             self._knock()
@@ -207,7 +216,7 @@ class Console:
         """Type on ``line`` instead, which takes nothing before its driver has started."""
         self._line = line
         line.ready = self._feed
-        self._held = False
+        self._waits_for_driver = False
 
     def print(self, data: bytes) -> None:
         """The guest printed ``data``."""
@@ -236,20 +245,26 @@ class Console:
         if self.output is not None:
             self.output(data)
 
+    def hold(self, held: bool) -> None:
+        """Hold the guest's output up, or let it go on: for an ``output`` that cannot keep pace.
+
+        That is flow control: a program waits in its write, and the rest of the guest runs on. Only the UART's driver
+        waits in its sleep; Linux' one for hvc0, and the kernel for its own messages, would keep the CPU all the while.
+        """
+        if self._uart is not None:
+            self._uart.hold(held)
+
     def close(self) -> None:
         """Hand out the rest, and take nothing more."""
         self._closed = True
         self.flush()
 
     def take(self, size: int) -> bytes:
-        """Read what was typed as firmware does, from the UART's registers: a guest that asks for it reads there."""
-        self._held = False
+        """Read what was typed as firmware does, from the UART: a guest that asks for it reads there."""
+        self._waits_for_driver = False
         self._line = self._uart
         self._feed()
-        received = bytearray()
-        while self._uart is not None and len(received) < size and self._uart.read(_LSR, 1) & _DATA_READY:
-            received.append(self._uart.read(_RBR, 1))
-        return bytes(received)
+        return b"" if self._uart is None else self._uart.take(size)
 
     def _feed(self) -> None:
         while self._input and self._line is not None:
@@ -262,13 +277,9 @@ class Console:
     def _knock(self) -> None:
         """Look whether a driver has started, and again later if not."""
         self._knocks += 1
-        if self._uart is not None and (self._uart.read(_IER, 1) & _RECEIVED or self._knocks > _KNOCKS):
-            self._held = False
-        if not self._held:
+        if self._uart is not None and (self._uart.listening or self._knocks > _KNOCKS):
+            self._waits_for_driver = False
+        if not self._waits_for_driver:
             self._feed()
         elif self._later is not None:
             self._later(self._knock)
-
-
-_RBR, _IER, _LSR = 0, 1, 5
-_RECEIVED = _DATA_READY = 1

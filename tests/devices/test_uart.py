@@ -128,7 +128,61 @@ def test_thr_empty_interrupt_comes_again_only_when_enabled_anew(board: Board) ->
     assert board.interrupt() == THR_EMPTY
 
 
+# Flow control
+
+
+def test_output_that_is_held_up_is_no_interrupt_until_it_may_go_on(board: Board) -> None:
+    board.write(IER, IER_THRE)
+    board.interrupt()
+    board.uart.hold(True)
+    board.write(THR, 0x41)
+    assert not board.irq
+    assert board.interrupt() == NO_INTERRUPT, "which has not cleared it"
+    board.uart.hold(False)
+    assert board.irq
+    assert board.interrupt() == THR_EMPTY
+
+
+def test_a_driver_that_enables_the_interrupt_is_held_up_too(board: Board) -> None:
+    board.uart.hold(True)
+    board.write(IER, IER_THRE)
+    assert not board.irq
+    board.uart.hold(False)
+    assert board.irq
+
+
+def test_a_driver_that_polls_is_never_held_up(board: Board) -> None:
+    """It would keep the CPU; the kernel's messages even have all interrupts wait."""
+    board.uart.hold(True)
+    assert board.read(LSR) & TRANSMITTER_EMPTY == TRANSMITTER_EMPTY
+    board.write(THR, 0x41)
+    assert board.output == b"A"
+
+
+def test_input_comes_while_output_is_held_up(fifo_board: Board) -> None:
+    fifo_board.write(IER, IER_RX | IER_THRE)
+    fifo_board.uart.hold(True)
+    fifo_board.type(b"12345678")
+    assert fifo_board.interrupt() == RX_AVAILABLE
+
+
 # Receiver
+
+
+def test_a_driver_listens_as_soon_as_it_wants_to_be_told_of_input(board: Board) -> None:
+    board.write(IER, IER_THRE | IER_LINE | IER_MODEM)
+    assert not board.uart.listening
+    board.write(IER, IER_RX)
+    assert board.uart.listening
+
+
+def test_firmware_takes_what_there_is_and_the_line_goes_on(fifo_board: Board) -> None:
+    fifo_board.type(bytes(range(20)))
+    assert fifo_board.uart.take(3) == bytes(range(3))
+    assert fifo_board.uart.take(100) == bytes(range(3, 16))
+    assert fifo_board.uart.take(100) == b""
+    fifo_board.events.advance(PAUSE)
+    assert fifo_board.uart.take(100) == bytes(range(16, 20))
 
 
 def test_input_without_fifos_is_one_byte_at_a_time(board: Board) -> None:
@@ -257,6 +311,17 @@ def test_loop_mode_receives_what_it_sends(fifo_board: Board) -> None:
     assert fifo_board.interrupt() == RX_AVAILABLE
     assert fifo_board.drain() == b"loopback"
     assert fifo_board.output == b""
+
+
+def test_after_loop_mode_output_is_output_again(board: Board) -> None:
+    board.write(MCR, LOOP)
+    board.write(LCR, 0x80)
+    board.write(MCR, 0)
+    board.write(THR, 0x41)  # the divisor's
+    assert board.output == b""
+    board.write(LCR, 0)
+    board.write(THR, 0x42)
+    assert board.output == b"B"
 
 
 def test_input_waits_for_the_end_of_loop_mode(fifo_board: Board) -> None:
