@@ -14,8 +14,8 @@ _EPILOG = """\b
 Examples:
   pyemu guest build
       In the morning, or in CI, so that no pyemu boot has to wait.
-  pyemu boot $(pyemu guest path)
-      The same as pyemu boot, but with files of which one could be your own.
+  pyemu boot "$(pyemu guest path --kernel)" rootfs.cpio
+      The default guest's kernel with a root file system of your own.
   PYEMU_CACHE=/var/cache/pyemu pyemu guest build
       In another place than ~/.cache/pyemu.
 """
@@ -40,12 +40,18 @@ def guest_build(debug: bool) -> None:
 
 
 @guest_group.command("path", epilog=_EPILOG, short_help="Print where its Image and rootfs.cpio are.")
+@click.option("--kernel", is_flag=True, help="Only the kernel's, Image.")
+@click.option("--rootfs", is_flag=True, help="Only the root file system's, rootfs.cpio.")
 @debug_option
-def guest_path(debug: bool) -> None:
-    """Print where Image and rootfs.cpio of the default guest are, a line each; builds them first if need be."""
+def guest_path(kernel: bool, rootfs: bool, debug: bool) -> None:
+    """Print where Image and rootfs.cpio of the default guest are, a line each; builds them first if need be.
+
+    In a script ask for one at a time, and put it in quotes: the path may have spaces.
+    """
     with reporting(debug), Signals():
-        for path in _default_guest():
-            click.echo(path)
+        for path, wanted in zip(_default_guest(), (kernel, rootfs), strict=True):
+            if wanted or not (kernel or rootfs):
+                click.echo(path)
 
 
 def _default_guest() -> tuple[Path, Path]:

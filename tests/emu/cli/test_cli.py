@@ -16,8 +16,9 @@ import pytest
 
 from emu import guest, machine
 from emu.cli import cli, session
+from emu.cli.guest import guest_group
 from emu.cli.signals import Ending, Signals
-from emu.guest import cpio
+from emu.guest import cpio, inputs
 from emu.machine import Machine
 from tests.emu import asm, tiny
 
@@ -251,12 +252,10 @@ def commands(command=cli, path=("pyemu",)):
 
 def examples(command):
     """The command lines in the help, without what the shell would do with them."""
+    inner = re.compile(r'"\$\((pyemu [^)]*)\)"')
     for line in (command.epilog or "").splitlines():
-        words = re.search(
-            r"^  (?:\w+=\S+ |eval \"\$\()?(pyemu [^>)]*)", line.replace("$(pyemu guest path)", "Image root")
-        )
-        if words and "COMMAND" not in line:
-            yield shlex.split(words[1])
+        lines = [*inner.findall(line), *re.findall(r"^  (?:\w+=\S+ )?(pyemu [^>]*)", inner.sub("Image", line))]
+        yield from (shlex.split(one) for one in lines if "COMMAND" not in one)
 
 
 @pytest.mark.parametrize(
@@ -272,6 +271,28 @@ def test_help_has_examples_that_are_right(path, command, pyemu):
         while words and words[0] in getattr(called, "commands", {}):
             called = called.commands[words.pop(0)]
         called.make_context(called.name, words)  # raises what is wrong with them
+
+
+@pytest.mark.parametrize(
+    ("options", "names"),
+    [((), ["Image", "rootfs.cpio"]), (("--kernel",), ["Image"]), (("--rootfs",), ["rootfs.cpio"])],
+)
+def test_guest_path_prints_a_line_for_each_file(pyemu, monkeypatch, tmp_path, options, names):
+    monkeypatch.setattr(guest, "files", lambda *_: (tmp_path / "Image", tmp_path / "rootfs.cpio"))
+    assert pyemu("guest", "path", *options)[1:] == ("".join(f"{tmp_path / name}\n" for name in names), "")
+
+
+def test_the_example_of_guest_path_works_in_a_cache_with_spaces(tmp_path, monkeypatch):
+    """As a shell runs it; it ends at once, for there is no such root file system."""
+    cache = tmp_path / "a cache"
+    monkeypatch.setenv("PYEMU_CACHE", str(cache))
+    for name, file in ((inputs.kernel_name(), "Image"), (inputs.rootfs_name(), "rootfs.cpio")):
+        (cache / name).mkdir(parents=True)
+        tiny.write_image(cache / name / file, tiny.POWER_OFF)
+    line = next(line for line in guest_group.epilog.splitlines() if "guest path" in line)
+    pyemu = f'pyemu() {{ cd {ROOT} && {sys.executable} -m emu "$@"; }}'
+    run = subprocess.run(["/bin/sh", "-c", f"{pyemu}; {line}"], capture_output=True, text=True, check=False)
+    assert run.stderr.startswith("pyemu: error: rootfs.cpio: "), run.stderr
 
 
 def test_help_lists_commands_in_whole_sentences(pyemu):
