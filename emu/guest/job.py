@@ -1,8 +1,12 @@
 """One build of a part of the guest: where it may write, how it reports, and how it runs commands."""
 
+import contextlib
 import os
+import select
 import shlex
+import signal
 import subprocess
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +16,9 @@ from devices.errors import PyemuError
 __all__ = ["CommandError", "Job"]
 
 _TAIL = 3
+#: How long a command that is to end may take to remove what is half done, as make and compilers do.
+_GRACE_S = 2.0
+_CHUNK = 64 << 10
 
 
 class CommandError(PyemuError):
@@ -47,7 +54,8 @@ class Job:
     ) -> str:
         """Run a command to its end and return what it printed; on_line sees each line as it comes.
 
-        Raises CommandError if it fails.
+        Raises CommandError if it fails. An exception that comes meanwhile, like one of a signal, ends the command, and
+        all that it has started, at once.
         """
         arguments = [str(word) for word in command]
         printed = []
@@ -61,10 +69,15 @@ class Job:
             pass_fds=[self.lock],
             text=True,
             errors="replace",
+            process_group=0,
         ) as process:
-            for line in process.stdout or ():
-                printed.append(line)
-                on_line(line)
+            try:
+                for line in process.stdout or ():
+                    printed.append(line)
+                    on_line(line)
+            except BaseException:
+                _end(process)
+                raise
         output = "".join(printed)
         if process.returncode != 0:
             log = self.work.with_suffix(".log")
@@ -72,3 +85,16 @@ class Job:
             last = " / ".join(output.strip().splitlines()[-_TAIL:])
             raise CommandError(f"{arguments[0]} failed with status {process.returncode} (log: {log}): {last}", output)
         return output
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    """End the group of processes that ``process`` leads: all that might still write into the job's directory."""
+    assert process.stdout is not None
+    output, give_up = process.stdout.fileno(), time.monotonic() + _GRACE_S
+    with contextlib.suppress(ProcessLookupError):
+        try:
+            os.killpg(process.pid, signal.SIGTERM)
+            while select.select([output], [], [], max(0.0, give_up - time.monotonic()))[0] and os.read(output, _CHUNK):
+                pass  # until the last of them has closed it
+        finally:
+            os.killpg(process.pid, signal.SIGKILL)  # whoever is left; the group is there until its leader is waited for

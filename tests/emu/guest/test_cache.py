@@ -92,6 +92,35 @@ def test_commands_hold_the_lock_too(tmp_path: Path) -> None:
         fcntl.flock(file, fcntl.LOCK_EX)  # until the last of them is gone
 
 
+@pytest.mark.parametrize("stubborn", ["", "trap '' TERM; "])
+def test_who_is_interrupted_leaves_no_command_behind(tmp_path: Path, stubborn: str) -> None:
+    """Nor what the command has started: the last of them gives the lock back."""
+
+    def interrupt(_line: str) -> None:
+        raise KeyboardInterrupt
+
+    path = tmp_path / "lock"
+    with building._locked(path, quiet) as lock, pytest.raises(KeyboardInterrupt):
+        Job(tmp_path, quiet, lock).run("sh", "-c", f"{stubborn}sleep 1000 & echo begun; wait; wait", on_line=interrupt)
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def test_a_command_that_is_to_end_may_clear_up(tmp_path: Path) -> None:
+    """As make removes what is half made."""
+
+    def interrupt(_line: str) -> None:
+        raise KeyboardInterrupt
+
+    half = tmp_path / "half"
+    with building._locked(tmp_path / "lock", quiet) as lock, pytest.raises(KeyboardInterrupt):
+        Job(tmp_path, quiet, lock).run(
+            *("sh", "-c", f"trap 'rm {half}; exit 1' TERM; touch {half}; echo begun; sleep 1000 & wait"),
+            on_line=interrupt,
+        )
+    assert not half.exists()
+
+
 def test_obtain_invalid_place_is_one_clear_error(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(PyemuError, match="PYEMU_CACHE chooses another place"):
