@@ -298,7 +298,7 @@ def test_another_release_of_unicorn_is_refused(monkeypatch: pytest.MonkeyPatch) 
 def test_a_layout_that_does_not_fit_is_refused(monkeypatch: pytest.MonkeyPatch, constant: str, value: object) -> None:
     monkeypatch.setattr(engine_module, constant, value)
     ram = Ram(BASE, 16 << 20)
-    with pytest.raises(PyemuError, match=r"does not fit emu/engine\.py: .*; please report it"):
+    with pytest.raises(PyemuError, match=r"does not fit emu/cpu/engine\.py: .*; please report it"):
         Engine(ram.buffer, BASE)
 
 
