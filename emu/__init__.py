@@ -1,4 +1,4 @@
-"""pyemu: a RISC-V machine in Python that boots Linux and plays sound correctly.
+"""pyemu: a RISC-V machine in Python that boots Linux and plays sound bit-exactly.
 
     from emu import Machine
 

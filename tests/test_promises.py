@@ -1,4 +1,4 @@
-"""PROMISES.md: whatever it names is there."""
+"""PROMISES.md: everything it names exists."""
 
 import re
 from pathlib import Path
@@ -20,6 +20,12 @@ def test_what_enforces_a_promise_exists(named):
         assert re.search(rf"^ *def {name}\(", (ROOT / path).read_text(), re.MULTILINE)
     else:
         assert path.startswith("tests/benchmarks/"), "name the test"
+
+
+def test_every_row_belongs_to_a_table_with_a_header():
+    tables = re.findall(r"(?:^\|.*\n?)+", TEXT, re.MULTILINE)
+    headers = {"\n".join(table.splitlines()[:2]) for table in tables}
+    assert headers == {"| promise | number | enforced by |\n|---|---|---|"}
 
 
 @pytest.mark.parametrize("row", PROMISES, ids=lambda row: row[0])
