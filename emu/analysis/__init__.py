@@ -1,14 +1,14 @@
-"""Listening with numbers: whether a recording is what was played, bit for bit, and if not, what is wrong with it.
+"""Sound analysis: whether a recording is what was played, bit for bit, and if not, what is wrong with it.
 
     sound       WAV files as numpy arrays
     comparison  a recording against its original, frame by frame: dropped, repeated, reordered, altered
     tone        frequency, level, THD+N and drift of a test tone
     defects     clicks, skips, dropouts and replayed blocks, found without an original
     periods     the log of a sound device's periods: lateness, and the drift of guest against host time
-    report      all of that about one recording, as lines
+    report      all of that for one recording, as text
     picture     the same as an image (needs matplotlib)
 
-Needs numpy, so it is imported only by who measures, never by the machine.
+Needs numpy, so only code that measures imports it, never the machine.
 """
 
 from emu.analysis.comparison import Comparison, Difference, compare

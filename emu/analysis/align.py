@@ -1,4 +1,4 @@
-"""Which frames of one sound are which of another: blocks that agree, in order, found without comparing all with all."""
+"""Matches the frames of two sounds: blocks that agree, in order, found without comparing all with all."""
 
 from typing import Any
 
@@ -7,11 +7,11 @@ import numpy.typing as npt
 
 __all__ = ["WINDOW", "align", "hashes"]
 
-#: So many consecutive frames that agree put two sounds in step again. A power of 2.
+#: Two sounds are in step again after this many consecutive equal frames. A power of 2.
 WINDOW = 16
-#: After so many blocks it is clear that the sounds differ.
+#: After this many blocks it is clear that the sounds differ.
 _MOST_BLOCKS = 10_000
-#: So many frames are looked through for the next that agree: 43 s at 48 kHz.
+#: How many frames to search for the next agreement: 43 s at 48 kHz.
 _FARTHEST = 1 << 21
 
 _Frames = npt.NDArray[Any]
@@ -24,8 +24,8 @@ _GOLDEN, _MIX_1, _MIX_2 = (np.uint64(value) for value in (0x9E3779B97F4A7C15, 0x
 def align(a: _Frames, b: _Frames) -> tuple[list[tuple[int, int, int]], bool]:
     """Blocks (position in a, position in b, frames) that agree, in order; and whether there were too many to find all.
 
-    What both begin and end with is always found, so that a single difference is measured exactly, even in a tone of
-    which every cycle is like every other.
+    A common beginning and end are always found, so a single difference is measured exactly, even in a tone whose
+    cycles are all alike.
     """
     prefix = _agreeing(a, b)
     rest = min(len(a), len(b)) - prefix
@@ -47,7 +47,7 @@ def align(a: _Frames, b: _Frames) -> tuple[list[tuple[int, int, int]], bool]:
 
 
 def hashes(frames: _Frames, window: int = WINDOW) -> _Hashes:
-    """A hash of the ``window`` (a power of 2) frames from each frame on, as far as there are so many."""
+    """A hash of the ``window`` (a power of 2) frames from each frame on, as long as there are that many."""
     count = len(frames) - window + 1
     if count <= 0:
         return np.empty(0, np.uint64)
@@ -68,7 +68,7 @@ def _mixed(value: _Hashes) -> _Hashes:
 
 
 def _agreeing(a: _Frames, b: _Frames) -> int:
-    """How many frames agree from the beginning on."""
+    """How many frames agree, from the beginning."""
     at, chunk = 0, 256
     most = min(len(a), len(b))
     while at < most:
@@ -82,9 +82,9 @@ def _agreeing(a: _Frames, b: _Frames) -> int:
 
 
 def _resync(a: _Frames, a_span: tuple[int, int], b: _Frames, b_span: tuple[int, int]) -> tuple[int, int] | None:
-    """In ``a_span`` of a and ``b_span`` of b: how many frames to pass over until both agree again. As few as possible.
+    """How many frames to skip in ``a_span`` of a and ``b_span`` of b until both agree again: as few as possible.
 
-    What is looked through grows with what must be passed over, hence the time in all is O(n log n).
+    The range searched grows with the number skipped, so the total time is O(n log n).
     """
     (i, a_end), (j, b_end) = a_span, b_span
     size = 64
@@ -108,7 +108,7 @@ def _nearest(a: _Frames, b: _Frames) -> tuple[int, int] | None:
     in_step = np.flatnonzero(hash_a[:common] == hash_b[:common])
     if len(in_step):
         places.append((int(in_step[0]), int(in_step[0])))
-    # Constant frames, like silence, agree with any others, and say nothing about where we are.
+    # Constant frames, like silence, agree with any others and say nothing about the position.
     varied_a, varied_b = _varied(a), _varied(b)
     _, first_a, first_b = np.intersect1d(hash_a[varied_a], hash_b[varied_b], return_indices=True)
     if len(first_a):
@@ -120,7 +120,7 @@ def _nearest(a: _Frames, b: _Frames) -> tuple[int, int] | None:
 
 
 def _varied(frames: _Frames) -> npt.NDArray[np.intp]:
-    """Where windows begin that are not constant."""
+    """Where non-constant windows begin."""
     if len(frames) < WINDOW:
         return np.empty(0, np.intp)
     changes = np.concatenate(([0], np.cumsum((frames[1:] != frames[:-1]).any(axis=1))))

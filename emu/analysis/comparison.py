@@ -1,8 +1,8 @@
-"""A recording against what was played, frame by frame: the same bits, or where and how they differ.
+"""Compares a recording with what was played, frame by frame: the same bits, or where and how they differ.
 
-The two are aligned like texts in a diff. While they agree they are followed side by side; where they stop agreeing,
-the nearest place is sought at which WINDOW consecutive frames agree again (emu/analysis/align.py), and the frames in
-between are put into words. Silence that was added before or after the sound is no difference.
+The two are aligned like texts in a diff. As long as they agree they are followed side by side; where they stop
+agreeing, the nearest place is sought at which WINDOW consecutive frames agree again (emu/analysis/align.py), and the
+frames in between are described. Silence added before or after the sound is not a difference.
 """
 
 import hashlib
@@ -18,7 +18,7 @@ from emu.analysis.sound import Sound
 
 __all__ = ["Comparison", "Difference", "compare"]
 
-#: How many frames back an old block is sought that was played again: longer than any buffer of ALSA's.
+#: How many frames back to search for an old block that was played again: more than any ALSA buffer holds.
 _MEMORY = 1 << 17
 _SHOWN = 12
 
@@ -36,10 +36,10 @@ class Difference:
         inserted   nothing; the recording has frames that belong nowhere (count 0)
         repeated   nothing; the recording has the original's frames from ``source`` on once more (count 0)
         gap        nothing; the recording has silence in between (count 0)
-        silenced   silence is in their place
-        replayed   older frames, those from ``source`` on, are in their place
-        reordered  they come elsewhere, at ``source`` in the recording, or in another order
-        altered    others are in their place
+        silenced   they are replaced by silence
+        replayed   they are replaced by older frames, those from ``source`` on
+        reordered  they come elsewhere, at ``source`` in the recording, or in a different order
+        altered    they are replaced by others
     """
 
     kind: str
@@ -48,18 +48,18 @@ class Difference:
     recording: int
     length: int
     source: int | None = None
-    #: What else is known, in words.
+    #: Further details, in words.
     note: str = ""
 
     @property
     def frames(self) -> int:
-        """How many frames are concerned."""
+        """How many frames are affected."""
         return max(self.count, self.length)
 
     def __str__(self) -> str:
         what = f"{self.frames} frame{'s' if self.frames != 1 else ''} {self.kind}"
         if self.kind == "gap":
-            what = f"{self.frames} frame{'s' if self.frames != 1 else ''} of silence put in"
+            what = f"{self.frames} frame{'s' if self.frames != 1 else ''} of silence inserted"
         elif self.kind in {"repeated", "replayed"}:
             what += f" from frame {self.source}"
         elif self.kind == "reordered" and self.source is not None:
@@ -74,18 +74,18 @@ class Difference:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """What ``compare`` found. ``str`` is a report of some lines."""
+    """What ``compare`` found. ``str`` gives a report of a few lines."""
 
     #: Frames of the original.
     frames: int
     rate: int
-    #: Frames of silence that the recording has before and after the original's; only before or after, no difference.
+    #: Frames of silence the recording has before and after the original's. Not a difference.
     leading: int
     trailing: int
-    #: In which way the formats differ, in words. Frames are compared only where only the rates differ.
+    #: How the formats differ, in words. Frames are compared only if nothing but the rates differs.
     mismatches: tuple[str, ...]
     differences: tuple[Difference, ...]
-    #: Whether there were too many differences to list: the last one stands for all the rest.
+    #: Whether there were too many differences to list: the last one then stands for the rest.
     truncated: bool = False
 
     @property
@@ -95,12 +95,12 @@ class Comparison:
 
     @property
     def identical(self) -> bool:
-        """Whether there is not even more silence."""
+        """Whether there is no added silence either."""
         return self.exact and not self.leading and not self.trailing
 
     @property
     def counts(self) -> dict[str, int]:
-        """Frames concerned, by kind of difference."""
+        """Frames affected, by kind of difference."""
         counts: Counter[str] = Counter()
         for difference in self.differences:
             counts[difference.kind] += difference.frames
@@ -133,7 +133,7 @@ class Comparison:
 
 
 def compare(recording: Sound, original: Sound) -> Comparison:
-    """Compare a recording with the sound that was played. Time is O(n log n), with n frames."""
+    """Compare a recording with the sound that was played. Takes O(n log n) time for n frames."""
     mismatches = []
     if recording.rate != original.rate:
         mismatches.append(f"the recording has {recording.rate} Hz, the original {original.rate} Hz")
@@ -152,7 +152,7 @@ def compare(recording: Sound, original: Sound) -> Comparison:
 
 
 def _bits(sound: Sound) -> _Frames:
-    """The frames such that they are equal if and only if their bits are: a NaN equals itself, and -0.0 is not 0.0."""
+    """The frames in a form that is equal if and only if the bits are: a NaN equals itself, and -0.0 is not 0.0."""
     frames = np.ascontiguousarray(sound.frames)
     return frames.view(f"i{frames.dtype.itemsize}") if sound.is_float else frames
 
@@ -172,7 +172,7 @@ class _Finder:
         a_start, a_end = _sounding(self.a)
         b_start, b_end = _sounding(self.b)
         blocks, self.truncated = align(self.a[a_start:a_end], self.b[b_start:b_end])
-        # Positions from here on, in both, are such that everything before them is dealt with.
+        # From here on, everything before the current positions in both has been dealt with.
         a_at = b_at = 0
         for number, (i, j, count) in enumerate(blocks):
             if number == 0:
@@ -183,7 +183,7 @@ class _Finder:
         self._tail(a_at, b_at)
 
     def _head(self, a_end: int, b_end: int) -> None:
-        """Frames before the first that agree: the same number of both next to those, then the rest."""
+        """Frames before the first that agree: equally many of both next to those, then the rest."""
         common = min(a_end, b_end)
         if a_end > common:
             self._between(0, a_end - common, 0, 0)
@@ -218,7 +218,7 @@ class _Finder:
             self.differences.append(Difference(kind, a_at, 0, b_at, length, source if kind == "repeated" else None))
 
     def _side_by_side(self, a_at: int, b_at: int, count: int) -> None:
-        """As many frames of the one in the place of as many of the other: runs of them that differ."""
+        """Equally many frames of both in the same place: the runs that differ."""
         differs = np.flatnonzero((self.a[a_at : a_at + count] != self.b[b_at : b_at + count]).any(axis=1))
         if not len(differs):
             return
@@ -239,7 +239,7 @@ class _Finder:
         return Difference("altered", a_at, count, b_at, count, note=_how_altered(old, new))
 
     def _source(self, a_at: int, b_at: int, length: int) -> int | None:
-        """Where the original has the recording's ``length`` frames at ``b_at``: the last place before ``a_at``."""
+        """The last place before ``a_at`` where the original has the recording's ``length`` frames at ``b_at``."""
         wanted = self.b[b_at : b_at + length]
         if length < WINDOW:
             places = [a_at - length]
@@ -254,7 +254,7 @@ class _Finder:
 
 
 def _sounding(frames: _Frames) -> tuple[int, int]:
-    """Where the sound begins and ends, without the silence around it."""
+    """Where the sound begins and ends, leaving out the silence around it."""
     sounding: npt.NDArray[np.bool_] = np.asarray(frames.any(axis=1))
     if not sounding.any():
         return 0, 0
@@ -262,7 +262,7 @@ def _sounding(frames: _Frames) -> tuple[int, int]:
 
 
 def _is_silence(frames: _Frames) -> bool:
-    """Whether they are silent, and so many that it is no zero crossing."""
+    """Whether they are silent, and too many for a zero crossing."""
     return len(frames) >= 8 and not frames.any()
 
 
@@ -283,7 +283,7 @@ def _how_altered(old: _Frames, new: _Frames) -> str:
 
 
 def _pair_moved(differences: list[Difference], a: _Frames, b: _Frames) -> list[Difference]:
-    """Where the same frames are dropped in one place and put in at another, they have moved."""
+    """Frames dropped in one place and inserted in another have moved."""
     dropped = {_digest(a[each.original : each.original + each.count]): index
                for index, each in enumerate(differences) if each.kind == "dropped"}  # fmt: skip
     result: list[Difference | None] = list(differences)

@@ -1,7 +1,7 @@
-"""What is wrong with a recording whose original is not at hand: clicks, skips, dropouts, and blocks played again.
+"""Finds defects in a recording without its original: clicks, skips, dropouts and replayed blocks.
 
-Only what no sound does by itself is reported. A rest in music, a sound that fades, a drum: none of them is a defect.
-A jump that is part of the sound, like a square wave's or a ramp's when it begins anew, looks like a click.
+Only what no natural sound does is reported: a rest in music, a fade or a drum is not a defect. A jump that is part of
+the sound, as in a square wave or where a ramp restarts, looks like a click.
 """
 
 import bisect
@@ -26,18 +26,18 @@ _OUTLIER_OF_TONE, _OUTLIER_OF_MUSIC = 16.0, 40.0
 _SHORTEST_DROPOUT = 8
 _NEAR_SILENCE = 1.5  # quanta
 _FAR_FROM_SILENCE = 12.0
-#: Samples on either side of a jump by which the phase is told.
+#: Samples on either side of a jump from which the phase is measured.
 _PHASE_SAMPLES = 2048
 _SHORTEST_REPEAT = 64
 _LONGEST_REPEAT = 1 << 16
-_MOST_EQUAL = 4  # places; more are the sound's nature
+_MOST_EQUAL = 4  # places; more than that is in the nature of the sound
 
 
 @dataclass(frozen=True, slots=True)
 class Skip:
-    """The phase of a tone jumps at ``position``: ``frames`` are missing, or if negative, there are so many too many.
+    """The phase of a tone jumps at ``position``: ``frames`` are missing, or if negative, that many too many.
 
-    Whole cycles of the tone cannot be seen.
+    Whole cycles of the tone go unseen.
     """
 
     position: int
@@ -46,7 +46,7 @@ class Skip:
 
 @dataclass(frozen=True, slots=True)
 class Dropout:
-    """Silence in the middle of sound, with hard edges."""
+    """Silence in the middle of sound, with abrupt edges."""
 
     position: int
     length: int
@@ -54,7 +54,7 @@ class Dropout:
 
 @dataclass(frozen=True, slots=True)
 class Repeat:
-    """The ``length`` frames from ``position`` on are those that were played ``distance`` frames earlier."""
+    """The ``length`` frames from ``position`` on were already played ``distance`` frames earlier."""
 
     position: int
     length: int
@@ -64,7 +64,7 @@ class Repeat:
 
 @dataclass(frozen=True, slots=True)
 class Defects:
-    """Of one channel; positions are frames."""
+    """The defects of one channel; positions are frames."""
 
     clicks: tuple[int, ...] = ()
     skips: tuple[Skip, ...] = ()
@@ -84,8 +84,8 @@ def find_defects(
 ) -> Defects:
     """Look for defects in one channel (full scale 1.0); ``quantum`` is the step between its values.
 
-    ``frequency`` is the tone's in radians a sample, if it is a tone: then clicks and skips can be told apart.
-    ``progress`` is told which share of the work is done.
+    ``frequency`` is the tone's in radians per sample, if it is a tone: then clicks and skips can be told apart.
+    ``progress`` is called with the share of the work done.
     """
     offset, end = sounding(samples, _NEAR_SILENCE * quantum)
     if offset == end:
@@ -115,7 +115,7 @@ def _silences(sound: Samples, quantum: float) -> list[Dropout]:
 
 
 def _is_dropout(sound: Samples, silence: Dropout, odd: npt.NDArray[np.intp], quantum: float) -> bool:
-    """Whether sound breaks off hard and comes back hard."""
+    """Whether sound breaks off and returns abruptly."""
     start, end = silence.position, silence.position + silence.length
     before, after = sound[max(start - 64, 0) : start], sound[end : end + 64]
     level = min(peak(before), peak(after))
@@ -130,7 +130,7 @@ def _any_within(positions: npt.NDArray[np.intp], start: int, end: int) -> bool:
 
 
 def _events(odd: npt.NDArray[np.intp], silences: list[Dropout], dropouts: list[Dropout]) -> list[int]:
-    """Where something odd begins that is neither an edge of a dropout nor sound that sets in after a rest."""
+    """Where something odd begins that is neither an edge of a dropout nor sound setting in after a rest."""
     if not len(odd):
         return []
     starts = odd[np.concatenate(([True], np.diff(odd) > ORDER))]
@@ -147,7 +147,7 @@ def _events(odd: npt.NDArray[np.intp], silences: list[Dropout], dropouts: list[D
 
 
 def _with_neighbours(events: list[int], dropouts: list[Dropout], end: int) -> Iterator[tuple[int, int, int]]:
-    """Each event with the places between which nothing else is wrong."""
+    """Each event, with the positions between which nothing else is wrong."""
     edges = [edge for each in dropouts for edge in (each.position, each.position + each.length)]
     bounds = sorted({-1, end, *events, *edges})
     for event in events:
@@ -156,7 +156,7 @@ def _with_neighbours(events: list[int], dropouts: list[Dropout], end: int) -> It
 
 
 def _skipped(sound: Samples, before: int, event: int, after: int, frequency: float) -> float:
-    """How many frames the tone's phase jumps at ``event``, cycles apart."""
+    """How many frames the tone's phase jumps at ``event``, give or take whole cycles."""
     # A click spoils some samples, so those next to the event are left out.
     left_start, right_start = max(before + 4, event - _PHASE_SAMPLES), event + 4
     left, right = sound[left_start:event], sound[right_start : min(after, right_start + _PHASE_SAMPLES)]
@@ -167,10 +167,10 @@ def _skipped(sound: Samples, before: int, event: int, after: int, frequency: flo
 
 
 def find_repeats(frames: npt.NDArray[Any], *, memory: int = 1 << 17) -> list[Repeat]:
-    """Blocks of 64 to 65536 frames that are bit for bit ones heard up to ``memory`` frames earlier: old buffers.
+    """Find old buffers: blocks of 64 to 65536 frames, bit-identical to ones up to ``memory`` frames earlier.
 
-    A sound that repeats itself by nature, like a tone or a loop, has many equal places, or goes on as it was to the
-    end: neither is reported.
+    A sound that naturally repeats itself, like a tone or a loop, has many equal places or repeats to its end: neither
+    is reported.
     """
     all_hashes = hashes(frames)
     if not len(all_hashes):
@@ -199,7 +199,7 @@ def find_repeats(frames: npt.NDArray[Any], *, memory: int = 1 << 17) -> list[Rep
 
 
 def _perhaps_among(values: npt.NDArray[np.uint64], hashes: npt.NDArray[np.uint64]) -> npt.NDArray[np.intp]:
-    """Where ``hashes`` may be one of ``values``: where their lower bits are. Spares most of them a slow search."""
+    """Where ``hashes`` may be one of ``values``, judging by the lower bits. Spares most of them a slow search."""
     mask = np.uint64((1 << 24) - 1)
     known = np.zeros(1 << 24, np.bool_)
     known[values & mask] = True
@@ -207,13 +207,13 @@ def _perhaps_among(values: npt.NDArray[np.uint64], hashes: npt.NDArray[np.uint64
 
 
 def _varied(frames: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
-    """Whether the window from each frame on has at least a few values; silence and the like repeat by nature."""
+    """Whether the window from each frame on has at least a few different values; silence and the like always repeat."""
     changes = np.concatenate(([0], np.cumsum((frames[1:] != frames[:-1]).any(axis=1))))
     return np.asarray(changes[WINDOW - 1 :] - changes[: len(changes) - WINDOW + 1] >= WINDOW // 2)
 
 
 def _extend(frames: npt.NDArray[Any], position: int, distance: int) -> tuple[int, int]:
-    """How far, around ``position``, frames equal those ``distance`` earlier."""
+    """How far, around ``position``, frames equal those ``distance`` frames earlier."""
     low, high = max(position - _LONGEST_REPEAT - 1, distance), min(position + _LONGEST_REPEAT + 1, len(frames))
     differs = (frames[low:high] != frames[low - distance : high - distance]).any(axis=1)
     after = np.flatnonzero(differs[position - low :])

@@ -1,11 +1,11 @@
-"""The log of a sound device's periods, one JSON object a line: whether each was in time, and the clocks agree.
+"""The log of a sound device's periods, one JSON object per line: lateness, and the clocks' drift.
 
     {"stream": 0, "direction": "playback", "due_ns": 21333333, "done_ns": 21350112, "host_ns": 90021350,
      "bytes": 4096, "fill": 12288}
 
-``due_ns`` is the guest time at which the last frame of the period is due, ``done_ns`` that at which it was
-completed, ``host_ns`` the host's monotonic clock then; ``bytes`` are those of its frames, ``fill`` those that the guest
-had still queued. devices/audio/periodlog.py writes it.
+``due_ns`` is the guest time at which the last frame of the period is due, ``done_ns`` that at which it was completed,
+``host_ns`` the host's monotonic clock then; ``bytes`` is the size of its frames, ``fill`` what the guest still had
+queued. devices/audio/periodlog.py writes it.
 """
 
 import json
@@ -21,7 +21,7 @@ from devices.errors import UsageError
 
 __all__ = ["Period", "PeriodStatistics", "describe_periods", "read_log"]
 
-_WARPED = 100_000  # ppm, no clock of a host
+_WARPED = 100_000  # ppm; no host clock is that far off
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,27 +38,27 @@ class Period:
 
     @property
     def lateness_ns(self) -> int:
-        """Guest time from when it was due to when it was done; negative: early."""
+        """Guest time from when it was due until it was done; negative: early."""
         return self.done_ns - self.due_ns
 
 
 @dataclass(frozen=True, slots=True)
 class PeriodStatistics:
-    """Of one stream. Lateness is in ns of guest time."""
+    """The statistics of one stream. Lateness is in ns of guest time."""
 
     stream: int
     direction: str
     periods: int
-    #: Periods that were done before they were due: there must be none.
+    #: Periods done before they were due: there must be none.
     early: int
     median: float
     p99: float
     max: float
-    #: Breaks in the cadence: pauses, and where the guest had nothing to play.
+    #: Breaks in the cadence: pauses, and times when the guest had nothing to play.
     breaks: int
-    #: Bytes a second of guest time, breaks left out; None when there is too little to tell.
+    #: Bytes per second of guest time, not counting breaks; None if there is too little data.
     byte_rate: float | None
-    #: How much faster the guest's clock ran than the host's, in ppm; None when there is too little to tell.
+    #: How much faster the guest's clock ran than the host's, in ppm; None if there is too little data.
     guest_drift: float | None
 
     def __str__(self) -> str:
@@ -75,17 +75,17 @@ class PeriodStatistics:
 
 
 def _against(ppm: float) -> str:
-    """A drift as people read it: under warp, guest time is many times as fast as the host's."""
+    """A drift for people: under warp, guest time is many times as fast as the host's."""
     return f"{ppm:+.2f} ppm" if abs(ppm) < _WARPED else f"{1 + ppm / 1e6:.1f} to 1"
 
 
 def read_log(path: str | os.PathLike[str]) -> list[Period]:
-    """Read a log; raises UsageError. A last line without its end (the writer was killed) is passed over."""
+    """Read a log; raises UsageError. An incomplete last line (the writer was killed) is ignored."""
     path = Path(path)
     try:
         text = path.read_text("utf-8")
     except OSError as error:
-        raise UsageError(f"{path} cannot be read: {error.strerror}") from error
+        raise UsageError(f"cannot read {path}: {error.strerror}") from error
     except UnicodeDecodeError:
         raise UsageError(f"{path} is not a log of periods: it is not text") from None
     lines = text.split("\n")[:-1]
@@ -96,19 +96,19 @@ def _parse(line: str, where: str) -> Period:
     try:
         record = json.loads(line)
     except ValueError:
-        raise UsageError(f"{where}: not JSON, so this is no log of periods") from None
+        raise UsageError(f"{where}: not JSON, so this is not a log of periods") from None
     values: dict[str, Any] = {}
     for field in fields(Period):
         value = record.get(field.name) if isinstance(record, dict) else None
         if type(value) is not field.type:
             kind = "string" if field.type is str else "whole number"
-            raise UsageError(f"{where}: a {kind} {field.name!r} is missing, so this is no record of a period")
+            raise UsageError(f"{where}: a {kind} {field.name!r} is missing, so this is not a record of a period")
         values[field.name] = value
     return Period(**values)
 
 
 def describe_periods(log: list[Period]) -> list[PeriodStatistics]:
-    """Statistics of each stream in the log, those of playback and capture apart, in order of appearance."""
+    """Statistics of each stream in the log, playback and capture separately, in order of appearance."""
     streams: dict[tuple[int, str], list[Period]] = {}
     for period in log:
         streams.setdefault((period.stream, period.direction), []).append(period)
@@ -133,7 +133,7 @@ def _describe(periods: list[Period]) -> PeriodStatistics:
 
 
 def _cadence(periods: list[Period]) -> tuple[int, float | None]:
-    """How often a period was due at another time than its length after the one before; and bytes a second elsewhere."""
+    """How often a period was not due exactly its length after the one before; and bytes per second elsewhere."""
     steps = np.diff([period.due_ns for period in periods])
     sizes = np.array([period.bytes for period in periods[1:]], np.float64)
     if not len(steps) or not sizes.all() or not np.median(steps) > 0:
@@ -145,11 +145,11 @@ def _cadence(periods: list[Period]) -> tuple[int, float | None]:
 
 
 def _guest_drift(periods: list[Period]) -> float | None:
-    """By a regression of the guest's time when periods were done on the host's."""
+    """By regression of the guest time at which periods were done on the host's."""
     host: npt.NDArray[np.float64] = np.array([period.host_ns - periods[0].host_ns for period in periods], np.float64)
     guest = np.array([period.done_ns - periods[0].done_ns for period in periods], np.float64)
     host -= host.mean()
     if len(periods) < 3 or not host.any():
         return None
-    # Of the difference, which is small: the times themselves are too large to be squared with enough digits.
+    # Regress the difference, which is small: the times themselves lose too many digits when squared.
     return float((host @ (guest - guest.mean() - host)) / (host @ host)) * 1e6

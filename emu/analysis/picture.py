@@ -1,6 +1,6 @@
 """A recording as a picture for a bug report: waveform, spectrogram, its first defect close up, and the periods' timing.
 
-matplotlib draws it; it is the extra ``plot``. The same input gives the same file.
+Drawn by matplotlib, from the extra ``plot``. The same input gives the same file.
 """
 
 import importlib.util
@@ -38,15 +38,15 @@ _DEFECT_COLOURS = {"click": "red", "skip": "magenta", "dropout": "darkorange", "
 
 
 def check_installed() -> None:
-    """Raise MissingPackageError if there is no matplotlib: before the sound is measured, which takes a while."""
+    """Raise MissingPackageError without matplotlib: call this before measuring the sound, which takes a while."""
     if importlib.util.find_spec("matplotlib") is None:
         raise MissingPackageError("pictures need matplotlib: pip install 'pyemu-riscv[plot]'")
 
 
 def plot(report: Report, path: str | os.PathLike[str], log: Sequence[Period] = ()) -> None:
-    """Draw ``report`` into ``path``, whose suffix is the format: png, svg, pdf.
+    """Draw ``report`` into ``path``, whose suffix gives the format: png, svg, pdf.
 
-    ``log`` are the periods of the sound, drawn if there are any. Raises MissingPackageError without matplotlib,
+    The periods of the sound in ``log``, if any, are drawn too. Raises MissingPackageError without matplotlib,
     UsageError if the file cannot be written.
     """
     check_installed()
@@ -76,12 +76,12 @@ def plot(report: Report, path: str | os.PathLike[str], log: Sequence[Period] = (
 
 def _save(figure: Any, path: Path) -> None:
     try:
-        # No date and no version in the file.
+        # No date or version in the file.
         figure.savefig(path, metadata={"Software": None} if path.suffix in {"", ".png"} else None)
     except OSError as error:
-        raise UsageError(f"{path} cannot be written: {error.strerror}") from error
+        raise UsageError(f"cannot write {path}: {error.strerror}") from error
     except ValueError:
-        raise UsageError(f"{path}: {path.suffix or 'no suffix'} is no format of pictures; use .png") from None
+        raise UsageError(f"{path}: {path.suffix or 'no suffix'} is not a picture format; use .png") from None
 
 
 def _title(report: Report) -> str:
@@ -104,7 +104,7 @@ def _defects(report: Report) -> Iterator[_Defect]:
 
 
 def _first_of_each_kind(defects: list[_Defect]) -> list[_Defect]:
-    """Of at most three kinds, in order of appearance."""
+    """At most three kinds, in order of appearance."""
     firsts: dict[str, _Defect] = {}
     for defect in sorted(defects, key=lambda defect: defect[2]):
         firsts.setdefault(defect[0], defect)
@@ -112,7 +112,7 @@ def _first_of_each_kind(defects: list[_Defect]) -> list[_Defect]:
 
 
 def _envelope(samples: npt.NDArray[np.float64], rate: int) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
-    """Times, and a line through the lowest and the highest sample of each column."""
+    """Times, and a line through the lowest and highest sample of each column."""
     if len(samples) <= 2 * _COLUMNS:
         return np.arange(len(samples)) / rate, samples
     edges = np.linspace(0, len(samples), _COLUMNS + 1).astype(int)[:-1]

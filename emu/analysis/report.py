@@ -1,4 +1,4 @@
-"""Everything that can be said about one recording, as lines."""
+"""Everything that can be said about one recording, as text."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -14,7 +14,7 @@ from emu.terminal.progress import part, unseen
 __all__ = ["Channel", "Report", "analyse"]
 
 _SHOWN = 8
-_TONE_SHARE = 0.3  # of the time that a channel takes
+_TONE_SHARE = 0.3  # of the time a channel takes
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,10 +24,10 @@ class Channel:
     #: Root mean square and highest sample, in dB relative to a full-scale sine and to full scale; -inf: silence.
     rms: float
     peak: float
-    #: If it is a tone.
+    #: Set if it is a tone.
     tone: Tone | None
     defects: Defects
-    #: Samples that are no numbers (floats only).
+    #: Samples that are not numbers (floats only).
     not_finite: int = 0
 
     @property
@@ -43,35 +43,35 @@ class Channel:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Report:
-    """What ``analyse`` found. ``str`` is a report of some lines."""
+    """What ``analyse`` found. ``str`` gives a report of a few lines."""
 
     sound: Sound
     channels: tuple[Channel, ...]
     repeats: tuple[Repeat, ...]
-    #: What the tone should have, in Hz, if that is known.
+    #: The frequency the tone should have, in Hz, if known.
     nominal: float | None = None
 
     @property
     def flawless(self) -> bool:
-        """Whether there is no click, skip, dropout or repeat. Silence is flawless, too."""
+        """Whether there are no clicks, skips, dropouts or repeats. Silence is flawless, too."""
         return not self.repeats and all(channel.flawless for channel in self.channels)
 
     @property
     def drift(self) -> float | None:
-        """Of the first tone against the nominal frequency, in ppm, if both are known."""
+        """The first tone's deviation from the nominal frequency, in ppm, if both are known."""
         tones = [channel.tone for channel in self.channels if channel.tone is not None]
         return tones[0].drift(self.nominal) if tones and self.nominal else None
 
     def faults(self, *, max_drift: float | None = None, max_thd_n: float | None = None) -> list[str]:
-        """What is not as it should be, in words: defects; and a tone that drifts more than ``max_drift`` ppm from the
-        nominal frequency or has a THD+N of more than ``max_thd_n`` dB, or no tone where there is a limit.
+        """What is wrong, in words: defects; a tone that drifts more than ``max_drift`` ppm from the nominal frequency
+        or has a THD+N above ``max_thd_n`` dB; no tone although there is a limit.
         """  # noqa: D205
         faults = [] if self.flawless else ["there are defects"]
         for number, channel in enumerate(self.channels, 1):
             tone, where = channel.tone, f"channel {number}"
             if tone is None:
                 if max_drift is not None or max_thd_n is not None:
-                    faults.append(f"{where} is no tone")
+                    faults.append(f"{where} is not a tone")
                 continue
             if max_thd_n is not None and tone.thd_n > 10 ** (max_thd_n / 20):
                 faults.append(f"THD+N of {where} is above {max_thd_n:g} dB")
@@ -130,9 +130,9 @@ def _some(lines: Sequence[str]) -> list[str]:
 
 
 def analyse(sound: Sound, nominal: float | None = None, progress: Callable[[float], None] = unseen) -> Report:
-    """Measure a recording. ``nominal`` is the frequency that its tone should have, in Hz.
+    """Measure a recording. ``nominal`` is the frequency its tone should have, in Hz.
 
-    ``progress`` is called now and then with the share (0 to 1) of the work that is done.
+    ``progress`` is called now and then with the share (0 to 1) of the work done.
     """
     each = 1 / sound.channels
     channels = tuple(_analyse_channel(sound, n, part(progress, n * each, each)) for n in range(sound.channels))

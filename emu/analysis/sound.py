@@ -1,4 +1,4 @@
-"""WAV files as numpy arrays: what devices/audio/wavfile.py writes, and the PCM and float files of other programs."""
+"""WAV files as numpy arrays: those of devices/audio/wavfile.py, and other programs' PCM and float files."""
 
 import os
 import struct
@@ -14,7 +14,7 @@ from devices.errors import UsageError
 __all__ = ["Sound", "read_wav"]
 
 _PCM, _IEEE_FLOAT, _EXTENSIBLE = 0x0001, 0x0003, 0xFFFE
-#: (format tag, bits) that can be read.
+#: Each (format tag, bits) that can be read.
 _READABLE = {(_PCM, 8), (_PCM, 16), (_PCM, 24), (_PCM, 32), (_IEEE_FLOAT, 32), (_IEEE_FLOAT, 64)}
 
 
@@ -22,7 +22,7 @@ _READABLE = {(_PCM, 8), (_PCM, 16), (_PCM, 24), (_PCM, 32), (_IEEE_FLOAT, 32), (
 class Sound:
     """Frames of sound, bit for bit.
 
-    ``frames`` is an array (frame, channel): signed integers of ``bits`` bits, 24 of them in an int32, or floats. WAV's
+    ``frames`` is an array (frame, channel): signed integers of ``bits`` bits (24 bits in an int32), or floats. WAV's
     unsigned 8-bit samples are stored with 128 subtracted, so that silence is 0 in every encoding.
     """
 
@@ -33,12 +33,12 @@ class Sound:
 
     @property
     def is_float(self) -> bool:
-        """Whether the samples are floats, full scale being 1.0."""
+        """Whether the samples are floats, with full scale 1.0."""
         return bool(self.frames.dtype.kind == "f")
 
     @property
     def channels(self) -> int:
-        """Samples a frame."""
+        """Samples per frame."""
         return int(self.frames.shape[1])
 
     @property
@@ -53,11 +53,11 @@ class Sound:
 
     @property
     def quantum(self) -> float:
-        """The least step between samples, full scale being 1.0. For floats: of 24 bits, which is what a float32 has."""
+        """The smallest step between samples, with full scale 1.0. For floats that of 24 bits, a float32's precision."""
         return 2.0**-23 if self.is_float else 2.0 ** (1 - self.bits)
 
     def samples(self, channel: int) -> npt.NDArray[np.float64]:
-        """One channel, the first being 0, full scale being 1.0. What is not finite becomes 0."""
+        """One channel, counted from 0, with full scale 1.0. Values that are not finite become 0."""
         values = self.frames[:, channel].astype(np.float64)
         if self.is_float:
             return np.nan_to_num(values, copy=False, nan=0.0, posinf=0.0, neginf=0.0)
@@ -70,16 +70,16 @@ class Sound:
 
 
 def read_wav(path: str | os.PathLike[str]) -> Sound:
-    """Read a WAV file; raises UsageError with what is wrong with it.
+    """Read a WAV file; raises UsageError, which says what is wrong with it.
 
-    A file that ends before its header says so (a writer was killed) is read as far as it goes, in whole frames.
+    A file that ends early (its writer was killed) is read as far as it goes, in whole frames.
     """
     path = Path(path)
     try:
         with path.open("rb") as file:
             return _read(file, path)
     except OSError as error:
-        raise UsageError(f"{path} cannot be read: {error.strerror}") from error
+        raise UsageError(f"cannot read {path}: {error.strerror}") from error
 
 
 def _read(file: BinaryIO, path: Path) -> Sound:
@@ -101,7 +101,7 @@ def _read(file: BinaryIO, path: Path) -> Sound:
 
 
 def _parse_format(fmt: bytes, path: Path) -> tuple[int, int, int, int]:
-    """Tag, channels, rate, bits."""
+    """Return tag, channels, rate, bits."""
     if len(fmt) < 16:
         raise UsageError(f"{path} is damaged: its format takes {len(fmt)} bytes, not 16")
     tag, channels, rate, _, block, bits = struct.unpack_from("<HHIIHH", fmt)

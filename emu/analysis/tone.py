@@ -1,8 +1,8 @@
 """A test tone: its frequency, level and purity.
 
 The sound is cut into blocks, and a sine with free frequency, phase and amplitude is fitted to each by least squares
-(IEEE 1057's four-parameter fit). What the sines leave is distortion and noise. How the phase advances from block to
-block tells the frequency far better than any one of them could.
+(IEEE 1057's four-parameter fit). What the sines leave over is distortion and noise. The phase's advance from block to
+block gives the frequency far more precisely than any single block could.
 """
 
 import itertools
@@ -20,28 +20,28 @@ __all__ = ["Tone", "fit_phase", "measure_tone", "peak", "sounding"]
 Samples = npt.NDArray[np.float64]
 
 _BLOCK = 1 << 14
-_CYCLES = 8  # that a block has at least
+_CYCLES = 8  # at least, in a block
 _MOST_STEPS = 10  # of the fit, which takes three or four
-#: Below this share of the energy (-20 dB) beside the sine it is a tone; else it is music, or noise.
+#: It is a tone if less than this share of the energy (-20 dB) is outside the sine; otherwise music, or noise.
 _PURE = 0.01
 
 
 @dataclass(frozen=True, slots=True)
 class Tone:
-    """A sine, and what is beside it."""
+    """A sine, and how much else there is."""
 
-    #: Hz. When the phase jumps (frames are missing), that of the pieces in between.
+    #: Hz. If the phase jumps (frames are missing), that of the pieces in between.
     frequency: float
     #: Of the sine, in dB relative to a full-scale sine.
     level: float
-    #: Everything but the sine and a constant offset, as a ratio of the whole: 0.01 is 1 % or -40 dB; half of the
-    #: sampling rate is the bandwidth. Whatever is wrong with the sound counts.
+    #: Everything but the sine and a constant offset, as a ratio of the whole: 0.01 is 1 % or -40 dB. The bandwidth is
+    #: half the sampling rate. Every defect of the sound counts.
     thd_n: float
-    #: The same in the median block: where clicks and gaps are not.
+    #: The same in the median block, away from clicks and gaps.
     thd_n_median: float
 
     def drift(self, nominal: float) -> float:
-        """How much too fast the tone is, in ppm, when it should have ``nominal`` Hz."""
+        """How much too fast the tone is, in ppm, if it should have ``nominal`` Hz."""
         return (self.frequency / nominal - 1) * 1e6
 
     def __str__(self) -> str:
@@ -52,7 +52,7 @@ class Tone:
 
 
 def percent(ratio: float) -> str:
-    """A ratio as people write it in percent, with two significant digits."""
+    """A ratio in percent, with two significant digits."""
     return f"{ratio * 100:.2g} %" if ratio < 1 else f"{ratio * 100:.0f} %"
 
 
@@ -63,11 +63,11 @@ def _decibels(ratio: float) -> str:
 @dataclass(frozen=True, slots=True)
 class _Block:
     centre: float
-    frequency: float  # radians a sample, as all here
+    frequency: float  # radians per sample, as everywhere here
     phase: float  # at the centre
     amplitude: float
-    total: float  # energy a sample, without the constant
-    rest: float  # of this, what is not the sine's
+    total: float  # energy per sample, without the constant
+    rest: float  # the part of it that is not the sine's
 
     @property
     def share(self) -> float:
@@ -75,12 +75,12 @@ class _Block:
 
 
 def peak(samples: Samples) -> float:
-    """The highest magnitude, 0 if there is nothing."""
+    """The highest magnitude; 0 if there are no samples."""
     return max(float(samples.max(initial=0.0)), -float(samples.min(initial=0.0)))
 
 
 def sounding(samples: Samples, level: float) -> tuple[int, int]:
-    """Where the first and the last sample are that are louder than ``level``: start and end, equal if there is none."""
+    """Start and end of the part louder than ``level``; equal if there is none."""
     loud = (samples > level) | (samples < -level)
     start = int(loud.argmax()) if len(loud) else 0
     return (start, len(loud) - int(loud[::-1].argmax())) if len(loud) and loud[start] else (0, 0)
@@ -89,8 +89,8 @@ def sounding(samples: Samples, level: float) -> tuple[int, int]:
 def measure_tone(samples: Samples, rate: int, progress: Callable[[float], None] = unseen) -> Tone | None:
     """Measure the tone in one channel's samples (full scale 1.0); None if it is silence, noise or music.
 
-    What is quiet (40 dB below the peak) before the tone begins and after it ends does not count. ``progress`` is told
-    which share of the work is done.
+    Quiet parts (40 dB below the peak) before and after the tone do not count. ``progress`` is called with the share of
+    the work done.
     """
     start, end = sounding(samples, peak(samples) / 100)
     samples = samples[start:end]
@@ -123,7 +123,7 @@ def measure_tone(samples: Samples, rate: int, progress: Callable[[float], None] 
 
 
 def fit_phase(samples: Samples, frequency: float, origin: float) -> float:
-    """The phase at sample ``origin`` (before, in or behind ``samples``) of a sine of ``frequency`` radians a sample."""
+    """The phase at sample ``origin`` (inside ``samples`` or not) of a sine of ``frequency`` radians per sample."""
     time = np.arange(len(samples)) - origin
     basis = np.column_stack((np.cos(frequency * time), np.sin(frequency * time), np.ones(len(time))))
     cosine, sine, _ = np.linalg.lstsq(basis, samples, rcond=None)[0].tolist()
@@ -131,7 +131,7 @@ def fit_phase(samples: Samples, frequency: float, origin: float) -> float:
 
 
 def _dominant(samples: Samples) -> float | None:
-    """Radians a sample of the strongest component, from a spectrum of the loudest piece."""
+    """The strongest component's radians per sample, from a spectrum of the loudest piece."""
     size = min(len(samples), 1 << 16)
     if size < 16:
         return None
@@ -159,7 +159,7 @@ def _fit(samples: Samples, start: int, frequency: float) -> _Block | None:
     rest = samples
     for _ in range(_MOST_STEPS):
         c, s = np.cos(guess * time), np.sin(guess * time)
-        # The derivative by frequency, scaled to be as large as the other columns.
+        # The derivative with respect to frequency, scaled to the size of the other columns.
         slope = (cosine * -s + sine * c) * (time / size)
         columns = (c, s, one, slope) if cosine or sine else (c, s, one)
         basis = np.column_stack(columns)
@@ -193,7 +193,7 @@ def _solve(basis: Samples, samples: Samples) -> list[float] | None:
 
 
 def _common_frequency(blocks: list[_Block]) -> float:
-    """The slope of the phase over all blocks, with its jumps taken out."""
+    """The slope of the phase over all blocks, with jumps removed."""
     guess = float(np.median([block.frequency for block in blocks]))
     if len(blocks) < 3:
         return guess

@@ -1,1 +1,1 @@
-"""For tests of a guest: the pytest plugin, what it keeps of a failure, and files for the guest."""
+"""For testing guests: the pytest plugin, the evidence it keeps of a failure, and files for the guest."""

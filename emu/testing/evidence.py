@@ -1,4 +1,4 @@
-"""What a test that failed leaves of its sound: a picture beside the WAV file, and lines that say where."""
+"""What a failed test leaves of its sound: a picture beside the WAV file, and lines that say where."""
 
 import warnings
 from pathlib import Path
@@ -9,12 +9,12 @@ from devices.errors import PyemuError
 
 __all__ = ["draw", "kept"]
 
-#: Frames of a sound that is drawn in a second or two.
+#: Most frames of a sound to draw, which takes a second or two.
 _SHORT = 1 << 22
 
 
 def kept(audio: AudioBackend) -> list[str]:
-    """Say what ``audio`` has kept, and draw its newest sound, if it is a WavSink; with its periods, if it logs them."""
+    """Say what ``audio`` has kept. If it is a WavSink, draw its latest sound, with its periods if they are logged."""
     lines = audio.summary()
     log: PeriodLog | None = None
     while isinstance(audio, Patchbay | PeriodLog):
@@ -29,11 +29,11 @@ def kept(audio: AudioBackend) -> list[str]:
 
 
 def draw(recording: Path, log: Path | None = None) -> str:
-    """Draw a WAV file into a PNG beside it; the line says where it is, or why there is none. Never raises."""
+    """Draw a WAV file into a PNG beside it; return a line that says where, or why there is none. Never raises."""
     picture = recording.with_suffix(".png")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # what the tests make an error is not for matplotlib
+            warnings.simplefilter("ignore")  # warnings that the tests turn into errors do not concern matplotlib
             return _draw(recording, picture, log)
     except PyemuError as error:
         return f"{picture}: {error}"

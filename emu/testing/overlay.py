@@ -1,6 +1,6 @@
-"""Files of the user's, put over the guest's root file system: a second archive behind the first.
+"""Adds the user's files to the guest's root file system, in a second archive after the first.
 
-The kernel unpacks one after the other (Linux, Documentation/driver-api/early-userspace/buffer-format.rst).
+The kernel unpacks them in order (Linux, Documentation/driver-api/early-userspace/buffer-format.rst).
 """
 
 import os
@@ -13,17 +13,17 @@ from emu.guest import cpio
 
 __all__ = ["overlay"]
 
-#: What an archive's end is padded to, with zeros, which the kernel passes over.
+#: An archive's end is padded to this with zeros, which the kernel skips.
 _BLOCK = 512
 
 
 def overlay(initrd: Path, tree: Path, out: Path) -> Path:
-    """Write ``out``: the initramfs ``initrd``, then every file and symbolic link below ``tree``; return it.
+    """Write ``out``: the initramfs ``initrd``, then every file and symbolic link below ``tree``; return ``out``.
 
     The files belong to root and keep their permissions. Raises UsageError if something cannot be read or written.
     """
     if not tree.is_dir():
-        raise UsageError(f"{tree} is no directory of files for the guest")
+        raise UsageError(f"{tree} is not a directory of files for the guest")
     try:
         base = initrd.read_bytes()
         out.write_bytes(base + bytes(-len(base) % _BLOCK) + cpio.pack(_entries(tree)))

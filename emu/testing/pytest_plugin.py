@@ -9,26 +9,26 @@
         assert spectrum.argmax() == 440
 
 ``machine``
-    A Machine at its shell, under the warp clock. It boots once: all tests of the session share it, so what one leaves
-    in the guest (files, processes, the mixer), the next one finds. But each test has its own sound: ``audio.frames``
-    is what was played in it. After a test that failed, and when there is no shell any more (the guest was switched
-    off, has panicked, or runs a program that waits for input), the next test gets a new machine.
+    A Machine at its shell, on the warp clock. It boots once and all tests of the session share it, so whatever one
+    leaves in the guest (files, processes, mixer settings) is there for the next. Each test has its own sound, however:
+    ``audio.frames`` is what was played during it. After a failed test, and when there is no shell any longer (the guest
+    was switched off, has panicked, or runs a program that waits for input), the next test gets a new machine.
 
 ``fresh_machine``
-    Makes machines for this test alone: ``fresh_machine(memory="64M", disk="data.img,snapshot")``, with any argument
-    of Machine, for a clean guest or a special one; each takes the time that it takes to boot. It is switched on and
-    nothing more: ``console.run`` waits for the shell, and a kernel without one can be used with ``console.expect``.
+    Makes machines for this test only: ``fresh_machine(memory="64M", disk="data.img,snapshot")``, with any argument of
+    Machine, for a clean or special guest; each costs a boot. The machine is only switched on: ``console.run`` waits for
+    the shell, and a kernel without one can be used with ``console.expect``.
 
-In the ini file, for both fixtures (paths from the root directory):
+In the ini file, for both fixtures (paths are relative to the root directory):
 
-    pyemu_kernel, pyemu_initrd   instead of the default guest's, which is built when it is needed first
-    pyemu_overlay                a directory whose files are put over the guest's root file system
+    pyemu_kernel, pyemu_initrd   instead of the default guest's, which is built on first use
+    pyemu_overlay                a directory whose files are added to the guest's root file system
     pyemu_memory, pyemu_append   RAM, the kernel's command line
-    pyemu_disks                  disks, one a line: FILE[,readonly][,snapshot]
+    pyemu_disks                  disks, one per line: FILE[,readonly][,snapshot]
     pyemu_clock                  warp or host
 
-When a test fails, its report shows the end of what the console printed in it, where the WAV file is, and the picture
-of it: waveform, spectrogram and defects, and of a fresh machine how late each period was. Pictures need matplotlib:
+When a test fails, its report shows the end of its console output, and where to find the WAV file and the picture of
+it: waveform, spectrogram and defects, and for a fresh machine how late each period was. Pictures need matplotlib:
 pip install 'pyemu-riscv[plot]'
 """
 
@@ -48,10 +48,10 @@ if TYPE_CHECKING:
 __all__ = ["SharedMachine", "fresh_machine", "machine", "pyemu_shared", "pytest_addoption", "pytest_runtest_makereport"]
 
 _TAIL_LINES = 50
-#: Real time after which a shell that another test has used is given up.
+#: Real time after which a shell that another test has used is abandoned.
 _PROMPTLY_S = 5.0
 _TERMINAL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\r")
-#: The machines of a test, and how much each had printed when it began; whether it has failed.
+#: A test's machines, with how much each had printed when it began; whether it has failed.
 _MACHINES: "pytest.StashKey[list[tuple[Machine, int]]]" = pytest.StashKey()
 _FAILED: "pytest.StashKey[bool]" = pytest.StashKey()
 
@@ -69,11 +69,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     """Declare the settings of the ini file."""
     for name, help_ in _OPTIONS.items():
         parser.addini(f"pyemu_{name}", f"machine: {help_}", default="")
-    parser.addini("pyemu_disks", "machine: FILE[,readonly][,snapshot], one a line", "linelist", default=[])
+    parser.addini("pyemu_disks", "machine: FILE[,readonly][,snapshot], one per line", "linelist", default=[])
 
 
 def _settings(config: pytest.Config) -> dict[str, Any]:
-    """Machine's arguments from the ini file."""
+    """Return Machine's arguments from the ini file."""
     settings = {name: config.getini(f"pyemu_{name}") for name in _OPTIONS}
     for name in ("kernel", "initrd", "overlay"):
         settings[name] = config.rootpath / settings[name] if settings[name] else None
@@ -83,7 +83,7 @@ def _settings(config: pytest.Config) -> dict[str, Any]:
 
 
 def _switch_on(config: pytest.Config, folder: Path, **options: Any) -> "Machine":
-    """Make a machine from the ini file's settings and ``options``, which come first."""
+    """Make a machine from the ini file's settings and ``options``, which take precedence."""
     from emu.machine import Machine  # noqa: PLC0415 - pytest starts sooner where no machine is used
 
     options = _settings(config) | options
@@ -99,7 +99,7 @@ def _switch_on(config: pytest.Config, folder: Path, **options: Any) -> "Machine"
 
 
 def _default_guest(config: pytest.Config) -> tuple[Path, Path]:
-    """What ``pyemu guest path`` prints. Who waits for a build sees how far it is, although output is captured."""
+    """Return what ``pyemu guest path`` prints. A build shows its progress although pytest captures output."""
     from emu import guest  # noqa: PLC0415
 
     reporter = config.pluginmanager.get_plugin("terminalreporter")
@@ -113,18 +113,18 @@ def _default_guest(config: pytest.Config) -> tuple[Path, Path]:
     try:
         return guest.files(progress)
     except MissingPackageError as error:
-        pytest.fail(f"pyemu: {error}", pytrace=False)  # a line says what to install; nobody needs to see our code
+        pytest.fail(f"pyemu: {error}", pytrace=False)  # one line says what to install; our traceback helps nobody
 
 
 class SharedMachine:
-    """The session's machine: switched on when it is asked for, and anew when it was discarded or is of no use."""
+    """The session's machine: switched on at first use, and again after it was discarded or has become unusable."""
 
     def __init__(self, switch_on: "Callable[[], Machine]") -> None:
         self._switch_on = switch_on
         self._machine: Machine | None = None
 
     def get(self, watch: "Callable[[Machine], None]") -> "Machine":
-        """Return the machine, at its shell; ``watch(machine)`` is called before it has to do anything."""
+        """Return the machine, at its shell; ``watch(machine)`` is called before it runs."""
         if self._machine is not None and not self._answers(self._machine):
             self.discard()
         if self._machine is None:
@@ -134,7 +134,7 @@ class SharedMachine:
         return self._machine
 
     def _answers(self, machine: "Machine") -> bool:
-        """Whether there is a shell still: no power-off, panic or program that waits for input has taken it away."""
+        """Whether there is still a shell, despite any power-off, panic or program that waits for input."""
         machine.resume()
         try:
             return machine.console.run("true", timeout=_PROMPTLY_S).status == 0
@@ -142,7 +142,7 @@ class SharedMachine:
             return False
 
     def discard(self) -> None:
-        """Have the next test use another one."""
+        """Make the next test use a new one."""
         machine, self._machine = self._machine, None
         if machine is not None:
             machine.close()
@@ -150,7 +150,7 @@ class SharedMachine:
 
 @pytest.fixture(scope="session")
 def pyemu_shared(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> Iterator[SharedMachine]:
-    """The machine that all tests share; use ``machine``."""
+    """The machine all tests share; use ``machine`` instead."""
     shared = SharedMachine(lambda: _switch_on(pytestconfig, tmp_path_factory.mktemp("pyemu")))
     yield shared
     shared.discard()
@@ -158,7 +158,7 @@ def pyemu_shared(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathF
 
 @pytest.fixture
 def machine(request: pytest.FixtureRequest, pyemu_shared: SharedMachine, tmp_path: Path) -> "Iterator[Machine]":
-    """A machine at its shell, shared by the tests of the session; what it plays in this test is ``audio.frames``."""
+    """A machine at its shell, shared by the session's tests; ``audio.frames`` is what it plays in this test."""
     from devices.audio import WavSink  # noqa: PLC0415
 
     machine = pyemu_shared.get(lambda machine: _watch(request.node, machine))
@@ -170,7 +170,7 @@ def machine(request: pytest.FixtureRequest, pyemu_shared: SharedMachine, tmp_pat
 
 @pytest.fixture
 def fresh_machine(request: pytest.FixtureRequest, tmp_path: Path) -> "Iterator[Callable[..., Machine]]":
-    """Make a machine for this test alone: ``fresh_machine(**options)``, with any argument of Machine."""
+    """Make machines for this test only: ``fresh_machine(**options)``, with any argument of Machine."""
     from devices.audio import PeriodLog, WavSink  # noqa: PLC0415
 
     with contextlib.ExitStack() as machines:
@@ -197,7 +197,7 @@ def _watch(item: pytest.Item, machine: "Machine") -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Attach to the report of a failure what the machines said."""
+    """Attach the machines' output to the report of a failure."""
     report = yield
     if report.failed:
         item.stash[_FAILED] = True

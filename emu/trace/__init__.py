@@ -1,6 +1,6 @@
-"""What a machine does, as records: in lines, in a file for a trace viewer, or for Python.
+"""What a machine does, as records: as lines, in a file for a trace viewer, or for Python.
 
-The parts of the machine know nothing of it: emu/joints.py says how it gets between them.
+The machine's parts know nothing of it: emu/joints.py says how the trace gets between them.
 """
 
 from emu.trace.chrome import TraceFile

@@ -1,4 +1,4 @@
-"""Getting between a virtio device and its transport, and between it and its queues."""
+"""Observers between a virtio device and its transport, and between the device and its queues."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -14,10 +14,10 @@ def watch_queue(
     pushed: Callable[[Chain, int], None],
     signal: Callable[[Callable[[], None]], None] = lambda signal: signal(),
 ) -> Queue:
-    """Return ``queue`` as its device is to see it.
+    """Return ``queue`` as its device should see it.
 
-    ``pushed(chain, written)`` is called before a chain goes back, ``signal(do)`` to have the driver told: it calls
-    ``do``.
+    ``pushed(chain, written)`` is called before a chain is returned, ``signal(do)`` when the driver is to be notified:
+    it must call ``do``.
     """
     return _WatchedQueue(queue, pushed, signal)
 
@@ -27,15 +27,16 @@ def watch_device(
     watch_queue: Callable[[int, Queue], Queue],
     activated: Callable[[int], None] = lambda _features: None,
 ) -> VirtioDevice:
-    """Return ``device`` as its transport is to see it.
+    """Return ``device`` as its transport should see it.
 
-    Whenever it is activated, ``activated(features)`` is told, and it gets ``watch_queue(index, queue)`` for each queue.
+    At each activation ``activated(features)`` is called, and the device gets ``watch_queue(index, queue)`` for each
+    queue.
     """
     return _WatchedDevice(device, watch_queue, activated)
 
 
 class _WatchedQueue(Queue):
-    """It is a queue for those who use one, but has nothing of its own: there is one already."""
+    """A queue to its users, but without state of its own: it forwards to the real one."""
 
     def __init__(
         self, queue: Queue, pushed: Callable[[Chain, int], None], signal: Callable[[Callable[[], None]], None]

@@ -1,8 +1,8 @@
-"""Records in a file that a trace viewer opens: Perfetto (ui.perfetto.dev) or chrome://tracing.
+"""Records in a file for a trace viewer: Perfetto (ui.perfetto.dev) or chrome://tracing.
 
-The format is Chrome's trace events as a JSON array, an event a line. A process is a machine, a thread is a track; times
-are guest time in microseconds, and the host's is among the arguments. The bracket that ends the array may be missing,
-by that format, and is when pyemu is killed: what is in the file is then complete up to the last line.
+The format is Chrome's trace events as a JSON array, one event per line. A process is a machine, a thread is a track;
+times are guest time in microseconds, with the host's among the arguments. The format allows the closing bracket to be
+missing, as it is when pyemu is killed: the file is then complete up to its last line.
 """
 
 import json
@@ -19,16 +19,16 @@ __all__ = ["TraceFile"]
 
 logger = logging.getLogger(__name__)
 
-#: Records that wait to be put into words: many at once cost half as much, and no more than half a millisecond.
+#: Records held before they are formatted: in bulk that costs half as much, yet at most half a millisecond.
 _BATCH = 64
-#: Bytes that wait to be written, beyond which they are.
+#: Bytes held before they are written.
 _ENOUGH = 64 << 10
 
 
 class TraceFile:
-    """The file ``path``, which takes records. Raises UsageError if it cannot be written.
+    """The file ``path``, to which records are written. Raises UsageError if that is impossible.
 
-    When writing fails later (a full disk), a warning says so once.
+    If writing fails later (a full disk), there is one warning.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -44,7 +44,7 @@ class TraceFile:
             raise UsageError(f"cannot write the trace to {path}: {reason}") from error
 
     def __call__(self, record: Record) -> None:
-        """Take a record, which is written soon."""
+        """Take a record, to be written soon."""
         self._records.append(record)
         if len(self._records) >= _BATCH:
             self._describe_records()
@@ -74,7 +74,7 @@ class TraceFile:
             self._complete_period(record, where)
 
     def _complete_period(self, record: Record, where: str) -> None:
-        """Mark when a period was completed, beside when it was due, and let its lateness and the queue be plotted."""
+        """Mark when a period was completed, besides when it was due, and plot its lateness and the queue."""
         completed = f'"pid":{record.machine},"ts":{_us(record.time)}'
         self._add(f'{{"name":"completed","cat":"{record.category}",{where},"ph":"i","s":"t","ts":{_us(record.time)}}}')
         for what, unit, key in (("queue", "bytes", "fill"), ("late", "us", "late_us")):
@@ -82,9 +82,9 @@ class TraceFile:
             self._add(f'{{"name":"{name}","ph":"C",{completed},"args":{{"{unit}":{record.detail[key]}}}}}')
 
     def _begin_track(self, machine: int, track: str, category: str) -> int:
-        """Give a track its number, its name, and its place among the others: by category, then as they came.
+        """Give a track its number, name and place among the others: by category, then in order of appearance.
 
-        Perfetto goes by the number, chrome://tracing by the index.
+        Perfetto sorts by number, chrome://tracing by index.
         """
         numbers = [tid for (known, _), tid in self._tracks.items() if known == machine]
         tid = 100 * (1 + list(CATEGORIES).index(category))
@@ -95,7 +95,7 @@ class TraceFile:
             self._describe("process_name", machine, 0, {"name": "machine"})  # viewers add its number
         self._describe("thread_name", machine, tid, {"name": track})
         self._describe("thread_sort_index", machine, tid, {"sort_index": tid})
-        if not numbers:  # viewers count time from the first event: let that be time 0, on whatever track
+        if not numbers:  # viewers count time from the first event: make that time 0, on any track
             self._add(f'{{"name":"power on","ph":"i","s":"t","pid":{machine},"tid":{tid},"ts":0.000}}')
         return tid
 
@@ -119,7 +119,7 @@ class TraceFile:
             self._file.close()
 
     def close(self) -> None:
-        """Write what is left, and the end."""
+        """Write what is left, and the closing bracket."""
         if not self._file.closed:
             self._describe_records()
             self._waiting += b"[\n]\n" if self._separator == b"[\n" else b"\n]\n"

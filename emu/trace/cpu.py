@@ -13,7 +13,7 @@ Sleep = Callable[[float], None]
 
 
 def watch_run(run: Callable[[], bool], emit: Emit, now: Callable[[], int]) -> Callable[[], bool]:
-    """Watch each stretch for which the CPU runs, and what ends it: WFI, or an event that is due."""
+    """Watch each stretch during which the CPU runs, and what ends it: WFI or an event that is due."""
 
     def watched() -> bool:
         began = now()
@@ -27,7 +27,7 @@ def watch_run(run: Callable[[], bool], emit: Emit, now: Callable[[], int]) -> Ca
 def watch_wait(
     wait: Callable[[int | None, Sleep], None], emit: Emit, now: Callable[[], int]
 ) -> Callable[[int | None, Sleep], None]:
-    """Watch how long the clock lets it wait."""
+    """Watch how long the clock makes it wait."""
 
     def watched(deadline: int | None, sleep: Sleep) -> None:
         began = now()
@@ -38,7 +38,7 @@ def watch_wait(
 
 
 def watch_timer(line: IrqLine, emit: Emit, now: Callable[[], int]) -> IrqLine:
-    """Watch the timer's line: it rises when the time has come, and falls when the guest sets the timer again."""
+    """Watch the timer's line: it rises when the time comes, and falls when the guest sets the timer again."""
     raised: int | None = None
 
     def set_level(level: bool) -> None:
@@ -55,8 +55,8 @@ def watch_timer(line: IrqLine, emit: Emit, now: Callable[[], int]) -> IrqLine:
 
 
 def watch_exceptions(handler: Callable[[int, int], None], emit: Emit) -> Callable[[int, int], None]:
-    """Watch the exceptions that are entered, or emulated."""
-    names = {**CAUSES, ECALL: "ecall"}  # the CPU does not say of which mode
+    """Watch the exceptions that are taken or emulated."""
+    names = {**CAUSES, ECALL: "ecall"}  # the CPU does not say from which mode
 
     def watched(cause: int, pc: int) -> None:
         emit("trap", "traps", names.get(cause, f"cause {cause}"), {"pc": f"{pc:#x}"})

@@ -1,7 +1,7 @@
 """Interrupts, from the device's line to the guest's completion.
 
-A source is *pending* from the moment its line rises until it is claimed (or the line falls), and *in service* until it
-is completed. A line that is high then makes it pending again.
+A source is *pending* from when its line rises until it is claimed (or the line falls), then *in service* until it is
+completed. If the line is still high, it is then pending again.
 """
 
 from collections.abc import Callable
@@ -17,7 +17,7 @@ _CONTEXTS = ("M mode", "S mode")
 
 
 class _Source:
-    """One interrupt source, as it is seen from outside of the PLIC."""
+    """One interrupt source, seen from outside the PLIC."""
 
     def __init__(self, track: str, emit: Emit, now: Callable[[], int]) -> None:
         self._track, self._emit, self._now = track, emit, now
@@ -58,7 +58,7 @@ class _Source:
 
 
 class Irqs:
-    """All of them."""
+    """All interrupt sources."""
 
     def __init__(self, emit: Emit, now: Callable[[], int]) -> None:
         self._emit, self._now = emit, now
@@ -75,7 +75,7 @@ class Irqs:
         return set_level
 
     def registers(self, plic: Plic) -> tuple[Read, Write]:
-        """Watch the claims and the completions."""
+        """Watch claims and completions."""
 
         def read(offset: int, size: int) -> int:
             value = plic.read(offset, size)

@@ -1,4 +1,4 @@
-"""What a trace consists of."""
+"""The records of a trace, and their categories."""
 
 from collections.abc import Iterable
 from typing import NamedTuple, Protocol
@@ -9,15 +9,15 @@ __all__ = ["CATEGORIES", "DEFAULT", "Detail", "Emit", "Record", "parse_categorie
 
 #: What can be traced, in the order in which a viewer shows it.
 CATEGORIES = {
-    "snd": "control requests and their status, states of streams, each period, xruns",
+    "snd": "control requests and their status, stream states, each period, xruns",
     "virtio": "notifications, used buffers, interrupts, status and features of each device",
     "plic": "interrupts: raised, claimed, completed",
     "timer": "the timer interrupt",
-    "sbi": "calls to the built-in firmware, and their results",
-    "run": "when the CPU runs, and when it waits",
-    "trap": "every exception of the guest's: system calls, page faults",
+    "sbi": "calls to the built-in firmware and their results",
+    "run": "when the CPU runs and when it waits",
+    "trap": "every exception of the guest: system calls, page faults",
 }
-#: What is traced unless something else is asked for: exceptions are too many to come cheap.
+#: What is traced by default: there are too many exceptions to include them cheaply.
 DEFAULT = ("snd", "virtio", "plic", "timer", "sbi", "run")
 
 Detail = dict[str, str | int | float]
@@ -26,10 +26,10 @@ Detail = dict[str, str | int | float]
 class Record(NamedTuple):
     """Something that happened, at guest time ``time`` (ns since power-on).
 
-    ``track`` is to what ("playback 0", "irq 1 virtio-sound"), ``name`` is what. What took a while has a ``span``: from
-    when to when it was so, the end of which may be earlier than ``time``, when it became known. ``host`` is the host's
-    monotonic clock (ns), ``machine`` counts them from 1: a reset makes a new one. A name in ``detail`` ends in its
-    unit: late_us.
+    ``name`` is what happened, ``track`` to what ("playback 0", "irq 1 virtio-sound"). Something that lasted has a
+    ``span``, its start and end; the end may be earlier than ``time``, when it became known. ``host`` is the host's
+    monotonic clock (ns). ``machine`` numbers machines from 1: a reset makes a new one. Names in ``detail`` end in
+    their unit: late_us.
     """
 
     time: int
@@ -43,7 +43,7 @@ class Record(NamedTuple):
 
 
 class Emit(Protocol):
-    """How a record is made: the time is now, and the span from ``since`` to ``until`` (None: now)."""
+    """Makes a record: its time is now, its span from ``since`` to ``until`` (None: now)."""
 
     def __call__(
         self,
@@ -55,12 +55,12 @@ class Emit(Protocol):
         since: int | None = None,
         until: int | None = None,
     ) -> None:
-        """Have it recorded."""
+        """Record it."""
         ...
 
 
 def parse_categories(categories: str | Iterable[str]) -> frozenset[str]:
-    """Understand "virtio,snd", "all", or a list of names; raises UsageError for what is none."""
+    """Parse "virtio,snd", "all" or a list of names; raises UsageError for unknown ones."""
     names = categories.split(",") if isinstance(categories, str) else list(categories)
     if names == ["all"]:
         return frozenset(CATEGORIES)

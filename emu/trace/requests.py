@@ -1,4 +1,4 @@
-"""The sound device as its driver sees it: control requests, with what they ask and the answer, and events."""
+"""The sound device as its driver sees it: control requests with their answers, and events."""
 
 from devices.virtio.device import VirtioDevice
 from devices.virtio.queue import Chain, Queue
@@ -18,7 +18,7 @@ _PARAMETERS = wire.PCM_SET_PARAMS.size
 
 
 def watch_sound(device: VirtioDevice, emit: Emit) -> VirtioDevice:
-    """Watch the control and the event queue, if it is a sound device."""
+    """Watch the control and event queues, if it is a sound device."""
     if device.device_id != SoundDevice.device_id:
         return device
 
@@ -39,7 +39,7 @@ def watch_sound(device: VirtioDevice, emit: Emit) -> VirtioDevice:
 
 
 def _head(chain: Chain, written: int, names: dict[int, str]) -> str:
-    """Name the code that a reply or an event begins with."""
+    """Name the code with which a reply or an event begins."""
     if written < wire.HDR.size:
         return "none"
     return _name(wire.HDR.unpack(chain.writable.read(0, wire.HDR.size))[0], names)
@@ -50,7 +50,7 @@ def _name(code: int, names: dict[int, str]) -> str:
 
 
 def _describe_request(request: bytes) -> tuple[str, Detail]:
-    """Say what a request is, from its first bytes: it may be any bytes."""
+    """Say what a request is, from its first bytes, which may be anything."""
     if len(request) < wire.HDR.size:
         return "malformed", {}
     (code,) = wire.HDR.unpack_from(request)

@@ -32,7 +32,7 @@ def watch(calls: SupervisorCalls, emit: Emit, now: Callable[[], int]) -> Supervi
     """Watch the calls and their results."""
 
     def call(extension: int, function: int, arguments: Sequence[int]) -> tuple[int, int | None]:
-        given = tuple(arguments[:3])  # of the six, no call has more that count; the answer may be written over them
+        given = tuple(arguments[:3])  # of the six, no call uses more; the answer may overwrite them
         error, value = calls(extension, function, arguments)
         detail: Detail = {}
         if (extension, function) == _SET_TIMER or extension == _LEGACY_SET_TIMER:

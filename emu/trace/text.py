@@ -1,8 +1,8 @@
-"""Records as lines for people.
+"""Records as lines of text.
 
 [    1.234567] snd     playback 0: period 21333.3 us late_us=0.104 bytes=4096 fill=12288
 
-is: guest time when it was known, category, track, name, how long it took, and what else there is to say.
+shows: guest time when it became known, category, track, name, duration, and details.
 """
 
 from emu.trace.record import Record
@@ -11,7 +11,7 @@ __all__ = ["line"]
 
 
 def line(record: Record) -> str:
-    """Describe ``record`` in a line, without the newline."""
+    """Describe ``record`` in one line, without the newline."""
     time, category, track, name, detail, span, _, _ = record
     took = "" if span is None else f" {(span[1] - span[0]) / 1000:.1f} us"
     rest = "".join(f" {key}={_show(value)}" for key, value in detail.items())

@@ -1,6 +1,6 @@
-"""Watching a machine: what goes over its joints becomes records.
+"""Watches a machine: what passes its joints becomes records.
 
-Each of the other modules here watches one kind of joint, and calls ``emit`` for what it sees.
+Each of the other modules here watches one kind of joint and calls ``emit`` for what it sees.
 """
 
 from collections.abc import Callable, Iterable
@@ -27,16 +27,17 @@ __all__ = ["Trace"]
 
 
 class Trace:
-    """What ``Machine(trace=...)`` takes: ``sink`` gets a Record of everything in ``categories`` that happens.
+    """For ``Machine(trace=...)``: ``sink`` gets a Record of each event in ``categories``.
 
-    The sink is called on the machine's thread. A list's ``append`` is one, and so is a TraceFile, which a viewer opens:
+    The sink is called on the machine's thread. It may be a list's ``append``, or a TraceFile, for a trace viewer:
 
         records = []
         with Machine(clock="warp", trace=Trace(records.append, "snd")) as machine:
             machine.console.run("aplay -D hw:0,0 /root/tone.wav")
         late = max(record.detail["late_us"] for record in records if record.name == "period")
 
-    ``categories`` is a text like "virtio,snd", "all", or a list of names: see CATEGORIES. Raises UsageError for others.
+    ``categories`` is a string like "virtio,snd", "all", or a list of names: see CATEGORIES. Raises UsageError for
+    unknown ones.
     """
 
     def __init__(self, sink: Callable[[Record], None], categories: str | Iterable[str] = DEFAULT) -> None:
@@ -45,7 +46,7 @@ class Trace:
         self._machines = 0
 
     def joints(self, clock: Clock) -> Joints:
-        """Watch another machine, of which ``clock`` is the time."""
+        """Watch another machine, whose time is ``clock``."""
         self._machines += 1
         return _WatchedJoints(self.categories, self._sink, clock, self._machines)
 

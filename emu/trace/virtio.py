@@ -1,4 +1,4 @@
-"""Virtio devices: what goes over the registers and queues of each slot."""
+"""Virtio devices: what passes through the registers and queues of each slot."""
 
 from collections.abc import Callable
 
@@ -122,7 +122,7 @@ class Slot:
 
 
 def _names(bits: int, table: dict[int, str]) -> str:
-    """Spell out a register; bits without a name as a number."""
+    """Spell out a register's bits; those without a name as a number."""
     names = [name for bit, name in table.items() if bits & bit]
     rest = bits & ~sum(table)
     return " ".join(names + [f"{rest:#x}"] * bool(rest)) or "0"

@@ -69,7 +69,7 @@ def test_repeats_are_drawn(tmp_path):
 @needs_matplotlib
 @pytest.mark.parametrize("name", ["a.txt", "no/such/directory.png"])
 def test_a_picture_that_cannot_be_written(tmp_path, name):
-    with pytest.raises(UsageError, match=r"no format of pictures|No such file"):
+    with pytest.raises(UsageError, match=r"not a picture format|No such file"):
         plot(report(), tmp_path / name)
 
 
