@@ -167,7 +167,7 @@ def test_device_tree_wires_both_lines_of_each_hart() -> None:
 
 
 @given(st.integers(0, 2**70))
-def test_tick_begins_exactly_where_it_is_said_to(ticks: int) -> None:
+def test_tick_begins_exactly_when_ns_from_ticks_says(ticks: int) -> None:
     assert ticks_from_ns(ns_from_ticks(ticks)) == ticks
     assert ticks_from_ns(ns_from_ticks(ticks) - 1) == ticks - 1
 

@@ -166,7 +166,7 @@ def test_source_0_does_not_exist(board: Board) -> None:
 
 
 @pytest.mark.parametrize("source", [0, SOURCES + 1, -1])
-def test_no_line_for_what_does_not_exist(board: Board, source: int) -> None:
+def test_no_line_for_a_missing_source(board: Board, source: int) -> None:
     with pytest.raises(ValueError, match="interrupt source"):
         board.plic.line(source)
 

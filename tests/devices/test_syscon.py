@@ -15,7 +15,7 @@ from devices.syscon import TestDevice
         (0x3333, PowerRequest(PowerAction.FAIL)),
     ],
 )
-def test_what_a_store_asks_for(value: int, request_: PowerRequest, size: int) -> None:
+def test_what_a_store_requests(value: int, request_: PowerRequest, size: int) -> None:
     requests: list[PowerRequest] = []
     TestDevice(requests.append).write(0, size, value)
     assert requests == [request_]

@@ -46,7 +46,7 @@ def test_nothing_at_an_edge(ram: Ram) -> None:
     ram.write(BASE + SIZE, b"")
 
 
-def test_each_write_is_told_of_but_not_the_loader_s(ram: Ram) -> None:
+def test_each_write_is_reported_but_not_the_loaders(ram: Ram) -> None:
     changes: list[tuple[int, int]] = []
     ram.changed = lambda address, size: changes.append((address, size))
     ram.write(BASE + 8, b"abc")

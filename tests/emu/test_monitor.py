@@ -59,7 +59,7 @@ def test_errors_are_one_line_that_says_what_is_right(machine, line, message):
     assert str(error.value) == message
 
 
-def test_info_tells_of_everything(machine):
+def test_info_covers_everything(machine):
     text = machine.monitor("info")
     for topic in ("clock", "cpu", "devices", "irqs", "sound"):
         lines = machine.monitor(f"info {topic}").splitlines()
@@ -74,7 +74,7 @@ def test_info_devices_is_the_board(machine):
     assert lines[-1] == "disk 0: 1024 bytes, read-only"
 
 
-def test_info_sound_tells_both_directions(machine):
+def test_info_sound_shows_both_directions(machine):
     playback, capture = machine.monitor("info sound").splitlines()
     assert playback.startswith("playback 0: 0 frames, 0 periods, 0 underruns")
     assert capture.startswith("capture 0: 0 frames, 0 periods, 0 overruns")

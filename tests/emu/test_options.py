@@ -14,7 +14,7 @@ def test_sizes(text, size):
 
 
 @pytest.mark.parametrize("text", ["", "M", "-1M", "1T", "1.5G", "much"])
-def test_what_is_no_size(text):
+def test_what_is_not_a_size(text):
     with pytest.raises(UsageError, match="is not a size; write it like 256M"):
         parse_size(text)
 
@@ -34,7 +34,7 @@ def test_the_last_console_counts(append, name):
 
 
 @pytest.mark.parametrize("text", ["", "a.img,rw", ",readonly"])
-def test_what_is_no_disk(text):
+def test_what_is_not_a_disk(text):
     with pytest.raises(UsageError, match="makes no sense"):
         parse_disk(text)
 
@@ -47,7 +47,7 @@ def test_a_disk_that_looks_like_another_kind_of_image(tmp_path):
     parse_disk(f"{image},readonly,raw").close()
 
 
-def test_a_disk_that_is_no_multiple_of_a_sector_is_told(tmp_path, caplog):
+def test_a_disk_that_is_not_whole_sectors_is_reported(tmp_path, caplog):
     image = tmp_path / "disk.img"
     image.write_bytes(bytes(1000))
     disk = parse_disk(f"{image},readonly")

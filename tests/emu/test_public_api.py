@@ -22,7 +22,7 @@ def test_every_public_name_is_there_and_documented():
     assert set(emu.__all__) <= set(dir(emu))
 
 
-def test_a_name_that_there_is_not():
+def test_an_unknown_name():
     with pytest.raises(AttributeError, match="has no attribute 'Nothing'"):
         emu.Nothing  # noqa: B018
 

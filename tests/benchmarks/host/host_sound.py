@@ -87,7 +87,7 @@ def test_a_tone_is_heard_pure_and_without_defects(boot, server, open_host, tmp_p
 
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("ppm", [100, -100])
-def test_drift_is_corrected_and_nobody_hears_it(boot, server, open_host, tmp_path, seconds, ppm):
+def test_drift_is_corrected_inaudibly(boot, server, open_host, tmp_path, seconds, ppm):
     """The machine's clock is off, and so the tone is for whoever hears it; frames are put in and left out."""
     host = open_host(0.2)
     clock = HostClock(lambda: round(time.monotonic_ns() * (1 + ppm * 1e-6)))

@@ -74,7 +74,7 @@ def test_nothing_is_looked_for_before_the_guest_wants_to_record(auto, host):
     assert host.looked_for.wait(10)
 
 
-def test_after_a_while_it_is_looked_for_in_any_case(host):
+def test_after_a_while_the_device_is_looked_for_in_any_case(host):
     auto = AutoAudio(host.find, latency=0.05, soon=0.0)
     assert host.looked_for.wait(10)
     find(auto, host)
@@ -112,7 +112,7 @@ def test_a_recording_is_silence_until_the_device_is_found(auto, host):
     assert host.backend.captures[0].position == 16
 
 
-def test_the_volume_that_was_set_meanwhile_is_the_hosts(auto, host):
+def test_a_volume_set_meanwhile_reaches_the_host(auto, host):
     auto.set_gains((0.5, 0.5), (1.0, 1.0))
     auto.open_playback(0, S16)
     find(auto, host)
@@ -138,7 +138,7 @@ def test_without_a_device_it_is_null_and_says_so_once(error, caplog):
     auto.close()
 
 
-def test_a_guest_that_makes_no_sound_is_told_nothing(caplog):
+def test_nothing_is_reported_for_a_guest_that_makes_no_sound(caplog):
     host = Host(UsageError("no device"))
     host.there.set()
     auto = AutoAudio(host.find, latency=0.05, soon=0.0)

@@ -63,7 +63,7 @@ def test_nothing_is_kept_while_nobody_records():
     assert capture.read(4) + capture.read(4) == SILENCE * 4 + b"ijkl"
 
 
-def test_what_is_too_late_is_passed_over():
+def test_frames_that_are_too_late_are_skipped():
     playback, capture = streams(Loopback(4))
     playback.write(b"abcd")
     capture.skip(2)

@@ -82,7 +82,7 @@ def test_other_channels_are_left_out_with_a_warning(caplog):
 @pytest.mark.parametrize(
     "samples", [[1], 1, np.zeros((2, 2, 2), np.int16), np.zeros(3, np.int64), np.zeros((4, 0)), np.zeros(2, bool)]
 )
-def test_what_is_no_sound_is_refused(samples):
+def test_what_is_not_sound_is_refused(samples):
     with pytest.raises(UsageError, match="is not sound"):
         Microphone().play(samples)
 

@@ -35,7 +35,7 @@ def test_wav_records_from_a_file(tmp_path, recording):
 
 
 @pytest.mark.parametrize(("size", "kept"), [("1k", 1024), ("1023", 0)])
-def test_wav_keeps_so_many_bytes(tmp_path, size, kept):
+def test_wav_keeps_at_most_max_bytes(tmp_path, size, kept):
     sink = parse(f"wav:{tmp_path}/out.wav,max={size}")
     sink.open_playback(0, PcmParams(FORMATS["U8"], 8000, 1)).write(bytes(1024))
     sink.close()
@@ -103,7 +103,7 @@ def test_without_its_log_a_backend_is_closed(tmp_path):
         ("wav:a,b.wav", "unknown option 'b.wav'"),
     ],
 )
-def test_nonsense_is_told_in_a_line(text, message, tmp_path, monkeypatch):
+def test_nonsense_is_reported_in_one_line(text, message, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UsageError, match=message):
         parse(text)

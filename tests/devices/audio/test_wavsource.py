@@ -149,7 +149,7 @@ def test_files_of_other_programs(path, content, caplog):
         (wav(fmt(block=3), DATA), "its header contradicts itself"),
     ],
 )
-def test_what_is_no_wav_file_is_told_at_once(path, content, message):
+def test_what_is_not_a_wav_file_is_reported_at_once(path, content, message):
     path.write_bytes(content)
     with pytest.raises(UsageError, match=f"cannot record from .*in.wav: {message}"):
         WavSource(path)
@@ -168,7 +168,7 @@ def test_a_pipe_is_refused_without_waiting(path):
         WavSource(path)
 
 
-def test_a_file_that_shrinks_is_told_once_and_silence_follows(path, caplog):
+def test_a_file_that_shrinks_is_reported_once_and_silence_follows(path, caplog):
     source = WavSource(write(path, mono("S16"), bytes(range(1, 101))))
     capture = source.open_capture(mono("S16"))
     assert capture.read(4) == bytes(range(1, 5))

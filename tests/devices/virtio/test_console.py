@@ -196,7 +196,7 @@ def size(driver: Driver) -> tuple[int, ...]:
     return struct.unpack("<HH", driver.config(0, 4))
 
 
-def test_a_size_that_is_unknown_is_0(driver: Driver) -> None:
+def test_an_unknown_size_is_0(driver: Driver) -> None:
     assert driver.config(0, 16) == bytes(16)
     assert driver.irq.edges == 0
 
@@ -211,7 +211,7 @@ def test_a_new_size_is_a_configuration_change(driver: Driver, terminal: Terminal
     assert driver.ack() == 0
 
 
-def test_a_size_from_before_the_driver_is_told_when_it_starts(terminal: Terminal) -> None:
+def test_a_size_set_before_the_driver_starts_is_reported_when_it_does(terminal: Terminal) -> None:
     """Linux reads the size only when it has changed."""
     terminal.device.resize(80, 24)
     driver = Driver(terminal.device)

@@ -73,7 +73,7 @@ def test_reset_stops_it(driver: Driver) -> None:
     assert driver.memory.written == []
 
 
-def test_a_driver_that_has_its_ring_refilled_keeps_nobody_for_ever() -> None:
+def test_a_ring_that_refills_itself_does_not_hold_the_machine_up() -> None:
     """Each buffer is the index of the available ring: what is written there is that there is one more."""
     filled: list[int] = []
 

@@ -44,7 +44,7 @@ def test_equal_sounds_are_identical(original):
     assert comparison.lines == [f"bit-exact: {len(original)} frames"]
 
 
-def test_silence_around_is_no_difference(original):
+def test_silence_around_is_not_a_difference(original):
     comparison = compared(np.concatenate((silence(original, 500), original, silence(original, 99))), original)
     assert comparison.exact
     assert not comparison.identical
@@ -85,12 +85,12 @@ def test_silence_in_between(original):
     assert found(compared(recording, original)) == [("gap", 5003, 0, 5003, 480)]
 
 
-def test_an_end_that_is_missing(original):
+def test_a_missing_end(original):
     end = len(original) - 53
     assert found(compared(original[:end], original)) == [("dropped", end, 53, end, 0)]
 
 
-def test_a_beginning_that_is_missing():
+def test_a_missing_beginning():
     ramp = KINDS["ramp"]
     assert found(compared(ramp[53:], ramp)) == [("dropped", 0, 53, 0, 0)]
 
@@ -176,7 +176,7 @@ def test_formats_that_differ_are_not_compared():
     )
 
 
-def test_the_rate_alone_makes_a_difference_but_not_of_frames():
+def test_a_different_rate_alone_leaves_the_frames_comparable():
     comparison = compare(sound(tone()), sound(tone(), rate=44100))
     assert not comparison.exact
     assert not comparison.differences

@@ -30,7 +30,7 @@ def test_a_click_of_one_sample(samples, bits):
     assert not found.dropouts
 
 
-def test_a_click_that_is_hardly_heard():
+def test_a_barely_audible_click():
     samples = tone()
     samples[50000] += 16 / 32768
     assert defects(samples).clicks == (50000,)
@@ -54,13 +54,13 @@ def test_a_click_in_a_rest():
 
 
 @pytest.mark.parametrize("frequency", [100, 997, 6000.5])
-def test_a_frame_that_is_missing_in_a_tone(frequency):
+def test_a_frame_missing_from_a_tone(frequency):
     (skip,) = defects(np.delete(tone(frequency), 60001)).skips
     assert skip.position == pytest.approx(60001, abs=1)
     assert skip.frames == pytest.approx(1, abs=0.05)
 
 
-def test_a_block_that_is_repeated_in_a_tone():
+def test_a_block_repeated_in_a_tone():
     samples = tone(997)
     found = defects(np.concatenate((samples[:60000], samples[59990:])))
     assert [skip.position for skip in found.skips] == [60000]
@@ -81,7 +81,7 @@ def test_a_dropout(samples, length):
     assert dropout.length == pytest.approx(length, abs=4)
 
 
-def test_a_defect_is_told_with_its_channel():
+def test_a_defect_is_reported_with_its_channel():
     right = tone(440)
     right[50000] += 0.1
     report = analyse(sound(tone(), right))
@@ -124,7 +124,7 @@ def test_blocks_played_again(length, distance):
     assert (repeat.position, repeat.length, repeat.distance) == (30000, length, distance)
 
 
-def test_sounds_that_repeat_themselves_are_no_repeats():
+def test_sounds_that_naturally_repeat_are_not_reported():
     ramp = (np.arange(200_000) % 65536 - 32768).astype(np.int16)[:, None]
     loop = np.concatenate([noise(0.25)] * 6)
     for frames in (ramp, loop, sound(chord()).frames, np.zeros((RATE, 2), np.int16)):
@@ -140,7 +140,7 @@ def test_a_replayed_block_is_in_the_report():
     assert report.lines[-1] == "frames from 30000 (0.625000 s) on: 1000 repeated from 1000 frames before"
 
 
-def test_samples_that_are_no_numbers_are_a_defect():
+def test_samples_that_are_not_numbers_are_a_defect():
     samples = tone()
     samples[7] = np.nan
     report = analyse(sound(samples, bits=-32))

@@ -49,7 +49,7 @@ def test_drift_of_guest_against_host(ppm):
     assert statistics.guest_drift == pytest.approx(ppm, abs=0.05)
 
 
-def test_the_speed_under_warp_is_no_drift():
+def test_the_speed_under_warp_is_not_drift():
     (statistics,) = describe_periods(periods([0] * 100, ppm=187e6))
     assert str(statistics).endswith("; guest time against host time 188.0 to 1")
 
@@ -80,7 +80,7 @@ def test_streams_are_described_apart():
 GOOD = '{"stream": 0, "direction": "playback", "due_ns": 1, "done_ns": 2, "host_ns": 3, "bytes": 4, "fill": 5}\n'
 
 
-def test_a_line_that_was_not_finished_is_passed_over(tmp_path):
+def test_an_unfinished_line_is_ignored(tmp_path):
     (tmp_path / "log").write_text(GOOD + GOOD[:30])
     assert len(read_log(tmp_path / "log")) == 1
 
@@ -95,7 +95,7 @@ def test_a_line_that_was_not_finished_is_passed_over(tmp_path):
         (b"\xff\n", "it is not text"),
     ],
 )
-def test_what_is_no_log(tmp_path, content, message):
+def test_what_is_not_a_log(tmp_path, content, message):
     (tmp_path / "log").write_bytes(content)
     with pytest.raises(UsageError, match=message):
         read_log(tmp_path / "log")

@@ -76,7 +76,7 @@ def test_a_file_that_is_cut_is_read_in_whole_frames(tmp_path):
         (wav(struct.pack("<HHIIHH", 1, 2, 48000, 0, 2, 16), b""), "2 bytes a frame"),
     ],
 )
-def test_what_cannot_be_read_is_told_in_a_line(tmp_path, content, message):
+def test_what_cannot_be_read_is_reported_in_one_line(tmp_path, content, message):
     path = tmp_path / "a.wav"
     path.write_bytes(content)
     with pytest.raises(UsageError, match=message) as error:
@@ -92,7 +92,7 @@ def test_a_file_that_is_not_there(tmp_path):
         read_wav(tmp_path)
 
 
-def test_samples_that_are_no_numbers_are_silence(tmp_path):
+def test_samples_that_are_not_numbers_are_silence(tmp_path):
     fmt = struct.pack("<HHIIHH", 3, 1, 48000, 0, 4, 32)
     (tmp_path / "a.wav").write_bytes(wav(fmt, struct.pack("<3f", float("nan"), float("inf"), 0.25)))
     assert read_wav(tmp_path / "a.wav").samples(0).tolist() == [0, 0, 0.25]

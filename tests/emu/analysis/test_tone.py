@@ -66,7 +66,7 @@ def test_silence_around_the_tone_does_not_count():
     assert 20 * math.log10(measure_tone(sound(padded).samples(0), RATE).thd_n) < -90
 
 
-def test_an_offset_is_no_noise():
+def test_an_offset_is_not_noise():
     result = measure_tone(sound(tone(level=-6) + 0.3, bits=24).samples(0), RATE)
     assert 20 * math.log10(result.thd_n) < -120
 
@@ -77,11 +77,11 @@ def test_an_offset_is_no_noise():
      np.sin(3000 * seconds(2) ** 2)],
     ids=["empty", "one frame", "silence", "constant", "noise", "music", "sweep"],
 )  # fmt: skip
-def test_what_is_no_tone(samples):
+def test_what_is_not_a_tone(samples):
     assert measure_tone(samples, RATE) is None
 
 
-def test_a_low_tone_is_one():
+def test_a_low_tone_is_a_tone():
     assert measured(440, -70).frequency == pytest.approx(440, abs=0.01)
 
 

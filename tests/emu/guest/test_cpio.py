@@ -61,7 +61,7 @@ def test_pack_keeps_contents_modes_and_device_numbers() -> None:
     assert (stat.S_ISCHR(console["mode"]), console["rdevmajor"], console["rdevminor"]) == (True, 5, 1)
 
 
-def test_pack_says_nothing_of_the_host() -> None:
+def test_pack_reveals_nothing_about_the_host() -> None:
     records = read(cpio.pack(ENTRIES))
     assert {(f["uid"], f["gid"], f["mtime"]) for _, f, _ in records} == {(0, 0, 0)}
     assert len({f["ino"] for _, f, _ in records}) == len(records)

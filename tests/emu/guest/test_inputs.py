@@ -40,14 +40,14 @@ def test_board_is_the_one_in_the_checkout() -> None:
     assert inputs.board().parents[1].joinpath("configs/pyemu_defconfig").is_file()
 
 
-def test_an_overlay_file_changes_the_rootfs_alone(board: Path) -> None:
+def test_an_overlay_file_changes_only_the_rootfs(board: Path) -> None:
     kernel, rootfs = inputs.kernel_name(), inputs.rootfs_name()
     (board / "overlay/init").write_text("changed")
     assert inputs.kernel_name() == kernel
     assert inputs.rootfs_name() != rootfs
 
 
-def test_the_kernel_configuration_changes_the_kernel_alone(board: Path) -> None:
+def test_the_kernel_configuration_changes_only_the_kernel(board: Path) -> None:
     kernel, rootfs = inputs.kernel_name(), inputs.rootfs_name()
     (board / "linux.config").write_text("changed")
     assert inputs.kernel_name() != kernel
@@ -77,7 +77,7 @@ def test_a_cached_kernel_serves_when_its_source_is_gone(
     assert inputs.kernel_name() == built
 
 
-def test_files_that_are_cached_come_without_a_word(monkeypatch: pytest.MonkeyPatch, root: Path) -> None:
+def test_cached_files_come_silently(monkeypatch: pytest.MonkeyPatch, root: Path) -> None:
     for name in (inputs.kernel_name(), inputs.rootfs_name()):
         (root / name).mkdir()
     install_programs(monkeypatch)

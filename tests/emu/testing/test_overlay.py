@@ -32,7 +32,7 @@ def test_files_links_and_permissions_follow_the_first_archive(tmp_path):
 
 
 @pytest.mark.parametrize("missing", ["tree", "initrd"])
-def test_what_is_missing_is_told(tmp_path, missing):
+def test_what_is_missing_is_reported(tmp_path, missing):
     (tmp_path / "initrd").touch()
     (tmp_path / "tree").mkdir()
     paths = {"tree": tmp_path / "tree", "initrd": tmp_path / "initrd"} | {missing: tmp_path / "nothing"}

@@ -60,7 +60,7 @@ def test_options_come_first(fresh_machine):
     assert "2 passed" in text, text
 
 
-def test_the_console_is_in_the_report_of_a_failure_alone(project, tmp_path):
+def test_only_the_report_of_a_failure_has_the_console(project, tmp_path):
     write_image(tmp_path / "Image", say("it went \x1b[1mwrong\x1b[0m\r\n"), WAIT)
     text = project(
         "pyemu_kernel = Image",
@@ -157,7 +157,7 @@ def test_a_failure_leaves_a_picture_of_the_sound(project, tmp_path):
     assert f"{Path(picture[1]).with_suffix('.wav')}: 48000 frames (1.000 s)" in text
 
 
-def test_what_passes_leaves_none(project, tmp_path):
+def test_a_passing_test_leaves_no_picture(project, tmp_path):
     write_image(tmp_path / "Image", WAIT)
     text = project("pyemu_kernel = Image", FAILS.replace("assert False", "pass"), "--basetemp=kept")
     assert "1 passed" in text, text
@@ -179,7 +179,7 @@ def test_a_picture_that_fails_does_not_hide_the_failure(project, tmp_path):
     assert "E   " in text
 
 
-def test_who_waits_for_a_build_sees_how_far_it_is(project, tmp_path):
+def test_a_build_shows_its_progress(project, tmp_path):
     image = write_image(tmp_path / "Image", say("ready\n"), WAIT)
     (tmp_path / "conftest.py").write_text(
         f"""
@@ -198,7 +198,7 @@ emu.guest.files = files
     assert "1 passed" in text
 
 
-def test_a_guest_that_cannot_be_built_is_a_line_that_says_what_to_install(project, tmp_path):
+def test_a_guest_that_cannot_be_built_is_one_line_that_says_what_to_install(project, tmp_path):
     (tmp_path / "conftest.py").write_text(
         """
 import emu.guest

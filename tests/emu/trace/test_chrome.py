@@ -60,7 +60,7 @@ def test_a_period_ends_when_it_is_due_and_shows_when_it_was_completed(written):
     ]
 
 
-def test_each_track_has_a_name_and_its_place_before_its_first_event(written):
+def test_each_track_gets_a_name_and_place_before_its_first_event(written):
     first = Record(0, "run", "hart 0", "waiting", {}, (0, 0))
     events = written(first, PERIOD, first, Record(1, "snd", "playback 1", "started", {}))
     names = {event["tid"]: event["args"]["name"] for event in events if event["name"] == "thread_name"}
@@ -72,7 +72,7 @@ def test_each_track_has_a_name_and_its_place_before_its_first_event(written):
     assert all(event["ph"] == "M" for event in events[:3])
 
 
-def test_tracks_are_in_the_order_of_their_categories_and_then_as_they_came(written):
+def test_tracks_are_ordered_by_category_then_by_appearance(written):
     came = [("b", "sbi"), ("a", "sbi"), ("hart 0", "run"), ("irq 9", "plic"), ("irq 8", "plic"), ("playback 0", "snd")]
     events = written(*[Record(0, category, track, "happened", {}) for track, category in came])
     names = {event["tid"]: event["args"]["name"] for event in events if event["name"] == "thread_name"}
@@ -112,7 +112,7 @@ def test_nothing_happened(written):
     assert written() == []
 
 
-def test_a_file_that_nobody_closed_is_whole_events_that_lack_the_bracket(tmp_path):
+def test_an_unclosed_file_has_whole_events_but_no_bracket(tmp_path):
     path = tmp_path / "trace.json"
     file = TraceFile(path)
     for _ in range(2000):
@@ -123,12 +123,12 @@ def test_a_file_that_nobody_closed_is_whole_events_that_lack_the_bracket(tmp_pat
     file.close()
 
 
-def test_a_file_that_cannot_be_made_is_told_at_once(tmp_path):
+def test_a_file_that_cannot_be_created_is_reported_at_once(tmp_path):
     with pytest.raises(UsageError, match=r"cannot write the trace to .*: No such file or directory"):
         TraceFile(tmp_path / "nowhere" / "trace.json")
 
 
-def test_a_full_disk_is_told_once(caplog):
+def test_a_full_disk_is_reported_once(caplog):
     file = TraceFile("/dev/full")
     with caplog.at_level(logging.WARNING):
         for _ in range(2000):

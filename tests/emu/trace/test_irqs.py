@@ -68,7 +68,7 @@ def test_one_that_falls_before_it_is_claimed(board):
     assert board.told[1:] == [(3, "pending", (0, 3), "lowered")]
 
 
-def test_completions_of_what_nobody_claimed_and_other_registers_are_nothing(board):
+def test_unclaimed_completions_and_other_registers_record_nothing(board):
     for value in (0, 5, 6, 0xFFFF_FFFF):
         board.write(CLAIM, 4, value)
     board.read(0x1000, 4)

@@ -6,7 +6,7 @@ from devices.errors import UsageError
 from emu.trace import CATEGORIES, DEFAULT, Trace, parse_categories
 
 
-def test_names_come_as_a_text_or_as_a_list():
+def test_names_come_as_a_string_or_a_list():
     assert parse_categories("snd,plic") == parse_categories(["plic", "snd"]) == {"snd", "plic"}
 
 
@@ -16,6 +16,6 @@ def test_all_is_all_and_the_default_is_all_but_the_traps():
 
 
 @pytest.mark.parametrize("text", ["", "irqs", "snd,", "all,snd", "SND"])
-def test_an_unknown_category_is_a_line_that_lists_those_that_there_are(text):
+def test_an_unknown_category_is_one_line_that_lists_the_known_ones(text):
     with pytest.raises(UsageError, match=r"^there is nothing to trace called .*; use all, or some of snd,virtio,plic,"):
         Trace(print, text)

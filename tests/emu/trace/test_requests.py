@@ -37,7 +37,7 @@ def test_a_request_without_room_for_an_answer(guest):
     assert guest.records[-1].detail["status"] == "none"
 
 
-def test_an_event_is_told(guest):
+def test_an_event_is_reported(guest):
     guest.query(0x0001, 0, 2, 24)
     guest.listen()
     guest.device.jacks.plug("mic", connected=False)

@@ -44,7 +44,7 @@ def test_periods_follow_each_other_without_a_gap_for_hours(guest):
     assert {name for name, _ in guest.told("playback 0")} == {"prepared", "started", "period"}
 
 
-def test_a_late_period_is_called_so_and_says_how_late(guest):
+def test_a_late_period_is_named_so_and_shows_how_late(guest):
     guest.open(buffer=4096, period=1024)
     guest.send(bytes(1024), bytes(1024))
     guest.command(START)
@@ -71,7 +71,7 @@ def test_an_underrun_is_the_gap(guest):
     assert guest.told("playback 0")[-1] == ("period", (arrives, arrives + -(-4 * SECOND // 48000)))
 
 
-def test_a_stall_is_the_time_that_was_given_up(guest):
+def test_a_stall_shows_the_time_given_up(guest):
     guest.open(buffer=64, period=16)
     guest.send(*[bytes(16)] * 4)
     guest.command(START)
@@ -88,7 +88,7 @@ def test_a_stall_is_the_time_that_was_given_up(guest):
     assert stall[1] - stall[0] == pytest.approx(SECOND, abs=20 * FRAME)
 
 
-def test_a_pause_is_no_gap(guest):
+def test_a_pause_is_not_a_gap(guest):
     guest.open(buffer=64, period=16)
     guest.send(*[bytes(16)] * 2)
     guest.command(START)
@@ -105,7 +105,7 @@ def test_a_pause_is_no_gap(guest):
     ]  # fmt: skip
 
 
-def test_recording_without_a_message_is_no_gap_until_frames_are_lost(guest):
+def test_recording_without_a_message_is_not_a_gap_until_frames_are_lost(guest):
     guest.open(S16_STEREO, buffer=64, period=16, stream=1)
     guest.command(START, stream=1)
     guest.offer(16)
@@ -120,7 +120,7 @@ def test_recording_without_a_message_is_no_gap_until_frames_are_lost(guest):
     assert overrun.detail["lost_bytes"] == 4 * guest.device.stats[1].lost_frames > 0
 
 
-def test_the_backends_own_observer_hears_of_each_period_too():
+def test_the_backends_own_observer_gets_each_period_too():
     guest = WatchedGuest()
     heard = []
     guest.backend.observer = heard.append

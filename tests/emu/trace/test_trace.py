@@ -35,7 +35,7 @@ def watch(tmp_path):
     return run
 
 
-def test_time_in_the_life_of_a_hart(watch):
+def test_what_a_hart_does_over_time(watch):
     told = [(record.category, record.name, *record.detail.values()) for record in watch(SLEEP)]
     assert told == [
         ("trap", "ecall", told[0][2]),
@@ -57,11 +57,11 @@ def test_times_are_guest_time(watch):
 
 
 @pytest.mark.parametrize("category", ["sbi", "timer", "run", "trap"])
-def test_only_what_is_asked_for_is_told(watch, category):
+def test_only_what_is_requested_is_recorded(watch, category):
     assert {record.category for record in watch(SLEEP, categories=category)} == {category}
 
 
-def test_an_exception_by_its_name(tmp_path):
+def test_an_exception_is_named(tmp_path):
     records = []
     trace = Trace(records.append, "trap")
     machine = Machine(write_image(tmp_path / "Image", TRAP), memory="32M", trace=trace)
@@ -106,7 +106,7 @@ def test_what_is_not_watched_is_not_touched(joints):
         assert joint(len) is len
 
 
-def test_nobody_watches_a_machine_by_itself(tmp_path):
+def test_a_machine_is_not_watched_by_default(tmp_path):
     with Machine(write_image(tmp_path / "Image", SLEEP), memory="32M") as machine:
         assert machine._loop.run == machine._engine.run
         assert machine._loop.wait == machine.clock.wait

@@ -72,7 +72,7 @@ def test_an_interrupt_that_the_driver_does_not_want(driver):
     assert not driver.irq.level
 
 
-def test_what_is_refused_is_told(driver):
+def test_what_is_refused_is_reported(driver):
     driver.negotiate(features=1 << 40)
     assert driver.told()[-1] == ("status", "ACKNOWLEDGE DRIVER", "FEATURES_OK")
 

@@ -113,7 +113,7 @@ def test_without_drift_every_frame_is_heard_bit_for_bit():
 
 
 @pytest.mark.parametrize(("block", "expected"), [(240, 0.050), (2400, 0.095)], ids=["little", "more than can be"])
-def test_the_latency_is_what_was_asked_for_and_what_the_guest_is_told(block, expected):
+def test_the_latency_is_as_requested_and_as_reported_to_the_guest(block, expected):
     bench = Bench(block=block)
     began = bench.portaudio.now
     click = np.zeros((48000, 2), "<f4")
@@ -128,7 +128,7 @@ def test_the_latency_is_what_was_asked_for_and_what_the_guest_is_told(block, exp
 
 
 @pytest.mark.parametrize("ppm", [100, -100])
-def test_drift_is_corrected_and_nobody_hears_it(ppm):
+def test_drift_is_corrected_inaudibly(ppm):
     bench = Bench(ppm=ppm)
     bench.play(stereo(sine(60 * 48000)).tobytes(), period=2400)
     bench.run(0.5)
@@ -361,7 +361,7 @@ def test_a_wild_device_is_closed_and_tried_again(caplog):
     assert "does not keep time" in caplog.records[0].message
 
 
-def test_a_device_that_goes_again_and_again_is_not_told_of_for_ever(caplog):
+def test_a_device_that_vanishes_repeatedly_is_not_reported_for_ever(caplog):
     bench = Bench()
     for _ in range(10):
         bench.portaudio.broken = True
@@ -429,7 +429,7 @@ def test_a_microphone_that_stood_still_is_not_late_afterwards():
     assert bench.latencies[-1] < 0.11
 
 
-def test_without_a_microphone_it_is_silence_and_told_once(caplog):
+def test_without_a_microphone_there_is_silence_and_one_warning(caplog):
     bench = Bench(cards=[("default", 0, 2)])
     assert not any(bench.record(1.0))
     assert len(caplog.records) == 1

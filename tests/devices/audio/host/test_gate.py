@@ -39,7 +39,7 @@ def test_without_a_gate_it_is_a_ring(ring):
     assert ring.is_over
 
 
-def test_the_sound_is_led_to_silence_before_the_gate_and_waits(ring):
+def test_the_sound_fades_to_silence_before_the_gate_and_waits(ring):
     ring.close_gate(behind=99)
     frames, gated = take_all(ring)
     assert frames[:900] == counting(1, 900)
@@ -52,7 +52,7 @@ def test_the_sound_is_led_to_silence_before_the_gate_and_waits(ring):
     assert take(ring, 64) == ([], True)
 
 
-def test_behind_an_open_gate_it_goes_on_with_the_next_frame_after_silence(ring):
+def test_behind_an_open_gate_the_next_frame_follows_after_silence(ring):
     ring.close_gate(behind=99)
     take_all(ring)
     ring.open_gate(silence=500)
@@ -64,7 +64,7 @@ def test_behind_an_open_gate_it_goes_on_with_the_next_frame_after_silence(ring):
     assert not gated
 
 
-def test_a_gate_that_opens_before_anyone_came_to_it_is_silence_in_its_place(ring):
+def test_a_gate_that_opens_before_the_reader_reaches_it_is_silence_in_its_place(ring):
     ring.close_gate(behind=99)
     take(ring, 10)
     ring.open_gate(silence=300)
@@ -104,7 +104,7 @@ def test_its_place_says_when_the_next_write_is_heard(ring):
     assert ring.place == 900 - 400
 
 
-def test_when_all_is_forgotten_so_is_the_gate(ring):
+def test_forgetting_everything_forgets_the_gate(ring):
     ring.close_gate(behind=99)
     take_all(ring)
     ring.forget()

@@ -10,7 +10,7 @@ from devices.audio.resample import Resampler
 from devices.audio.samples import decode, encode, mix
 
 
-def test_a_ring_gives_what_it_took_in_order_across_its_end():
+def test_a_ring_returns_what_it_took_in_order_across_its_end():
     ring = Ring(100, 2)
     given, taken = [], []
     frames = np.arange(2000, dtype=np.float32).reshape(-1, 2)
@@ -23,7 +23,7 @@ def test_a_ring_gives_what_it_took_in_order_across_its_end():
     assert np.array_equal(np.concatenate(given), np.concatenate(taken))
 
 
-def test_a_ring_takes_no_more_than_it_has_room_for_and_gives_no_more_than_it_has():
+def test_a_ring_takes_no_more_than_fits_and_returns_no_more_than_it_has():
     ring = Ring(10, 1)
     assert ring.write(np.ones((15, 1), np.float32)) == 10
     assert (ring.room, ring.skip(4), len(ring.peek(9, ahead=2)), len(ring.take(9)), ring.skip(1)) == (0, 4, 4, 6, 0)
@@ -38,7 +38,7 @@ def test_the_same_rate_passes_bit_for_bit():
 
 
 @pytest.mark.parametrize(("source", "target"), [(44100, 48000), (48000, 44100), (192000, 48000), (8000, 48000)])
-def test_there_are_as_many_frames_as_the_rates_say_however_they_come(source, target):
+def test_the_rates_set_the_number_of_frames_however_they_arrive(source, target):
     resampler = Resampler(source, target, 1)
     noise = np.random.default_rng(1).uniform(-1, 1, (1, source)).astype(np.float32)
     pieces = [resampler.process(noise[:, i : i + 777]) for i in range(0, source, 777)]
@@ -59,7 +59,7 @@ def test_the_correction_changes_pitch_and_nothing_else(frequency):
     assert 20 * np.log10(np.linalg.norm(rest) / np.linalg.norm(out)) < -80
 
 
-def test_what_the_lower_rate_cannot_hold_is_gone():
+def test_frequencies_above_the_lower_rate_are_removed():
     resampler = Resampler(96000, 48000, 1)
     wave = np.sin(2 * np.pi * 30000 / 96000 * np.arange(20000)).astype(np.float32)
     assert np.abs(resampler.process(wave[None])[0, 100:]).max() < 1e-4
@@ -94,7 +94,7 @@ def test_a_device_that_changes_its_buffers_has_not_drifted():
         assert drift.observe(i / 10, 0.05 if i < 300 else 0.07) == 1.0
 
 
-def test_what_was_learned_is_begun_with():
+def test_it_starts_from_what_was_learned():
     assert run(Drift(learned=1e-4), 100, 10)[1] == pytest.approx(0, abs=1e-5)
 
 
