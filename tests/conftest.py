@@ -1,4 +1,4 @@
-"""For all tests: random cases are the same ones at every run, so that a change fails because of what it changed.
+"""For all tests: random cases are the same in every run, so that a change only fails because of what it changed.
 
 New ones: ``pytest --hypothesis-profile=default``.
 """

@@ -1,4 +1,4 @@
-"""What devices get in tests instead of the machine: a clock that only moves when told, its deadline heap, a line."""
+"""What devices get in tests instead of a machine: a clock that only moves when told, its deadline heap, a line."""
 
 import heapq
 from collections.abc import Callable
@@ -29,7 +29,7 @@ class FakeClock:
         return self._now
 
     def advance(self, ns: int) -> None:
-        """Let time pass without running any event, as when the machine is late."""
+        """Let time pass without running any events, as when the machine is late."""
         self._now += ns
 
 
@@ -62,11 +62,11 @@ class FakeEvents:
 
     @property
     def pending(self) -> list[int]:
-        """Deadlines that are still to come, in order."""
+        """Deadlines still to come, in order."""
         return sorted(event.deadline for event in self._heap if not event.cancelled)
 
     def advance(self, ns: int) -> None:
-        """Let time pass, running each action exactly when it is due, with those that it asks for in turn."""
+        """Let time pass, running each action exactly when it is due, including those that actions schedule."""
         end = self.clock.now() + ns
         while self._heap and self._heap[0].deadline <= end:
             self.clock.advance(max(0, self._heap[0].deadline - self.clock.now()))
@@ -74,7 +74,7 @@ class FakeEvents:
         self.clock.advance(end - self.clock.now())
 
     def run_due(self, limit: int = 100_000) -> None:
-        """Run what is due now, without moving the clock; more than ``limit`` actions at one instant are a livelock."""
+        """Run what is due now without moving the clock; more than ``limit`` actions at one instant are a livelock."""
         for _ in range(limit):
             if not self._heap or self._heap[0].deadline > self.clock.now():
                 return
@@ -82,4 +82,4 @@ class FakeEvents:
             if not event.cancelled:
                 event.cancelled = True
                 event.action()
-        raise AssertionError(f"{limit} events without time going on")
+        raise AssertionError(f"{limit} events without time passing")

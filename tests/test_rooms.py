@@ -1,4 +1,4 @@
-"""The packages as rooms of a house: what is upstairs may use what is below it, and never the other way."""
+"""The packages as rooms of a house: what is upstairs may use what is below, never the other way round."""
 
 import ast
 from collections.abc import Iterator
@@ -24,7 +24,7 @@ ROOMS = (
     "emu.testing",
     "emu.cli",
 )
-#: On no floor: errors, contracts and shapes that all of the devices share; the names that a user of the package sees.
+#: On no floor: errors, contracts and types that all devices share; the names a user of the package sees.
 SHARED = {"devices.errors", "devices.contracts", "devices.placement", "devices.power"}
 DOORS = {"emu", "emu.__main__"}
 
@@ -41,7 +41,7 @@ def room_of(module: str) -> str:
 
 
 def imported(path: Path) -> Iterator[str]:
-    """What is imported when it runs, at the top or later; types alone make no arrow."""
+    """What is imported at run time, at the top or later; imports for types alone make no arrow."""
     for node in ast.walk(_without_types(ast.parse(path.read_text()))):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)

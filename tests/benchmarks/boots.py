@@ -1,4 +1,4 @@
-"""Boot, greet, power off, again and again under the warp clock: every one must be clean.
+"""Boot, greet and power off, over and over on the warp clock: every boot must be clean.
 
 python -m tests.benchmarks.boots [COUNT]
 """
@@ -25,7 +25,7 @@ def boot(image: Path, rootfs: Path) -> None:
 
 
 def main(count: int, image: Path, rootfs: Path) -> None:
-    """Print how many were clean."""
+    """Print how many boots were clean."""
     start = time.perf_counter()
     for number in range(count):
         boot(image, rootfs)

@@ -1,4 +1,4 @@
-"""Random programs, for as long as you like: traps, SUM and changing code, on both kinds of engine.
+"""Random programs, for as long as you like: traps, SUM and changing code, with and without the native part.
 
 python -m tests.benchmarks.codefuzz [MINUTES [FIRST_SEED]]
 """
@@ -13,7 +13,7 @@ from tests.emu.cpu import changing, programs
 
 
 def main(minutes: float, seed: int) -> None:
-    """Print how many there were; a difference raises, and names its seed."""
+    """Print how many ran; a difference raises, naming its seed."""
     end = time.monotonic() + 60 * minutes
     first = seed
     while time.monotonic() < end:

@@ -19,7 +19,7 @@ UNPACK = "cd /mnt && mkdir -p t && cp -a /bin /etc /usr t/ && find t -type f | s
 
 
 def check(disk: Path) -> None:
-    """Run e2fsck; raises if it finds anything to say."""
+    """Run e2fsck; raises if it reports anything."""
     done = subprocess.run(["e2fsck", "-fn", disk], capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(done.stdout)
@@ -36,13 +36,13 @@ def once(image: Path, rootfs: Path, disk: Path, *, kill: bool) -> float:
         machine.until(rb":0# ")
         machine.run("cd /; sync")
         if kill:
-            machine.type("cat /dev/urandom > /mnt/later")  # and never to be synced
+            machine.type("cat /dev/urandom > /mnt/later")  # never synced
             time.sleep(0.3)
             os.kill(machine.pid, signal.SIGKILL)
         else:
             machine.type("poweroff")
         machine.wait()
-    if kill:  # a journal is to be replayed, as by any mount after a power cut
+    if kill:  # replay the journal, as any mount after a power cut does
         subprocess.run(["e2fsck", "-fp", disk], capture_output=True, check=False)
     check(disk)
     with tempfile.TemporaryDirectory() as folder:

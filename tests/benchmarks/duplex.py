@@ -1,8 +1,8 @@
-"""Sound in both directions by the host's clock: exactness, xruns, lateness, drift and processor time.
+"""Sound in both directions on the host's clock: exactness, xruns, lateness, drift and CPU usage.
 
 python -m tests.benchmarks.duplex [SECONDS]
 
-Periods are of 10 ms, eight of them in the buffer.
+Periods last 10 ms; the buffer holds eight.
 """
 
 import re
@@ -31,7 +31,7 @@ _COMPLAINTS = re.compile(r"underrun!!!|overrun!!!|XRUN: |Unexpected hw_ptr|Lost 
 
 @dataclass(frozen=True)
 class Job:
-    """What is to be done at once."""
+    """What to do at the same time."""
 
     params: PcmParams
     seconds: float
@@ -49,12 +49,12 @@ class Job:
 
 
 def noise(params: PcmParams, frames: int, seed: int) -> bytes:
-    """Return frames of which no two stretches are alike."""
+    """Return frames in which no two stretches are alike."""
     return np.random.default_rng(seed).bytes(frames * params.frame_size)
 
 
 def command(job: Job) -> str:
-    """Return what the guest is to do; its status says whether all of it was done."""
+    """Return the guest's command; its status says whether all of it was done."""
     period = job.params.rate // 100
     buffer = f"--period-size={period} --buffer-size={8 * period}"
     play = aplay(job.params, job.frames * job.params.frame_size, buffer)
@@ -65,7 +65,7 @@ def command(job: Job) -> str:
 
 
 def work(machine_guest: Studio, job: Job) -> tuple[float, str]:
-    """Do the job; return the share of a core that it took, and what was printed."""
+    """Do the job; return the share of a core it took, and what was printed."""
     machine = machine_guest.machine
     if job.busy:
         machine_guest.ok("while :; do :; done &")
@@ -78,21 +78,21 @@ def work(machine_guest: Studio, job: Job) -> tuple[float, str]:
 
 
 def idle(machine_guest: Studio) -> float:
-    """Return the share of a core that a guest takes that does nothing."""
+    """Return the share of a core that an idle guest takes."""
     start = time.process_time()
     machine_guest.machine.run_for(3.0)
     return (time.process_time() - start) / 3.0
 
 
 def drift(periods: list[Period], params: PcmParams) -> float:
-    """By how much (ppm) the sound was longer in guest time than its frames say."""
+    """How much longer (ppm) the sound was in guest time than its frames say."""
     frames = sum(period.bytes for period in periods[1:]) // params.frame_size
     duration = periods[-1].due_ns - periods[0].due_ns
     return 1e6 * (duration * params.rate / (frames * _NS_PER_S) - 1)
 
 
 def run(files: tuple[Path, Path], job: Job) -> None:
-    """Do a job in a guest of its own, and print what came of it."""
+    """Do a job in its own guest, and print the outcome."""
     song, source = (noise(job.params, job.frames, seed) for seed in (1, 2))
     tape = Tape()
     tape.source = source

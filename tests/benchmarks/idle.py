@@ -1,4 +1,4 @@
-"""What a guest costs that does nothing: processor time, lateness of wake-ups, memory.
+"""What an idle guest costs: CPU usage, lateness of wake-ups, memory.
 
 python -m tests.benchmarks.idle [SECONDS]
 """
@@ -15,7 +15,7 @@ from emu.options import parse_size
 
 
 def lateness(machine: Machine, count: int) -> list[int]:
-    """Return by how much (ns) so many deadlines were missed, 7 ms apart."""
+    """Return how late (ns) each of ``count`` deadlines was met, 7 ms apart."""
     late: list[int] = []
     for number in range(1, count + 1):
         deadline = machine.clock.now() + number * 7_000_000
@@ -25,7 +25,7 @@ def lateness(machine: Machine, count: int) -> list[int]:
 
 
 def memory() -> tuple[float, float]:
-    """Return the MiB of the whole process, and of them those that are the guest's RAM."""
+    """Return the MiB of the whole process, and how many of them are the guest's RAM."""
     total = ram = size = 0
     for line in Path("/proc/self/smaps").read_text().splitlines():
         if match := re.match(r"([0-9a-f]+)-([0-9a-f]+) ", line):
@@ -52,7 +52,7 @@ def main(seconds: float, image: Path, rootfs: Path) -> None:
         )
         machine.console.expect("\nend")
         total, ram = memory()
-        print(f"memory after work: {total:.0f} MiB, of which {ram:.0f} MiB are RAM that the guest touched")
+        print(f"memory after work: {total:.0f} MiB, of which {ram:.0f} MiB are RAM the guest has touched")
 
 
 if __name__ == "__main__":

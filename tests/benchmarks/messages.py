@@ -2,8 +2,8 @@
 
     python -m tests.benchmarks.messages [COUNT] [SEED]
 
-Prints how many there were of each kind, how fast it was, and the memory that is in use after each tenth. A wrong answer
-is an AssertionError; COUNT and SEED bring it back. See tests/devices/virtio/sound/storm/.
+Prints how many there were of each kind, how fast it was, and the memory in use after each tenth. A wrong answer
+raises AssertionError; COUNT and SEED reproduce it. See tests/devices/virtio/sound/storm/.
 """
 
 import gc

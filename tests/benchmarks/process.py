@@ -1,4 +1,4 @@
-"""A guest in a process of its own, driven through its serial line: pyemu and QEMU alike."""
+"""A guest in its own process, driven through its serial line: pyemu and QEMU alike."""
 
 import os
 import re
@@ -21,7 +21,7 @@ class Guest:
 
     def __init__(self, command: list[str], stderr: int = subprocess.DEVNULL) -> None:
         self.started = time.perf_counter()
-        # Python's compiled modules are kept, as for every user; a new session, so that no terminal's signals reach it.
+        # Python's compiled modules are kept, as for any user; a new session keeps the terminal's signals away.
         environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
         self._process = subprocess.Popen(
             command,
@@ -54,7 +54,7 @@ class Guest:
         self._process.stdin.flush()
 
     def shell(self) -> float:
-        """Wait for the shell and give it a prompt of our own; return the seconds since the start of the process."""
+        """Wait for the shell and set our own prompt; return the seconds since the process started."""
         self.until(rb"\n# ")
         seconds = time.perf_counter() - self.started
         self.type(f"PS1='{PROMPT}:$?# '")
@@ -62,7 +62,7 @@ class Guest:
         return seconds
 
     def run(self, command: str, timeout: float = 600.0) -> float:
-        """Run a command in the shell; return the seconds that it took, on the host's clock."""
+        """Run a command in the shell; return the seconds it took, on the host's clock."""
         start = time.perf_counter()
         self.type(command)
         match = self.until(rf"{PROMPT}:(\d+)# ".encode(), timeout)
@@ -71,12 +71,12 @@ class Guest:
         return time.perf_counter() - start
 
     def processor(self) -> float:
-        """Return the seconds of processor time that the process has taken so far."""
+        """Return the seconds of CPU time the process has used so far."""
         fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")  # utime, stime
 
     def wait(self, timeout: float = 60.0) -> int:
-        """Wait for the end of the process, and return its exit status."""
+        """Wait for the process to end, and return its exit status."""
         return self._process.wait(timeout)
 
     def __enter__(self) -> Self:

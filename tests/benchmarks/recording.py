@@ -1,4 +1,4 @@
-"""Recording, alone and while playing, by the host's clock: exactness, xruns, lateness and processor time.
+"""Recording, alone and while playing, on the host's clock: exactness, xruns, lateness and CPU usage.
 
 python -m tests.benchmarks.recording [SECONDS]
 """
@@ -23,7 +23,7 @@ ALSA_NAMES = {"S16": "S16_LE", "S32": "S32_LE"}
 
 
 def song(path: Path, params: PcmParams, frames: bytes) -> Path:
-    """Make a WAV file that can be a disk as well."""
+    """Make a WAV file that also serves as a disk."""
     file = WavFile(path, params)
     file.append(frames)
     file.close()
@@ -33,7 +33,7 @@ def song(path: Path, params: PcmParams, frames: bytes) -> Path:
 
 
 def record(files: tuple[Path, Path], params: PcmParams, seconds: int, *, both: bool, busy: bool) -> None:
-    """Record once, from a file or what is played meanwhile, and print a line about it."""
+    """Record once, from a file or from what is played meanwhile, and print a line about it."""
     frames = noise(params, seconds)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

@@ -1,4 +1,4 @@
-"""Hours of work for the guest, with an eye on its kernel's log and on every byte of its console.
+"""Hours of work for the guest, checking its kernel's log and every byte of its console.
 
 python -m tests.benchmarks.soak [FORKS [MINUTES]]
 """
@@ -12,7 +12,7 @@ from emu import guest
 from emu.machine import Machine
 
 COMPLAINTS = re.compile(rb"Oops|WARNING:|BUG:|panic|Bad rss|stall|Call Trace|segfault|unhandled|Lost interrupts")
-#: Each round must print the same: a wrong byte anywhere shows as a line with another count.
+#: Each round must print the same: a wrong byte anywhere shows up as a line with a different count.
 MIXED = (
     "end=$(($(date +%s) + {seconds})); while [ $(date +%s) -lt $end ]; do hackbench -g 2 -l 60 | grep -c Time;"
     " dd if=/dev/zero bs=1M count=16 2>/dev/null | md5sum; cat /bin/busybox /usr/bin/aplay | gzip | gunzip | md5sum;"
@@ -22,7 +22,7 @@ MIXED = (
 
 
 def forks(machine: Machine, count: int) -> None:
-    """Fork and exec so often, each child printing its number; every byte is compared."""
+    """Fork and exec ``count`` times, each child printing its number; every byte is compared."""
     start = time.perf_counter()
     output = bytearray()
     machine.console.output = output.extend
@@ -39,7 +39,7 @@ def forks(machine: Machine, count: int) -> None:
 
 
 def mixed(machine: Machine, minutes: float) -> None:
-    """Run many kinds of work for so long."""
+    """Run many kinds of work for ``minutes``."""
     machine.console.sendline(MIXED.format(seconds=round(minutes * 60)))
     found = machine.console.expect(re.compile(rb"\n((?: *\d+ [^\n]*\n)*)load-done"), timeout=minutes * 60 + 600)
     print(found[1].decode())
@@ -57,7 +57,7 @@ def main(count: int, minutes: float, image: Path, rootfs: Path) -> None:
         log = machine.console.expect(re.compile(rb"(.*)dmesg-done", re.S)).group(1)
         print(f"exceptions handled: {machine.hart.traps}; sound: {machine.audio.played} frames")
     found = [line for line in log.splitlines() if COMPLAINTS.search(line)]
-    print("\n".join(line.decode(errors="replace") for line in found) or "not one kernel complaint")
+    print("\n".join(line.decode(errors="replace") for line in found) or "no kernel complaints")
     raise SystemExit(bool(found))
 
 

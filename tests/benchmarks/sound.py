@@ -1,4 +1,4 @@
-"""Sound by the host's clock: exactness, guest time, xruns, lateness and processor time.
+"""Sound on the host's clock: exactness, guest time, xruns, lateness and CPU usage.
 
 python -m tests.benchmarks.sound [SECONDS]
 """
@@ -23,13 +23,13 @@ BUSY = "while :; do :; done &"
 
 
 def noise(params: PcmParams, seconds: float) -> bytes:
-    """Return frames of which no two stretches are alike."""
+    """Return frames in which no two stretches are alike."""
     generator = np.random.default_rng(1)
     return generator.bytes(round(params.rate * seconds) * params.frame_size)
 
 
 def idle(machine: Machine, seconds: float) -> float:
-    """Return the share of a core that the machine takes while its guest does nothing."""
+    """Return the share of a core that the machine takes while its guest is idle."""
     start = time.process_time()
     machine.run_for(seconds)
     return (time.process_time() - start) / seconds

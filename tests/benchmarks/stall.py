@@ -1,15 +1,15 @@
-"""Why sound stalls in other emulators, and that it doesn't here: when a period completes, against what time it is.
+"""Why sound stalls in other emulators but not here: when a period completes, and on which clock.
 
 python -m tests.benchmarks.stall
 
-A guest plays a sound of which every frame is different, with devices that complete its messages
+A guest plays a sound whose frames are all different, on devices that complete its messages
 
 - when they are played: ours
 - at hand-off: as soon as they are queued, from an event right after the notification
-- a whole buffer at once, when its last period is played
+- a whole buffer at once, when its last period has been played
 
-and its clock is the one that paces the sound, or one that goes in steps of 4 ms (CLOCK_MONOTONIC_COARSE), or is 5 %
-slow or fast. The faulty ones are all here; the product has one clock, and no switch for this.
+and on the clock that paces the sound, or on one that advances in steps of 4 ms (CLOCK_MONOTONIC_COARSE), or is 5 % slow
+or fast. The faulty rules and clocks exist only here; the product has one clock, and no switch for this.
 """
 
 import re
@@ -36,7 +36,7 @@ from tests.guest.studio import Studio, aplay, studio
 
 S16_STEREO = PcmParams(FORMATS["S16"], 48000, 2)
 SECONDS = 2.0
-#: After so many times the sound's duration, in guest time, it has stalled; and so long it may take in real time.
+#: After this many times the sound's duration, in guest time, it has stalled; and how long it may take in real time.
 PATIENCE = 3.0
 HOST_SECONDS = 20.0
 
@@ -49,7 +49,7 @@ _NS_PER_S = 1_000_000_000
 
 
 class AtHandOff(OutputStream):
-    """A message completes as soon as it is queued: what is played is what is there by then."""
+    """A message completes as soon as it is queued: what is played is whatever is there by then."""
 
     def _schedule(self, _earliest: int = 0) -> None:
         if self._fifo:
@@ -64,7 +64,7 @@ class AtHandOff(OutputStream):
 
 
 class WholeBuffer(OutputStream):
-    """Messages complete when the last of a buffer's worth of them is played, all of them at once."""
+    """A buffer's worth of messages completes all at once, when the last of them has been played."""
 
     def _complete_due(self) -> None:
         self._event = None
@@ -97,10 +97,10 @@ COMPLETIONS: dict[str, type[OutputStream]] = {
 
 @dataclass(frozen=True)
 class GuestTime:
-    """A clock of the guest's that is not the one of the sound: what it shows at an instant, and when it does so."""
+    """A guest clock other than the sound's: what it shows at an instant, and when it shows that."""
 
     shown: Callable[[int], int]
-    #: The first instant at which it shows so much.
+    #: The first instant at which it shows a given time.
     instant: Callable[[int], int]
 
 
@@ -132,7 +132,7 @@ class _ShownEvents:
 
 @contextmanager
 def faulty(completion: type[OutputStream], time: GuestTime) -> Iterator[Callable[[Machine], None]]:
-    """Let machines that are made meanwhile be faulty; yields what is to be done with one before it runs."""
+    """Make machines created meanwhile faulty; yields what to do with one before it runs."""
 
     class Timer(SupervisorTimer):
         def __init__(self, clock: Clock, events: Events, line: IrqLine) -> None:
@@ -149,7 +149,7 @@ def faulty(completion: type[OutputStream], time: GuestTime) -> Iterator[Callable
         yield set_clock
 
 
-# ---------------------------------------------------------------- what comes of it
+# ---------------------------------------------------------------- outcomes
 
 
 @dataclass(frozen=True)
@@ -164,7 +164,7 @@ class Outcome:
     repeated: int
     reordered: int
     underruns: int
-    errors: int  # of aplay, to write
+    errors: int  # aplay's write errors
 
     @property
     def exact(self) -> bool:
@@ -221,7 +221,7 @@ def outcome(guest: Studio, options: str) -> Outcome:
 
 
 def wait(machine: Machine, text: bytes, seconds: float) -> bool:
-    """Wait for a text, for so long in guest time, and in real time as long as a guest may take that never rests."""
+    """Wait for a text: up to ``seconds`` of guest time, in real time as long as a guest that never idles may take."""
     printed = machine.console.printed
     end = machine.clock.now() + round(seconds * _NS_PER_S)
     over = machine.events.at(end, lambda: None)
@@ -233,9 +233,9 @@ def wait(machine: Machine, text: bytes, seconds: float) -> bool:
 
 
 def matrix(files: tuple[Path, Path], completion: str, clock: str) -> dict[str, Outcome | str]:
-    """What becomes of the song with each of the buffers."""
+    """What becomes of the song with each buffer."""
     outcomes: dict[str, Outcome | str] = {}
-    for name, options in BUFFERS.items():  # each in a guest of its own: it may be lost
+    for name, options in BUFFERS.items():  # each in its own guest, which may be lost
         with (
             tempfile.TemporaryDirectory() as folder,
             faulty(COMPLETIONS[completion], CLOCKS[clock]) as set_clock,

@@ -1,10 +1,10 @@
-"""What holds the CPU's thread up: the longest callbacks and events, and the latest turns with what was in them.
+"""What holds up the CPU's thread: the longest callbacks and events, and the latest turns with what happened in them.
 
 python -m tests.benchmarks.turns [--disk apps.img,snapshot] [--memory 1G] [COMMAND ...]
 
-A callback is whatever the guest waits for: a register, an exception, a call to the firmware, an event, a message to
-the machine, the console. A turn is a stretch for which the CPU runs; it is late by what it ends after its deadline.
-Each is told with the time for which this thread had a processor: where that is less, the host ran something else.
+A callback is anything the guest waits for: a register, an exception, a call to the firmware, an event, a message to
+the machine, the console. A turn is a stretch of CPU execution; it is late by how long after its deadline it ends. Each
+is shown with the time this thread was on a processor: where that is less, the host ran something else.
 """
 
 import gc
@@ -37,11 +37,11 @@ class Stretch(NamedTuple):
     name: str
 
     def __str__(self) -> str:
-        return f"{self.wall / 1e6:8.2f} ms, {self.processor / 1e6:7.2f} of them on a processor: {self.name}"
+        return f"{self.wall / 1e6:8.2f} ms, {self.processor / 1e6:7.2f} of it on a processor: {self.name}"
 
 
 class Watch:
-    """Notes what takes long. Only the outermost of nested callbacks counts."""
+    """Notes what takes long. Of nested callbacks, only the outermost counts."""
 
     def __init__(self) -> None:
         self.stretches: list[Stretch] = []
@@ -51,7 +51,7 @@ class Watch:
 
     @contextmanager
     def named(self, name: str) -> Iterator[None]:
-        """Measure what is done meanwhile."""
+        """Measure the body of the with statement."""
         wall, processor = time.perf_counter_ns(), time.thread_time_ns()
         self._depth += 1
         try:
@@ -78,13 +78,13 @@ class Watch:
 
 
 def describe(action: Callable[..., Any]) -> str:
-    """Say which function that is."""
+    """Name the function."""
     function = getattr(action, "func", action)
     return str(getattr(function, "__qualname__", function))
 
 
 def install(watch: Watch, late: list[tuple[int, str]]) -> None:
-    """Have all machines from now on be watched."""
+    """Watch all machines from now on."""
     for method in ("synchronize_code", "flush_tlb", "invalidate", "_on_translated", "_on_rdtime"):
         watch.around(Engine, method, lambda *_arguments, method=method: method)
     watch.around(Hart, "_exception", lambda _hart, cause, _pc: f"exception {cause}")
@@ -97,14 +97,14 @@ def install(watch: Watch, late: list[tuple[int, str]]) -> None:
         nonlocal began
         if phase == "stop":
             took = time.perf_counter_ns() - began
-            watch.stretches.append(Stretch(took, took, f"collection of garbage, generation {info['generation']}"))
+            watch.stretches.append(Stretch(took, took, f"garbage collection, generation {info['generation']}"))
         began = time.perf_counter_ns()
 
     gc.callbacks.append(collected)
 
 
 def watch_devices(watch: Watch) -> None:
-    """Measure each access to a register, and each event."""
+    """Measure each register access and each event."""
     map_device, at = Engine.map_device, DeadlineHeap.at
 
     def watched_device(self: Engine, base: int, size: int, read: Any, write: Any) -> None:
@@ -150,7 +150,7 @@ def watch_turns(watch: Watch, late: list[tuple[int, str]]) -> None:
 
 
 def show(title: str, watch: Watch, late: list[tuple[int, str]]) -> None:
-    """Print what there is to say since the last time, and forget it."""
+    """Print what was noted since the last time, and forget it."""
     print(f"{title}: {watch.count} callbacks and events, {watch.over} of them on a processor for more than 0.5 ms")
     for stretch in sorted(watch.stretches, reverse=True)[:6]:
         print(f"  {stretch}")
@@ -167,7 +167,7 @@ def show(title: str, watch: Watch, late: list[tuple[int, str]]) -> None:
 @click.option("--memory", default="256M")
 @click.argument("commands", nargs=-1)
 def main(disk: str | None, memory: str, commands: tuple[str, ...]) -> None:
-    """Print what each command, or what boot and some work, held up."""
+    """Print what held the thread up in each command, or in a boot and some work."""
     watch, late = Watch(), list[tuple[int, str]]()
     install(watch, late)
     with Machine(disk=disk, memory=memory) as machine:

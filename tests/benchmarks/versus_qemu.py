@@ -1,4 +1,4 @@
-"""pyemu beside QEMU: the same Image, rootfs and command line, run in turn, as ratios (below 1.0: pyemu is quicker).
+"""pyemu against QEMU: the same Image, rootfs and command line, alternating, as ratios (below 1.0: pyemu is faster).
 
 python -m tests.benchmarks.versus_qemu [--qemu PATH] [--pairs N] [--seconds OF_SOUND]
 """
@@ -39,10 +39,10 @@ def work(command: list[str], seconds: dict[str, list[float]]) -> None:
 
 
 def processor(command: list[str], seconds: float, shares: dict[str, list[float]]) -> None:
-    """Boot once, then do nothing, and play; note which share of a core each took."""
+    """Boot once, idle, then play; note the share of a core that each took."""
     with Guest(command) as machine:
         machine.shell()
-        time.sleep(2.0)  # /init is still at work for a moment
+        time.sleep(2.0)  # /init is still busy for a moment
         for name, line in (
             (IDLE, f"sleep {seconds:.0f}"),
             (SOUND, f"aplay -q -D hw:0,0 -f S16_LE -r 48000 -c 2 -d {seconds:.0f} /dev/zero"),
@@ -63,9 +63,9 @@ def table(ours: dict[str, list[float]], theirs: dict[str, list[float]], unit: st
 
 
 @click.command()
-@click.option("--qemu", "program", default="qemu-system-riscv64", help="The QEMU to measure against.")
-@click.option("--pairs", default=5, help="How often each is measured.")
-@click.option("--seconds", default=20.0, help="How long to do nothing, and to play; 0 leaves both out.")
+@click.option("--qemu", "program", default="qemu-system-riscv64", help="The QEMU to compare with.")
+@click.option("--pairs", default=5, help="How often to measure each.")
+@click.option("--seconds", default=20.0, help="How long to idle and to play; 0 skips both.")
 def main(program: str, pairs: int, seconds: float) -> None:
     """Print the table."""
     version = subprocess.run([program, "--version"], capture_output=True, text=True, check=True).stdout.splitlines()[0]
@@ -85,7 +85,7 @@ def main(program: str, pairs: int, seconds: float) -> None:
         for _ in range(pairs if seconds else 0):
             processor(pyemu(image, rootfs, "--audio", f"wav:{folder}/pyemu.wav"), seconds, our_share)
             processor(qemu(program, image, rootfs, *sound), seconds, their_share)
-    print(f"medians of {pairs} pairs, beside {version}\n{'':46}{'pyemu':>9}{'QEMU':>9}{'ratio':>8}{'range':>14}")
+    print(f"medians of {pairs} pairs, against {version}\n{'':46}{'pyemu':>9}{'QEMU':>9}{'ratio':>8}{'range':>14}")
     table(ours, theirs, "s")
     table(our_share, their_share, "%", 100)
 

@@ -1,4 +1,4 @@
-"""What it costs to watch a machine that plays, by the host's clock: traces of all kinds, and the meter.
+"""What it costs to watch a machine that plays, on the host's clock: all kinds of traces, and the meter.
 
 python -m tests.benchmarks.watching [SECONDS [ROUNDS]]
 """
@@ -30,7 +30,7 @@ MODES = {
 
 
 class Terminal:
-    """A terminal that somebody looks at; ``shown`` counts bytes."""
+    """A terminal that is being watched; ``shown`` counts bytes."""
 
     def __init__(self) -> None:
         self._master, self.slave = os.openpty()
@@ -44,14 +44,14 @@ class Terminal:
 
 
 def processor_ns(pid: int) -> int:
-    """Return the processor time of all threads that a process has now."""
+    """Return the CPU time of all of a process's current threads."""
     return sum(int(path.read_text().split()[0]) for path in Path(f"/proc/{pid}/task").glob("*/schedstat"))
 
 
 def play(
     files: tuple[Path, Path], folder: Path, seconds: float, frames: bytes, options: list[str]
 ) -> tuple[float, str]:
-    """Play a song; return the share of a core (%), and what there is to say of it."""
+    """Play a song; return the share of a core (%), and a description of the run."""
     sound, trace, log = folder / "out.wav", folder / "trace.json", folder / "log.jsonl"
     trace.unlink(missing_ok=True)
     options = [str(trace) if option == trace.name else option for option in options]

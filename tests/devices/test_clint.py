@@ -54,7 +54,7 @@ def test_64_bit_read_of_mtime_is_never_torn() -> None:
     board = Board()
     board.clock.advance(0xFFFF_FFFF * TICK)
     low = board.clint.read(MTIME, 4)
-    board.clock.advance(TICK)  # the carry comes between the two halves
+    board.clock.advance(TICK)  # the carry falls between the two halves
     assert low | board.clint.read(MTIME + 4, 4) << 32 == 0xFFFF_FFFF
 
 
@@ -71,7 +71,7 @@ def test_high_low_high_sees_the_carry() -> None:
     high = board.clint.read(MTIME + 4, 4)
     board.clock.advance(TICK)
     low = board.clint.read(MTIME, 4)
-    assert high != board.clint.read(MTIME + 4, 4)  # so the driver tries again
+    assert high != board.clint.read(MTIME + 4, 4)  # so the driver retries
     assert low == 0
 
 

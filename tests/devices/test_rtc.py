@@ -11,7 +11,7 @@ EPOCH = 1_700_000_000_000_000_000
 
 class Board:
     def __init__(self) -> None:
-        self.clock = FakeClock(5_000)  # power-on is not the epoch of the clock
+        self.clock = FakeClock(5_000)  # power-on is not time 0 of the clock
         self.events = FakeEvents(self.clock)
         self.irq = False
         self.rtc = GoldfishRtc(self.set_irq, self.clock, self.events, wall=lambda: EPOCH)
@@ -23,7 +23,7 @@ class Board:
         return self.rtc.read(TIME_LOW, 4) | self.rtc.read(TIME_HIGH, 4) << 32
 
     def write64(self, high_register: int, value: int) -> None:
-        """As Linux does it: the high half first."""
+        """As Linux does: the high half first."""
         self.rtc.write(high_register, 4, value >> 32)
         self.rtc.write(high_register - 4, 4, value & 0xFFFF_FFFF)
 

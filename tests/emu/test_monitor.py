@@ -83,7 +83,7 @@ def test_info_sound_shows_both_directions(machine):
 def test_rates_are_those_since_the_last_time(machine):
     assert machine.monitor("info cpu").startswith("traps 0")
     machine.hart._traps = 500
-    machine.clock.pause()  # so that it is a second, exactly
+    machine.clock.pause()  # so that it is exactly a second
     machine.monitor("info cpu")
     machine.hart._traps = 1500
     frozen = machine.clock.now()
@@ -146,7 +146,7 @@ def test_a_recording_ends_with_the_machine(machine, tmp_path):
 
 
 class Terminal:
-    """A prompt, what it shows, and the lines that it hands on."""
+    """A prompt, what it shows, and the lines it passes on."""
 
     def __init__(self, enter: Callable[[str], None] | None = None) -> None:
         self.shown = ""

@@ -1,4 +1,4 @@
-"""Sizes, disks and consoles, as people write them."""
+"""Sizes, disks and consoles, as users write them."""
 
 import pytest
 

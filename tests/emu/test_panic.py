@@ -1,4 +1,4 @@
-"""A kernel that panics, and programs that only say so: each prints the same, and then does something else."""
+"""A kernel that panics, and programs that only say so: all print the same, then do different things."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""What a user of the package imports, and what it promises whatever the guest does."""
+"""What users of the package import, and what it promises whatever the guest does."""
 
 import subprocess
 import sys
@@ -50,7 +50,7 @@ def test_timeouts_hold_whatever_the_guest_does(tmp_path, code, clock):
         assert not machine.run_until(lambda: False, timeout=0.1)
         with pytest.raises(ExpectError):
             machine.console.expect("anything", timeout=0.1)
-        if clock == "host" or code is SPIN:  # else its time passes quickly, and that is over first
+        if clock == "host" or code is SPIN:  # otherwise guest time passes quickly and runs out first
             with pytest.raises(ShellError, match=r"no shell after 0\.1 s"):
                 machine.console.run("true", timeout=0.1)
 

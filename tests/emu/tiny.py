@@ -1,4 +1,4 @@
-"""Kernels of a few instructions, for tests of what is around the guest: they boot in no time and do one thing."""
+"""Kernels of a few instructions, for testing what is around the guest: they boot at once and do one thing."""
 
 import struct
 from pathlib import Path
@@ -42,7 +42,7 @@ def say(text: str) -> list[Item]:
 
 
 def panic(why: str) -> list[Item]:
-    """Do as Linux's panic(): say so, and delay for ever."""
+    """Do what Linux's panic() does: say so, and delay for ever."""
     return [say(f"Kernel panic - not syncing: {why}\n"), "delay", rdtime(T0), j("delay")]
 
 
@@ -53,16 +53,16 @@ WAIT: list[Item] = ["wait", wfi(), j("wait")]
 POWER_OFF = _switch(0x5555)
 FAIL = _switch(0x1_3333)  # with code 1
 RESET = _switch(0x7777)
-#: An instruction that there is not, with no handler for it.
+#: An illegal instruction without a handler.
 TRAP: list[Item] = [0]
-#: Send back what comes; power off after C-d. The receiver is set up as a driver does it: FIFO, then its interrupt.
+#: Echo input; power off after C-d. The receiver is set up as a driver does: FIFO, then its interrupt.
 ECHO: list[Item] = [
     li(A0, _UART), li(T2, _CTRL_D), li(T0, 7), sb(T0, A0, 2), li(T0, 1), sb(T0, A0, 1),
     "wait", lbu(T0, A0, 5), andi(T0, T0, 1), beq(T0, ZERO, "wait"),
     lbu(T1, A0), beq(T1, T2, "off"), sb(T1, A0), j("wait"),
     "off", POWER_OFF,
 ]  # fmt: skip
-#: Print the size of the virtio console for ever, columns and rows, a byte each.
+#: Print the size of the virtio console for ever: columns and rows, one byte each.
 SIZE: list[Item] = [
     li(A0, _UART), li(A1, _CONSOLE_CONFIG),
     "again", lbu(T0, A1), sb(T0, A0), lbu(T0, A1, 2), sb(T0, A0), j("again"),

@@ -1,4 +1,4 @@
-"""The fixtures of the guest tests, for checks that depend on a quiet machine:
+"""The guest tests' fixtures, for checks that need a quiet machine:
 
 python -m pytest -s tests/benchmarks/host/host_sound.py --seconds 60
 """

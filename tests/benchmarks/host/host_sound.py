@@ -1,4 +1,4 @@
-"""The guest's sound on a host's sound server: heard, judged, timed; and the server killed in the middle of it."""
+"""The guest's sound on a host's sound server: recorded, judged and timed; and the server killed halfway."""
 
 import os
 import re
@@ -41,12 +41,12 @@ def server(tmp_path_factory):
 
 @pytest.fixture
 def open_host(server):
-    """Make the backend; with as much latency as a test can do with, as other processes keep this one waiting."""
-    sounddevice = load_portaudio()  # not before the packages are known to be there
+    """Make the backend, with as much latency as a test can bear, because other processes keep this one waiting."""
+    sounddevice = load_portaudio()  # only once the packages are known to be there
     if server.process is None:
         server.start()
     sounddevice._terminate()
-    sounddevice._initialize()  # it may have begun with another server, or none
+    sounddevice._initialize()  # it may have started with another server, or none
     hosts = []
 
     def open_host(latency):
@@ -88,7 +88,7 @@ def test_a_tone_is_heard_pure_and_without_defects(boot, server, open_host, tmp_p
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("ppm", [100, -100])
 def test_drift_is_corrected_inaudibly(boot, server, open_host, tmp_path, seconds, ppm):
-    """The machine's clock is off, and so the tone is for whoever hears it; frames are put in and left out."""
+    """The machine's clock is off, so the listener hears the tone off pitch; frames are inserted and dropped."""
     host = open_host(0.2)
     clock = HostClock(lambda: round(time.monotonic_ns() * (1 + ppm * 1e-6)))
     guest = boot(audio=host, clock=clock, disks=[song_disk(tmp_path, S16_STEREO, tone(seconds))])

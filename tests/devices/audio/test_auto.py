@@ -1,4 +1,4 @@
-"""devices/audio/auto.py: the host's devices when they are found, and a line if there are none."""
+"""devices/audio/auto.py: the host's devices once they are found, and one line if there are none."""
 
 import threading
 
@@ -15,7 +15,7 @@ NEVER = 1e6
 
 
 class Host:
-    """Devices that are found when the test says so."""
+    """Devices that are found when the test wants."""
 
     def __init__(self, backend):
         self.backend = backend

@@ -1,4 +1,4 @@
-"""devices/audio/loopback.py: what is played is recorded after so many frames."""
+"""devices/audio/loopback.py: what is played is recorded a fixed number of frames later."""
 
 import pytest
 
@@ -23,13 +23,13 @@ def test_frames_come_back_after_the_delay():
     for piece in (b"abcd", b"efgh", b"ijkl", b"mnop"):
         playback.write(piece)
         recorded += capture.read(4)
-    # At the first read, four frames had been played; the recording of the fourth ended then.
+    # At the first read four frames had been played, and the recording of the fourth had just ended.
     assert recorded == SILENCE * 6 + b"abcdefghij"
 
 
 @pytest.mark.parametrize("sizes", [(4, 4), (4, 6), (6, 4), (1, 7), (7, 1)])
 def test_without_a_delay_it_is_as_short_as_it_can_be(sizes):
-    """And there are no holes, whatever the periods: time t brings both what they have written and read by then."""
+    """And there are no holes, whatever the periods: each time t sees all that was written and read by then."""
     playback, capture = streams(Loopback(0))
     sound = bytes(range(128))
     recorded = b""

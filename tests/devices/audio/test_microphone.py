@@ -1,4 +1,4 @@
-"""What is played into the microphone arrives in the guest's format."""
+"""Samples played into the microphone arrive in the guest's format."""
 
 import logging
 
@@ -9,7 +9,7 @@ from devices.audio.microphone import Microphone
 from devices.audio.pcm import FORMATS, PcmParams
 from devices.errors import UsageError
 
-#: What each integer format has of the values of S16 below.
+#: The S16 values below, in each integer format.
 VALUES = [-32768, -256, -1, 0, 1, 255, 32767]
 
 

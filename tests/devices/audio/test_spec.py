@@ -1,4 +1,4 @@
-"""devices/audio/spec.py: what --audio may say."""
+"""devices/audio/spec.py: what --audio accepts."""
 
 import pytest
 
@@ -68,7 +68,7 @@ def test_any_backend_may_keep_a_log(tmp_path):
 def test_without_its_log_a_backend_is_closed(tmp_path):
     with pytest.raises(UsageError, match="cannot write the record of periods"):
         parse(f"wav:{tmp_path}/out.wav,log={tmp_path}/no/log.jsonl")
-    parse(f"wav:{tmp_path}/out.wav").close()  # or it would be locked
+    parse(f"wav:{tmp_path}/out.wav").close()  # otherwise it would be locked
 
 
 @pytest.mark.parametrize(

@@ -159,7 +159,7 @@ def test_a_failed_write_leaves_the_file_as_it_was(path):
 
 @pytest.mark.parametrize("writes", range(1, 9))
 def test_killed_after_any_write_the_file_is_valid(path, writes):
-    """Every write but the first few is of frames or of the header, in turn; the process dies right after one."""
+    """After the first few, writes alternate between frames and header; the process dies right after one."""
     script = f"""
 import os, signal
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""devices/audio/wavsource.py: which files are read, what streams get of them, and nothing raises later."""
+"""devices/audio/wavsource.py: which files are accepted, what streams get from them, and nothing raises later."""
 
 import os
 import struct
@@ -26,7 +26,7 @@ def write(path, params, data):
 
 
 def as_bytes(samples, name):
-    """The samples, 32 bits of range, in a format of the guest's."""
+    """The samples, of 32 bits, in one of the guest's formats."""
     bits = 24 if name.startswith("S24") else 8 * FORMATS[name].size
     scaled = samples >> 32 - bits
     if name[0] == "U":
@@ -87,7 +87,7 @@ def test_what_does_not_match_is_silence_and_one_warning(path, caplog, params):
     for _ in range(3):
         assert source.open_capture(params).read(24) == params.silence(24)
     assert len(caplog.records) == 1
-    assert f"the guest records {params}, which this file does not have" in caplog.text
+    assert f"the guest records {params}, which does not match this file" in caplog.text
     source.close()
 
 

@@ -1,4 +1,4 @@
-"""A reader of WAV files for tests, written from the format's description and strict about it."""
+"""A WAV reader for tests, written from the format's description and strict about it."""
 
 import struct
 import uuid
@@ -26,11 +26,11 @@ class Wav:
 
 
 def read_wav(path: Path) -> Wav:
-    """Read what the header tells of; fails if that is not a valid file. Bytes behind its end are ignored."""
+    """Read what the header covers; fails if the file is not valid. Bytes beyond its end are ignored."""
     raw = path.read_bytes()
     riff, size, wave = struct.unpack_from("<4sI4s", raw)
     assert (riff, wave) == (b"RIFF", b"WAVE")
-    assert 8 + size <= len(raw), "the header tells of more than there is"
+    assert 8 + size <= len(raw), "the header covers more than there is"
     chunks, position = {}, 12
     while position < 8 + size:
         name, length = struct.unpack_from("<4sI", raw, position)

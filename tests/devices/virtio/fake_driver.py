@@ -1,4 +1,4 @@
-"""A guest driver for tests: it uses a virtio device as a kernel does, through the registers and through rings in RAM.
+"""A guest driver for tests: it uses a virtio device as a kernel does, through registers and through rings in RAM.
 
     driver = Driver(device)
     driver.start()
@@ -6,8 +6,8 @@
     driver.kick(0)
     [done] = driver.completed(0)
 
-Offsets and layouts stand here a second time, as the specification has them, so that the code under test cannot be
-wrong in agreement with itself. Every write of the device is checked against what the driver gave it to write to.
+Offsets and layouts are repeated here from the specification, so that an error in the code under test cannot cancel
+out. Every write by the device is checked against the buffers the driver gave it to write to.
 """
 
 import struct
@@ -108,7 +108,7 @@ class FakeMemory:
         self._free.setdefault((size + 15) & ~15, []).append(address)
 
     def free_all(self) -> None:
-        """Forget all that was allocated."""
+        """Free everything."""
         self._top = self.base
         self._free.clear()
 
@@ -128,7 +128,7 @@ class Completed(NamedTuple):
 
     token: Token
     used_len: int
-    data: bytes  # the whole writable area, whatever used_len says; what the device left alone is 0xAA
+    data: bytes  # the whole writable area, whatever used_len says; bytes the device did not write are 0xAA
 
 
 class DriverQueue:
@@ -152,7 +152,7 @@ class DriverQueue:
         self.last_used = 0
 
     def put_descriptor(self, index: int, address: int, length: int, flags: int = 0, next_index: int = 0) -> None:
-        """Write a descriptor as it is, however wrong."""
+        """Write a descriptor as given, however wrong."""
         self.memory.store(self.descriptors + 16 * index, struct.pack("<QIHH", address, length, flags, next_index))
 
     def make_available(self, head: int) -> None:
@@ -193,13 +193,13 @@ class DriverQueue:
 
 
 class Driver:
-    """A driver bound to ``device``, which it puts on a transport of its own, with memory and an interrupt line."""
+    """A driver bound to ``device``, which it puts on its own transport, with memory and an interrupt line."""
 
     def __init__(self, device: VirtioDevice, memory: FakeMemory | None = None) -> None:
         self.device = device
         self.memory = memory if memory is not None else FakeMemory()
         self.irq = FakeIrq()
-        #: What is to be done when the guest has had its turn; ``kick`` gives it none.
+        #: What to do once the guest has had its turn; ``kick`` gives it none.
         self.deferred: deque[Callable[[], None]] = deque()
         self.transport = MmioTransport(device, self.memory, self.irq, self.deferred.append)
         self.queues: dict[int, DriverQueue] = {}
@@ -220,7 +220,7 @@ class Driver:
     def start(self, features: int | None = None, sizes: Sequence[int] | None = None) -> None:
         """Go all the way to DRIVER_OK, by default with every offered feature and every queue at its maximum.
 
-        ``sizes`` are those of the queues, 0 for one that is not to be set up.
+        ``sizes`` are the queues' sizes, 0 for one not to set up.
         """
         assert self.negotiate(features), "FEATURES_OK was refused"
         for index, size in enumerate(sizes if sizes is not None else self.device.queue_sizes):
@@ -243,7 +243,7 @@ class Driver:
         return features
 
     def negotiate(self, features: int | None = None) -> bool:
-        """Reset, and choose ``features`` (None: all that are offered); False if the device refuses them."""
+        """Reset, and choose ``features`` (None: all that are offered); False if the device refuses."""
         self.reset()
         self.add_status(ACKNOWLEDGE)
         self.add_status(DRIVER)
@@ -281,8 +281,8 @@ class Driver:
     ) -> Token:
         """Make a chain available, one descriptor for each of ``readable`` (contents) and ``writable`` (sizes).
 
-        With ``indirect``, all but the first ``direct`` of them are in a table. It does not kick. Contents can be
-        changed later at ``token.readable``, with memory.store().
+        With ``indirect``, all but the first ``direct`` of them go into a table. This does not kick. To change contents
+        later, memory.store() to ``token.readable``.
         """
         ring = self.queues[queue]
         token = Token([self._place(data) for data in readable], [self._place(b"\xaa" * size) for size in writable])
@@ -306,29 +306,29 @@ class Driver:
         return token
 
     def kick(self, queue: int) -> None:
-        """Tell the device to look at the queue, and let it do all that it leaves for later."""
+        """Tell the device to look at the queue, and let it do everything it defers."""
         self.write("QueueNotify", queue)
         self.run_deferred()
 
     def run_deferred(self, limit: int = 10_000) -> None:
-        """Do what was left for later; more than ``limit`` times is a livelock."""
+        """Do what was deferred; more than ``limit`` times is a livelock."""
         for _ in range(limit):
             if not self.deferred:
                 return
             self.deferred.popleft()()
-        raise AssertionError("the device never comes to an end")
+        raise AssertionError("the device never finishes")
 
     def wants_kick(self, queue: int, added: int = 1) -> bool:
-        """Whether the device asked to be told of the ``added`` chains that were made available last."""
+        """Whether the device asked to be notified of the ``added`` chains made available last."""
         ring = self.queues[queue]
         if not self.features & EVENT_IDX:
             return not ring.used_flags & 1
         return (ring.avail_idx - ring.avail_event - 1) & 0xFFFF < added
 
     def completed(self, queue: int) -> list[Completed]:
-        """Take what has come back, in that order, and ask for an interrupt at the next one.
+        """Take what has come back, in order, and request an interrupt for the next one.
 
-        Fails if the device wrote anywhere but to used rings and to writable buffers in flight.
+        Fails if the device wrote anywhere except to used rings and writable buffers in flight.
         """
         self.check_writes()
         ring = self.queues[queue]
@@ -347,7 +347,7 @@ class Driver:
     def request(
         self, queue: int, readable: Iterable[bytes] = (), writable: Iterable[int] = (), *, indirect: bool = False
     ) -> Completed:
-        """Submit, kick, and take the answer that must be there at once."""
+        """Submit, kick, and take the answer, which must be there at once."""
         token = self.submit(queue, readable, writable, indirect=indirect)
         self.kick(queue)
         [done] = self.completed(queue)
@@ -361,7 +361,7 @@ class Driver:
         return status
 
     def check_writes(self) -> None:
-        """Fail if the device wrote anything since the last check that was not for it to write."""
+        """Fail if, since the last check, the device wrote anything it should not have."""
         allowed = [(queue.used, 6 + 8 * queue.size) for queue in self.queues.values()]
         allowed += [
             span for queue in self.queues.values() for token in queue.tokens.values() for span in token.writable

@@ -15,7 +15,7 @@ SECOND = 10**9
 
 
 class Terminal:
-    """The other end: what was printed, and what is still to be typed."""
+    """The other end: what was printed, and what is yet to be typed."""
 
     def __init__(self) -> None:
         self.shown = bytearray()
@@ -44,7 +44,7 @@ def terminal() -> Terminal:
 
 @pytest.fixture
 def driver(terminal: Terminal) -> Driver:
-    """A driver that has looked at the size of the window."""
+    """A driver that has read the window's size."""
     driver = Driver(terminal.device)
     driver.start()
     driver.config(0, 4)
@@ -130,7 +130,7 @@ def test_input_without_room_waits_for_it(driver: Driver, terminal: Terminal) -> 
 
 
 def test_early_input_waits_until_the_driver_looks_at_the_size(terminal: Terminal) -> None:
-    """Linux throws away what comes before it is through with starting; then it looks."""
+    """Linux discards what comes before it has finished starting; then it reads the size."""
     terminal.type(b"early")
     driver = Driver(terminal.device)
     driver.start()
@@ -237,7 +237,7 @@ def test_a_size_that_does_not_fit_is_the_largest_that_does(driver: Driver, termi
 def test_the_size_is_the_terminals_not_the_drivers(driver: Driver, terminal: Terminal) -> None:
     terminal.device.resize(80, 24)
     driver.transport.write(0x100, 4, 0x0001_0001)
-    driver.transport.write(0x108, 4, ord("!"))  # the emergency write, which is not offered
+    driver.transport.write(0x108, 4, ord("!"))  # the emergency write register, which is not offered
     assert size(driver) == (80, 24)
     assert terminal.shown == b""
 

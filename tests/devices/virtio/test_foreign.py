@@ -1,4 +1,4 @@
-"""Files that are no raw disks: what is said of them, and that it helps."""
+"""Files that are not raw disks: what the message says, and that its command works."""
 
 import gzip
 import lzma
@@ -58,7 +58,7 @@ def test_images_of_other_machines(tmp_path: Path, head: bytes, kind: str, name: 
 )
 def test_what_is_refused_can_be_converted(tmp_path: Path, program: str, pack: Callable[[Path], object]) -> None:
     if shutil.which(program) is None:
-        pytest.skip(f"there is no {program}")
+        pytest.skip(f"{program} is not installed")
     path = tmp_path / "it's packed"
     pack(path)
     command = re.search(r" unpack it: (.*); if it is ", refusal(path))[1]
@@ -73,7 +73,7 @@ def test_a_vhd_of_fixed_size_has_it_at_the_end(tmp_path: Path) -> None:
 
 
 def test_a_raw_disk_that_looks_like_another_image(tmp_path: Path) -> None:
-    """A guest may have written that: its disk is never taken for what it says."""
+    """A guest may have written that: its disk is never taken for what it claims to be."""
     path = tmp_path / "disk.img"
     path.write_bytes(DISK)
     disk = open_disk(path)

@@ -74,7 +74,7 @@ def test_reset_stops_it(driver: Driver) -> None:
 
 
 def test_a_ring_that_refills_itself_does_not_hold_the_machine_up() -> None:
-    """Each buffer is the index of the available ring: what is written there is that there is one more."""
+    """Each buffer lies over the available ring's index: filling it makes one more buffer available."""
     filled: list[int] = []
 
     def one_more(_size: int) -> bytes:
@@ -89,4 +89,4 @@ def test_a_ring_that_refills_itself_does_not_hold_the_machine_up() -> None:
     for turns in range(1, 5):
         driver.write("QueueNotify", 0)
         assert 0 < len(filled) < 32 * turns
-        assert len(driver.deferred) == 1  # to go on, when the guest has had its turn
+        assert len(driver.deferred) == 1  # to go on once the guest has had its turn

@@ -17,7 +17,7 @@ def tone(frequency=997, level=-1.0, duration=2.0, rate=RATE, phase=0.3):
 
 
 def sound(*channels, bits=16, rate=RATE):
-    """Of samples with full scale 1.0; bits=-32 and -64 are floats."""
+    """A Sound of samples with full scale 1.0; bits=-32 and -64 are floats."""
     values = np.stack([np.asarray(channel, np.float64) for channel in channels], axis=1)
     if bits < 0:
         return Sound(values.astype(f"f{-bits // 8}"), rate, -bits)
@@ -26,7 +26,7 @@ def sound(*channels, bits=16, rate=RATE):
 
 
 def music(duration=3.0):
-    """Decaying notes of a few harmonics, two a second, with soft attacks and ends."""
+    """Decaying notes of a few harmonics, two per second, with soft attacks and ends."""
     time = seconds(duration)
     note = time * 2 % 1
     shape = np.sin(np.pi * note) ** 2 * np.exp(-3 * note)

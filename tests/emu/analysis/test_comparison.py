@@ -193,7 +193,7 @@ FRAMES = st.lists(st.integers(0, 3), max_size=150).map(lambda values: np.array(v
 
 
 def rebuilt(comparison, original, recording):
-    """The recording, from the original and the differences alone (and the recording's own frames where they differ)."""
+    """The recording, rebuilt from the original and the differences (with its own frames where it differs)."""
     pieces, at = [silence(original, comparison.leading)], 0
     for each in sorted(comparison.differences, key=lambda each: (each.original, each.recording)):
         pieces += [original[at : each.original], recording[each.recording : each.recording + each.length]]
@@ -205,7 +205,7 @@ def rebuilt(comparison, original, recording):
 def test_the_differences_account_for_every_frame(original, recording):
     comparison = compared(recording, original)
     if any(each.kind == "reordered" and each.source is not None for each in comparison.differences):
-        return  # says where from and where to, but is only one of two places
+        return  # names both places, but covers only one
     np.testing.assert_array_equal(rebuilt(comparison, original, recording), recording)
 
 

@@ -1,4 +1,4 @@
-"""emu/analysis/defects.py: what is broken is found where it is, and what is only unusual is not."""
+"""emu/analysis/defects.py: defects are found where they are; what is merely unusual is not reported."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Long sounds: memory, and what a user sees meanwhile."""
+"""Long sounds: memory, and the progress a user sees."""
 
 import tracemalloc
 
@@ -12,7 +12,7 @@ LONG = 60.0  # seconds
 
 
 def peak_memory(work):
-    """Bytes that were in use at once, beyond those before."""
+    """The peak number of bytes in use, beyond those before."""
     tracemalloc.start()
     try:
         work()

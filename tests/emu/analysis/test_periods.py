@@ -12,7 +12,7 @@ PERIOD_NS = 10_000_000
 
 
 def periods(lateness, *, ppm=0.0, direction="playback", start=5 * 10**17):
-    """One period after the other, with a guest clock that is ``ppm`` too fast, long after the epoch."""
+    """One period after another, with a guest clock ``ppm`` too fast, long after the epoch."""
     result = []
     for number, late in enumerate(lateness, 1):
         due = start + number * PERIOD_NS

@@ -1,4 +1,4 @@
-"""emu/analysis/sound.py: every encoding that wavfile.py writes is read back; what is no WAV file is said to be none."""
+"""emu/analysis/sound.py: every encoding that wavfile.py writes is read back; other files are refused."""
 
 import struct
 

@@ -1,4 +1,4 @@
-"""emu/analysis/tone.py: frequency, level, THD+N and drift of tones, and that music is none."""
+"""emu/analysis/tone.py: frequency, level, THD+N and drift of tones, and that music is not a tone."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""The cache of builds: one build each, nothing half done under a final name, and work that survives an interruption."""
+"""The build cache: each part is built once, nothing half done has a final name, and work survives interruptions."""
 
 import fcntl
 import threading

@@ -1,4 +1,4 @@
-"""What the names in the cache depend on, and what a missing package is answered with."""
+"""What the names in the cache depend on, and the message for a missing package."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""How packages are found and what the root file system takes from them, with a stand-in for the commands."""
+"""How packages are found and what the root file system takes from them, with fake commands."""
 
 import stat
 from collections.abc import Callable
@@ -19,7 +19,7 @@ LISTED = """\
 
 
 def job(tmp_path: Path, answer: Callable[..., str]) -> Job:
-    """A job whose commands are answered by a function of their words."""
+    """A job whose commands are answered by a function of their arguments."""
 
     class AnsweredJob(Job):
         def run(self, *command: str | Path, **_options: object) -> str:
@@ -78,7 +78,7 @@ def test_applets_without_a_table_is_refused(tmp_path: Path) -> None:
 
 
 def needs(**needed: list[str]) -> Callable[..., str]:
-    """A readelf that answers by the names of the files."""
+    """A readelf that answers by file name."""
     line = " 0x01 (NEEDED)             Shared library: [{}]\n"
     return lambda *words: "".join(line.format(n) for word in words for n in needed.get(Path(word).stem, []))
 

@@ -1,4 +1,4 @@
-"""An archive of the user's files behind the guest's."""
+"""An archive of the user's files after the guest's."""
 
 import subprocess
 

@@ -1,4 +1,4 @@
-"""The pytest plugin with kernels of a few instructions; with a real guest it is in tests/guest/test_python.py."""
+"""The pytest plugin with kernels of a few instructions; tests/guest/test_python.py has it with a real guest."""
 
 import os
 import re
@@ -21,7 +21,7 @@ INSTALLED = any(point.value == "emu.testing.pytest_plugin" for point in metadata
 
 @pytest.fixture
 def project(tmp_path):
-    """``project(ini, tests, *options)``: what pytest says."""
+    """``project(ini, tests, *options)`` returns pytest's output."""
 
     def run(ini: str, tests: str, *options: str) -> str:
         (tmp_path / "pytest.ini").write_text(f"[pytest]\n{ini}")
@@ -94,7 +94,7 @@ def test_a_wrong_setting_says_what_is_right(project):
 
 
 class Fake:
-    """A machine, as far as it is shared."""
+    """A machine, as far as SharedMachine uses it."""
 
     def __init__(self) -> None:
         self.console = self

@@ -1,4 +1,4 @@
-"""The trace file is what viewers want: JSON, each event as the format has it, complete at every moment."""
+"""The trace file is what viewers expect: JSON, each event as the format defines it, complete at every moment."""
 
 import json
 import logging
@@ -21,7 +21,7 @@ PERIOD = Record(
 
 @pytest.fixture
 def written(tmp_path):
-    """Write records; the events that are in the file then."""
+    """Write records; return the events then in the file."""
 
     def write(*records: Record) -> list[dict]:
         with TraceFile(tmp_path / "trace.json") as file:
@@ -68,7 +68,7 @@ def test_each_track_gets_a_name_and_place_before_its_first_event(written):
     described = [event["tid"] for event in events if event["ph"] == "M"]
     happened = [event["tid"] for event in events if event["ph"] in "Xi"]
     assert described == [0, 600, 600, 100, 100, 101, 101]
-    assert happened == [600, 600, 100, 100, 600, 101]  # the first is the power's
+    assert happened == [600, 600, 100, 100, 600, 101]  # the first is power-on
     assert all(event["ph"] == "M" for event in events[:3])
 
 
@@ -119,7 +119,7 @@ def test_an_unclosed_file_has_whole_events_but_no_bracket(tmp_path):
         file(PERIOD)
     text = path.read_text()
     assert len(json.loads(text + "]")) > 1000
-    assert 2000 * len(json.dumps(PERIOD)) * 2 - len(text) < 1 << 20  # the rest waits: no more than a buffer
+    assert 2000 * len(json.dumps(PERIOD)) * 2 - len(text) < 1 << 20  # the rest, at most a buffer, is still held
     file.close()
 
 

@@ -1,4 +1,4 @@
-"""Interrupts: the same PLIC, and what is told of it."""
+"""Interrupts: the PLIC is unchanged, and what is recorded of it."""
 
 import pytest
 

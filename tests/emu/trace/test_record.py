@@ -1,4 +1,4 @@
-"""What can be traced, and what is said of anything else."""
+"""What can be traced, and the message for anything else."""
 
 import pytest
 

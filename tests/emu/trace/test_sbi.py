@@ -10,7 +10,7 @@ TIME, BASE, SRST = 0x54494D45, 0x10, 0x53525354
 
 @pytest.fixture
 def call():
-    """Make a call that is answered so; what is told of it."""
+    """Make a call with a given answer; return what is recorded."""
 
     def make(extension: int, function: int, *arguments: int, answer: tuple[int, int | None] = (0, 0)) -> tuple:
         records = []

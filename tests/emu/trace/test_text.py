@@ -1,4 +1,4 @@
-"""Records in lines."""
+"""Records as lines."""
 
 from emu.trace import Record, line
 

@@ -1,4 +1,4 @@
-"""A machine that is watched: what is told of it, and that one that is not has nothing between its parts."""
+"""What is recorded of a watched machine, and that an unwatched one has nothing between its parts."""
 
 import pytest
 
@@ -14,7 +14,7 @@ from tests.emu.tiny import POWER_OFF, RESET, TRAP, say, write_image
 
 TIME = 0x54494D45
 STI = 1 << 5
-#: Wait for a timer that is set 1 ms ahead, set it anew, and switch off.
+#: Wait for a timer set 1 ms ahead, set it again, and switch off.
 SLEEP = [
     li(T0, STI), csrw(Csr.SIE, T0), rdtime(A0), li(T1, 10_000), add(A0, A0, T1),
     li(A7, TIME), li(A6, 0), ecall(), wfi(), li(A0, -1), ecall(), POWER_OFF,
@@ -23,7 +23,7 @@ SLEEP = [
 
 @pytest.fixture
 def watch(tmp_path):
-    """Run code; the records."""
+    """Run code; return the records."""
 
     def run(*code, categories: str = "all") -> list[Record]:
         records: list[Record] = []

@@ -11,7 +11,7 @@ from tests.fakes import FakeClock
 
 
 class WatchedDriver(Driver):
-    """A driver on a transport that is watched, as the first one on the board is."""
+    """A driver on a watched transport, like the first one on the board."""
 
     def __init__(self) -> None:
         self.records = []

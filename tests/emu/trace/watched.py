@@ -1,4 +1,4 @@
-"""A driver of a sound device that is watched."""
+"""A driver of a watched sound device."""
 
 from emu.trace import Trace
 from tests.devices.virtio.sound.guest import Guest

@@ -1,4 +1,4 @@
-"""A PortAudio whose devices run on a clock that the test moves: off by some ppm, standing still, wild, or gone."""
+"""A PortAudio whose devices run on a clock the test moves: off by some ppm, standing still, wild, or gone."""
 
 from types import SimpleNamespace
 
@@ -14,7 +14,7 @@ class CallbackAbort(Exception):  # noqa: N818 - as sounddevice calls it
 
 
 class FakePortAudio:
-    """What devices/audio uses of the module sounddevice. ``run_until`` calls the callbacks that are due by then."""
+    """The part of the module sounddevice that devices/audio uses. ``run_until`` calls the callbacks due by then."""
 
     PortAudioError = PortAudioError
     CallbackAbort = CallbackAbort
@@ -31,7 +31,7 @@ class FakePortAudio:
         self.speed = 1.0
         self.streams = []
         self.initialized = 1
-        self.begun = 0  # times that PortAudio was initialized anew
+        self.begun = 0  # times PortAudio was reinitialized
         self.microphone = lambda first, count: np.zeros((count, 2), np.float32)
         self.default = SimpleNamespace(device=[0, 0])
 
@@ -77,7 +77,7 @@ class FakePortAudio:
         self.now = max(self.now, when)
 
     def heard(self):
-        """All that was played, by all output streams, an array (frame, channel)."""
+        """Everything played, by all output streams, an array (frame, channel)."""
         return np.concatenate(self.played) if self.played else np.zeros((0, 2), np.float32)
 
 
@@ -117,7 +117,7 @@ class FakeStream:
         portaudio = self._portaudio
         count = portaudio.block
         data = np.zeros((count, self._channels), np.float32)
-        # The time at which the first frame is heard or was recorded, exact as a good card's; the call itself jitters.
+        # When the first frame is heard or was recorded, exact as on a good card; the call itself jitters.
         times = SimpleNamespace(
             currentTime=self.time,
             outputBufferDacTime=self.next + portaudio.delay + 5e8,
@@ -126,7 +126,7 @@ class FakeStream:
         if self._kind == "input":
             data[:] = portaudio.microphone(self._frames, count)[:, : self._channels]
         else:
-            data[:] = np.nan  # what is not filled is heard
+            data[:] = np.nan  # unfilled frames show up
         try:
             self._callback(memoryview(data).cast("B"), count, times, None)
         except CallbackAbort:

@@ -1,4 +1,4 @@
-"""devices/audio/host/backend.py and what it is made of, on a PortAudio whose devices do what the test wants."""
+"""devices/audio/host/backend.py and its parts, on a PortAudio whose devices do what the test wants."""
 
 import numpy as np
 import pytest
@@ -41,7 +41,7 @@ class Bench:
         self.run(1.0)
 
     def run(self, seconds):
-        """Let time pass, in which the threads do their work."""
+        """Let time pass while the threads do their work."""
         end = self.portaudio.now + seconds
         while self.portaudio.now < end:
             if self.portaudio.now >= self._look_at:
@@ -51,7 +51,7 @@ class Bench:
             self.host.feed()
 
     def play(self, data, params=FLOAT, period=480, voice=None, stop=True):
-        """Play it as a guest does, in periods, of which the host gets parts; the last one need not be whole."""
+        """Play as a guest does, in periods, handed over in parts; the last period need not be whole."""
         if voice is None:
             voice = self.host.open_playback(0, params)
             if self.host._look.is_set():
@@ -74,7 +74,7 @@ class Bench:
         return voice
 
     def record(self, seconds, params=FLOAT, period=480, voice=None, still=0.0):
-        """Record as a guest does, whose machine stands still for so long in the middle."""
+        """Record as a guest does; the machine stands still for ``still`` seconds in the middle."""
         if voice is None:
             voice = self.host.open_capture(0, params)
             self.run(0.3)
@@ -96,7 +96,7 @@ def loud(frames, margin=0):
 
 
 def find(frames, sound):
-    """Where ``sound`` is in ``frames``, bit for bit."""
+    """The position of ``sound`` in ``frames``, bit for bit."""
     return frames.tobytes().find(sound.tobytes()) // (4 * frames.shape[1])
 
 
@@ -183,7 +183,7 @@ def test_latency_does_not_depend_on_the_period():
 
 
 def test_after_a_standstill_of_the_machine_sound_is_no_later_than_before():
-    """What it hands over then is a long part, of which the end alone is in time."""
+    """It then hands over a long part of which only the end is in time."""
     bench = Bench()
     sound = stereo(np.random.default_rng(2).uniform(-1, 1, 48000))
     voice = bench.host.open_playback(0, FLOAT)
@@ -220,7 +220,7 @@ def test_pause_and_resume_lose_no_frame():
 
 
 def heard_once(heard, sound, at_least=480):
-    """Whether all of it was heard, once: its beginning without a break, and after a silence the rest."""
+    """Whether all of it was heard once: its beginning without a break, then silence, then the rest."""
     first = find(heard, sound[:at_least])
     last = find(heard, sound[-at_least:]) + at_least
     assert 0 < first < last
@@ -241,12 +241,12 @@ def test_a_pause_within_a_message_loses_no_frame_and_changes_no_delay(before, pa
     bench.run(0.5)
     assert heard_once(bench.portaudio.heard(), sound)
     assert bench.host.stats.gaps == bench.host.stats.skips == 0
-    # The sound stops and goes on with the card's buffers, of 5 ms, and is led out and in, for 2 ms each.
+    # The sound stops and resumes at the card's buffers, of 5 ms, and is faded out and in, 2 ms each.
     assert abs(bench.latencies[-1] - bench.latencies[0]) < 0.012
 
 
 def test_frames_of_a_message_that_is_not_played_to_its_end_are_not_heard():
-    """As Linux 6.1 stops a sound: it queues a stale period, and stops when that has begun."""
+    """How Linux 6.1 stops a sound: it queues a stale period and stops once that has begun."""
     bench = Bench()
     sound = stereo(np.random.default_rng(2).uniform(0.1, 0.2, 9600))
     voice = bench.play(sound.tobytes(), period=4800, stop=False)
@@ -272,7 +272,7 @@ def test_a_pause_within_a_message_that_is_resampled_loses_no_frame():
     voice.stop()
     bench.run(0.3)
     assert bench.host.stats.gaps == 0
-    leads = 9 * 96  # of each, in and out, a half
+    leads = 9 * 96  # half of each fade, in and out
     assert bench.portaudio.heard()[:, 0].sum() == pytest.approx(9 * 4800 * 44100 / 48000 + leads, abs=10)
 
 
@@ -448,7 +448,7 @@ def test_the_microphone_is_open_only_while_the_guest_records():
     assert bench.host.stats.opened == 2
 
 
-# What the user says.
+# What the user asks for.
 
 
 @pytest.mark.parametrize(("name", "number"), [("", 0), ("1", 1), ("usb", 1), ("HDMI 0", 2)])

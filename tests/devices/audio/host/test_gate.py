@@ -1,4 +1,4 @@
-"""devices/audio/host/gate.py: what waits behind the gate is heard once, from its first frame, or never."""
+"""devices/audio/host/gate.py: what waits behind the gate is heard once, from its first frame on, or never."""
 
 import numpy as np
 import pytest
@@ -8,7 +8,7 @@ from devices.audio.host.gate import FADE, GatedRing
 
 @pytest.fixture
 def ring():
-    """It has the frames 1.0 to 999.0."""
+    """A ring that holds the frames 1.0 to 999.0."""
     ring = GatedRing(2000, 1)
     ring.write(np.arange(1, 1000, dtype=np.float32)[:, None])
     return ring
@@ -20,7 +20,7 @@ def take(ring, count):
 
 
 def take_all(ring, block=64):
-    """Frames by blocks, until one is not full."""
+    """Frames in blocks, until one is not full."""
     frames = []
     while True:
         part, gated = take(ring, block)
@@ -70,7 +70,7 @@ def test_a_gate_that_opens_before_the_reader_reaches_it_is_silence_in_its_place(
     ring.open_gate(silence=300)
     frames, _ = take_all(ring)
     assert frames[:890] == counting(11, 900)
-    assert len(frames) == 890 + 300 + 99, "the way out is a part of the silence"
+    assert len(frames) == 890 + 300 + 99, "the fade-out is part of the silence"
     assert frames[-99:] == counting(901, 999)
 
 

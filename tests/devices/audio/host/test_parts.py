@@ -1,4 +1,4 @@
-"""What the host backend is made of: ring, resampler, drift controller, sample formats."""
+"""The parts of the host backend: ring, resampler, drift controller, sample formats."""
 
 import numpy as np
 import pytest
@@ -43,7 +43,7 @@ def test_the_rates_set_the_number_of_frames_however_they_arrive(source, target):
     noise = np.random.default_rng(1).uniform(-1, 1, (1, source)).astype(np.float32)
     pieces = [resampler.process(noise[:, i : i + 777]) for i in range(0, source, 777)]
     once = Resampler(source, target, 1).process(noise)
-    assert np.allclose(np.concatenate(pieces, axis=1), once, atol=2e-3)  # near half the rate a place is only so exact
+    assert np.allclose(np.concatenate(pieces, axis=1), once, atol=2e-3)  # positions are less exact near half the rate
     assert abs(once.shape[1] + resampler.flush().shape[1] - target) <= 1
 
 
@@ -66,7 +66,7 @@ def test_frequencies_above_the_lower_rate_are_removed():
 
 
 def run(drift, ppm, seconds, late=0.0):
-    """What remains of a card's being too fast, and the delay's change (s)."""
+    """What is left of the card's excess speed, and the delay's change (s)."""
     noise = np.random.default_rng(1)
     delay, corrections = 0.050, []
     for i in range(seconds * 10):
@@ -106,7 +106,7 @@ def test_every_format_there_and_back(name):
     assert data.shape == (1000, params.frame_size)
     assert np.abs(decode(data.tobytes(), params) - planes).max() <= (0.5 if params.format.size > 1 else 1) / 127
     again = encode(decode(data.tobytes(), params), params)
-    if name not in ("S32", "U32", "FLOAT64"):  # which have more bits than float32
+    if name not in ("S32", "U32", "FLOAT64"):  # they have more bits than float32
         assert np.array_equal(again, data)
 
 
