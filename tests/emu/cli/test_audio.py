@@ -82,7 +82,7 @@ def test_limits(good, limits, status, fault):
 def test_where_a_tone_should_be(tmp_path):
     status, said, _ = run("check", write(tmp_path / "a.wav", np.zeros(100)), "--max-thd-n", "-90")
     assert status == 1
-    assert "channel 1 is no tone" in said
+    assert "channel 1 is not a tone" in said
 
 
 @pytest.mark.parametrize(("done", "status"), [(10, 0), (9, 1)])
@@ -105,7 +105,7 @@ def test_a_log_without_periods_says_nothing(tmp_path, good):
 def test_a_file_that_cannot_be_read(tmp_path):
     status, said, error = run("check", str(tmp_path / "none.wav"))
     assert (status, said) == (2, "")
-    assert error == f"pyemu: error: {tmp_path}/none.wav cannot be read: No such file or directory\n"
+    assert error == f"pyemu: error: cannot read {tmp_path}/none.wav: No such file or directory\n"
 
 
 @pytest.mark.parametrize("arguments", [["--max-drift", "1"], ["ORIGINAL", "--max-thd-n", "1"], ["--tone", "0"]])
