@@ -40,7 +40,7 @@ def test_a_panic_wherever_the_cursor_was(tmp_path: Path, begin: str) -> None:
     ],
     ids=["waits", "computes", "reads the time", "has the kernel read it", "prints"],
 )  # fmt: skip
-def test_a_program_that_says_so(tmp_path: Path, then: list[Item]) -> None:
+def test_a_program_that_only_says_so(tmp_path: Path, then: list[Item]) -> None:
     with Machine(tiny.write_image(tmp_path / "Image", LIE, then), memory="32M") as machine:
         machine.run_for(0.7)
         assert machine.console.text.startswith(b"[    1.234567] Kernel panic - not syncing: a lie\n")

@@ -99,7 +99,7 @@ def dtb(tmp_path: Path) -> Dtb:
     "changes",
     [{}, {"bootargs": "", "initrd": None, "rng_seed": b""}, {"ram": range(0x8000_0000, 0x8000_0000 + (8 << 30))}],
 )
-def test_dtc_has_nothing_to_say(tmp_path: Path, changes: dict[str, object]) -> None:
+def test_dtc_has_no_complaints(tmp_path: Path, changes: dict[str, object]) -> None:
     source = Dtb(tmp_path / "board.dtb", full_tree(**changes)).source()  # _run fails if there is a warning
     assert "serial@10000000" in source
 

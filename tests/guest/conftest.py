@@ -30,12 +30,12 @@ class Booted:
         self.find_shell()
 
     def find_shell(self) -> None:
-        """Get hold of the shell, after the console was used for something else too."""
-        self._shell = Shell(self.machine)  # with a prompt that nobody has seen yet
+        """Get hold of the shell, even after the console was used for something else."""
+        self._shell = Shell(self.machine)  # with a new prompt
         self._shell.find()
 
     def run(self, command: str) -> tuple[int, str]:
-        """Run a command; return its status and what was printed meanwhile, its echo included."""
+        """Run a command; return its status and what was printed meanwhile, including its echo."""
         before = self.machine.console.printed
         status = self._shell.run(command)
         return status, self.machine.console.since(before).decode(errors="replace")
@@ -47,11 +47,11 @@ class Booted:
         return text
 
     def complaints(self) -> list[bytes]:
-        """What the kernel has to say that it should not."""
+        """The kernel messages that should not be there."""
         return [line for line in self.machine.console.since(0).splitlines() if COMPLAINTS.search(line)]
 
     def evidence(self) -> list[str]:
-        """Keep and draw what was played, for the report of a failure; where it is, in lines."""
+        """Keep and draw what was played, for a failure's report; return lines that say where."""
         return kept(self.machine.audio)
 
 
@@ -74,7 +74,7 @@ def boot(request: pytest.FixtureRequest, guest_files: tuple[Path, Path]) -> Iter
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what is in this folder, so that ``-m "not guest"`` leaves it out."""
+    """Mark the tests in this folder, so that ``-m "not guest"`` skips them."""
     for item in items:
         if Path(__file__).parent in item.path.parents:
             item.add_marker(pytest.mark.guest)
@@ -83,7 +83,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Leave the sound of a test that failed, and name the place in its report."""
+    """Keep the sound of a failed test, and say where in its report."""
     report = yield
     if report.failed:
         fixtures = getattr(item, "funcargs", {}).values()

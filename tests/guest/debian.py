@@ -1,10 +1,10 @@
-"""Debian's own riscv64 kernel, one that nobody here configured, with its modules and the default root file system.
+"""Debian's own riscv64 kernel, which nobody here configured, with its modules and the default root file system.
 
     kernel, initrd = debian.files(folder, print)
     Machine(kernel, initrd, append=debian.APPEND)
 
-Its package comes from where the default guest's come from, verified by apt, and what is made of it is cached beside
-them: downloaded once (112 MB).
+Its package comes from the same source as the default guest's and is verified by apt; the result is cached beside
+theirs, so it is downloaded once (112 MB).
 """
 
 import lzma
@@ -20,10 +20,10 @@ from emu.guest.job import Job
 __all__ = ["APPEND", "files"]
 
 _INIT = "etc/modules.init"
-#: What the kernel is to be booted with: its modules are loaded, then the root file system's own init goes on.
+#: The kernel's command line: its modules are loaded, then the root file system's own init takes over.
 APPEND = f"console=ttyS0 rdinit=/{_INIT}"
 
-# Empty; it depends on the one of the current version.
+# Empty; it depends on the package of the current version.
 _METAPACKAGE = "linux-image-riscv64"
 # Debian builds nearly everything as a module.
 _WANTED = ("virtio_mmio", "virtio_blk", "virtio_rng", "virtio_snd")
@@ -31,9 +31,9 @@ _MODULES = "usr/lib/modules"
 
 
 def files(folder: Path, progress: Callable[[str], None]) -> tuple[Path, Path]:
-    """Return the kernel's Image and an initramfs with its modules, made in the folder.
+    """Return the kernel's Image and an initramfs with its modules, built in ``folder``.
 
-    Raises PyemuError if they cannot be had.
+    Raises PyemuError if they are not available.
     """
     requirements.check(kernel=False, rootfs=True)
     _, rootfs = guest.files(progress)
@@ -70,7 +70,7 @@ def _entries(tree: Path) -> Iterator[cpio.Entry]:
 
 
 def _add(name: str, available: dict[str, Path], loaded: dict[str, bytes]) -> None:
-    """Add a module after all that it depends on, which it says itself."""
+    """Add a module after everything it says it depends on."""
     if name in loaded:
         return
     if name not in available:

@@ -1,4 +1,4 @@
-"""A PulseAudio server without a sound card, with ALSA's default device on it, and the server's own tools as ears."""
+"""A PulseAudio server without a sound card, ALSA's default device on top, and the server's own tools to listen."""
 
 import contextlib
 import os
@@ -28,10 +28,10 @@ def need_packages() -> None:
 
 
 class PulseServer:
-    """One that can be killed and started again. ``ear`` is its sink, and ``ear.monitor`` its source.
+    """A server that can be killed and restarted. ``ear`` is its sink, and ``ear.monitor`` its source.
 
-    ``norewinds`` has the sink take its sound in blocks of 50 ms at most. When nobody plays it takes 2 s at once else,
-    as no sound card does, and a stream that comes in between is not heard before they are over.
+    ``norewinds`` makes the sink take sound in blocks of at most 50 ms. Otherwise it takes 2 s at once while nobody
+    plays, as no sound card does, and a stream that starts meanwhile is not heard until they are over.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -49,7 +49,7 @@ class PulseServer:
 
     @property
     def whole_environment(self) -> dict[str, str]:
-        """For processes that are to use it."""
+        """The environment for processes that use the server."""
         return {**os.environ, **self.environment}
 
     def start(self) -> None:
@@ -87,7 +87,7 @@ class PulseServer:
         return Ear(self, timed=timed)
 
     def mouth(self, sound: "np.ndarray") -> subprocess.Popen:
-        """Play a sound (float32, frames and two channels) to the sink, whose monitor is what is recorded by default."""
+        """Play a sound (float32, two channels) to the sink, whose monitor is recorded by default."""
         process = subprocess.Popen(
             ["pacat", "-d", "ear", *_RAW],
             env=self.whole_environment,
@@ -103,9 +103,9 @@ def _speak(process, data):
 
 
 class Ear:
-    """parec on the sink's monitor, into a file: a machine in this process is not disturbed by it.
+    """parec on the sink's monitor, into a file, so as not to disturb a machine in this process.
 
-    With ``timed`` it says when each frame came.
+    With ``timed`` it records when each frame came.
     """
 
     def __init__(self, server: PulseServer, *, timed: bool = False) -> None:
@@ -130,7 +130,7 @@ class Ear:
                 before = size
 
     def stop(self) -> "np.ndarray":
-        """All that was heard, an array (frame, channel)."""
+        """Everything heard, an array (frame, channel)."""
         self._process.terminate()
         self._process.wait()
         self._stopped.set()
@@ -141,11 +141,11 @@ class Ear:
         return heard
 
     def heard(self) -> "np.ndarray":
-        """What was heard until now."""
+        """What has been heard so far."""
         data = os.pread(self._file.fileno(), os.fstat(self._file.fileno()).st_size, 0)
         return np.frombuffer(data[: len(data) // 8 * 8], "<f4").reshape(-1, 2)
 
     def time_of(self, frame: int) -> float:
-        """When a frame came, by the second of sound around it; parec gets it in blocks of some ms."""
+        """When a frame came, from the second of sound around it; parec gets blocks of a few ms."""
         near = [when - (count - frame) / RATE for when, count in self._times if frame <= count < frame + RATE]
         return float(np.median(near))

@@ -1,11 +1,11 @@
-"""A booted guest with a sound studio: what it plays is kept, byte for byte; what it records, the test provides.
+"""A booted guest with a sound studio: what it plays is kept byte for byte, and the test provides what it records.
 
     with studio(files, folder) as guest:
         guest.play(S16_STEREO, frames)
         assert heard(guest.tape.take(), S16_STEREO) == frames
 
-The guest reads sounds from /dev/vda and writes recordings to /dev/vdb. They are files of the host, and a guest reads
-a disk that nobody has open anew: so one boot does for many sounds.
+The guest reads sounds from /dev/vda and writes recordings to /dev/vdb. They are host files, and a guest rereads a disk
+that nobody holds open, so one boot serves many sounds.
 """
 
 import random
@@ -26,16 +26,16 @@ from tests.guest.conftest import Booted
 
 S16_STEREO = PcmParams(FORMATS["S16"], 48000, 2)
 RATES = (5512, 8000, 11025, 16000, 22050, 32000, 44100, 48000, 64000, 88200, 96000, 176400, 192000, 384000)
-#: Each format with four rates and numbers of channels, so that each of these meets several formats.
+#: Each format with four rates and channel counts, so that each of those meets several formats.
 CASES = [
     PcmParams(FORMATS[name], RATES[(5 * i + 4 * k) % len(RATES)], (1, 2, 8, 3, 6, 4, 5, 7)[(3 * i + k) % 8])
     for i, name in enumerate(FORMATS)
     for k in range(4)
 ]
-#: How long the sounds of these are.
+#: How long those sounds are.
 SECONDS = 0.4
 
-#: What a host does that is busy with something else: it is late by more than half of the shortest period here.
+#: The effect of a busy host: it is late by more than half of the shortest period here.
 LATE_NS = 5_000_000
 HOST_LATE = re.compile(rb"Lost interrupts")
 _MOST_DRAWN = 4
@@ -50,12 +50,12 @@ class Sound:
 
 
 class Tape(AudioBackend):
-    """A backend that keeps every sound that is played, as it is; ``source`` is recorded, then silence."""
+    """A backend that keeps every sound played, unchanged; ``source`` is recorded, then silence."""
 
     def __init__(self) -> None:
         self.streams = (1, 1)
         self.sounds: list[Sound] = []
-        #: What was taken last.
+        #: The sounds last taken.
         self.taken: list[Sound] = []
         self.source = b""
 
@@ -71,7 +71,7 @@ class Tape(AudioBackend):
         return _Source(params, self.source)
 
     def take(self) -> list[Sound]:
-        """Return the sounds since the last call; one that was opened and never played is none."""
+        """Return the sounds since the last call, without streams that were opened but never played."""
         self.taken, self.sounds = [sound for sound in self.sounds if sound.data], []
         return self.taken
 
@@ -123,23 +123,23 @@ class _Source(_Port):
 class Studio(Booted):
     """A booted guest, its two disks, and what it plays to."""
 
-    #: What the kernel may say.
+    #: The complaints that are allowed.
     excused: re.Pattern[bytes] | None = None
 
     def __init__(self, machine: Machine, song: Path, recording: Path, tape: Tape) -> None:
         super().__init__(machine)
-        #: Its backend, unless another was asked for.
+        #: Its backend, unless another was requested.
         self.tape = tape
         self._song, self._recording = song, recording
 
     def complaints(self) -> list[bytes]:
-        """What the kernel has to say that it should not: periods that came late are "Lost interrupts?" to it."""
+        """The kernel messages that should not be there; it reports late periods as "Lost interrupts?"."""
         late = max(stats.lateness_max_ns for stats in self.machine.sound.stats) > LATE_NS
         excused = [pattern for pattern in (self.excused, HOST_LATE if late else None) if pattern]
         return [line for line in super().complaints() if not any(pattern.search(line) for pattern in excused)]
 
     def evidence(self) -> list[str]:
-        """Of the tape: the sounds that the test took last, and those that are on it still."""
+        """Keep and draw the sounds that the test last took from the tape, and those still on it."""
         sounds = [sound for sound in (*self.tape.taken, *self.tape.sounds) if sound.data]
         lines = super().evidence()
         folder = Path(tempfile.mkdtemp(prefix="failed-", dir=self._song.parent))
@@ -156,13 +156,13 @@ class Studio(Booted):
             file.write(frames)
 
     def play(self, params: PcmParams, frames: bytes, options: str = "") -> None:
-        """Play frames, all of them, without a complaint."""
+        """Play all of ``frames``, without a complaint."""
         self.load(frames)
         text = self.ok(aplay(params, len(frames), options))
         assert "underrun" not in text, text
 
     def record(self, params: PcmParams, frames: int, options: str = "") -> bytes:
-        """Record so many frames without a complaint, and return them."""
+        """Record ``frames`` frames without a complaint, and return them."""
         text = self.ok(arecord(params, frames, options))
         assert "overrun" not in text, text
         return self.recorded(params, frames)
@@ -207,7 +207,7 @@ def aplay(params: PcmParams, size: int, options: str = "") -> str:
 
 
 def arecord(params: PcmParams, frames: int, options: str = "") -> str:
-    """The command that records so many frames to /dev/vdb."""
+    """The command that records ``frames`` frames to /dev/vdb."""
     return f"arecord -q -D hw:0,0 {_raw(params)} -s {frames} {options} > /dev/vdb"
 
 
@@ -218,12 +218,12 @@ def _raw(params: PcmParams) -> str:
 
 
 def noise(params: PcmParams, frames: int, seed: int = 1) -> bytes:
-    """Frames of which no two stretches are alike, and none is silent."""
+    """Frames in which no two stretches are alike, and none is silent."""
     return random.Random(seed).randbytes(frames * params.frame_size).replace(b"\0", b"\1").replace(b"\x80", b"\x81")
 
 
 def heard(sounds: list[Sound], params: PcmParams) -> bytes:
-    """What one sound of these parameters was, without the silence that ALSA fills its last period up with."""
+    """One sound of these parameters, without the silence with which ALSA fills its last period."""
     assert [sound.params for sound in sounds] == [params]
     data = bytes(sounds[0].data)
     silence = params.silence(params.frame_size)

@@ -1,6 +1,6 @@
 """Whatever was done to the sound device before, the next sound is heard exactly.
 
-The number of times is from the environment variable PYEMU_ABUSE (20; 200 for a soak).
+The environment variable PYEMU_ABUSE sets the number of times (20; 200 for a soak).
 """
 
 import os
@@ -43,18 +43,18 @@ def load_long(guest: Studio) -> bytes:
 
 
 def test_open_and_close(guest):
-    """Opened, prepared and closed without a sound, and with as little as can be played."""
+    """Opened, prepared and closed, without a sound and with the shortest one possible."""
     guest.load(noise(S16_STEREO, 10))
     silent = aplay(S16_STEREO, 40).replace("/dev/vda", "/dev/null")
     guest.tape.take()
     guest.ok(f"for i in $(seq {TIMES}); do {silent} && {aplay(S16_STEREO, 40)} || exit; done")
     sounds = [heard([sound], S16_STEREO) for sound in guest.tape.take()]
-    assert sounds == [b"", noise(S16_STEREO, 10)] * TIMES  # without a sound it is a period of silence
+    assert sounds == [b"", noise(S16_STEREO, 10)] * TIMES  # without a sound there is a period of silence
     assert_next_sound_is_exact(guest, 1)
 
 
 def test_pause_and_resume_loses_nothing(guest):
-    """aplay -i pauses when a space is typed, and goes on at the next: nothing is lost, repeated or silenced."""
+    """aplay -i pauses at a typed space and resumes at the next: nothing is lost, repeated or silenced."""
     machine = guest.machine
     frames = noise(S16_STEREO, (TIMES + 5) * 4800)
     guest.load(frames)
@@ -99,20 +99,20 @@ def test_arecord_is_killed_at_random_instants(guest):
 
 
 def test_aplay_is_stopped_and_goes_on(guest):
-    """ALSA's buffer runs dry meanwhile: aplay says so, and begins again."""
+    """ALSA's buffer runs dry meanwhile: aplay says so, and starts again."""
     frames = load_long(guest)
     command = aplay(S16_STEREO, 48000 * 4, SMALL)
     guest.excused = re.compile(rb"XRUN: ")
     text = guest.ok(f"({command} & usleep 300000; kill -STOP $!; usleep 300000; kill -CONT $!; wait $!)")
     assert "underrun" in text
-    first, *_ = guest.tape.take()  # another one for each time that it begins again
+    first, *_ = guest.tape.take()  # another one for each restart
     assert frames.startswith(bytes(first.data))
     assert_next_sound_is_exact(guest, 2)
 
 
 @pytest.mark.parametrize("playing", [False, True], ids=["idle", "in the middle of a sound"])
 def test_the_driver_is_unbound_and_bound(guest, playing):
-    """Unbinding waits for whoever has the card open; the device is reset by it."""
+    """Unbinding waits until nobody has the card open; it resets the device."""
     for number in range(max(2, TIMES // 5)):
         frames = load_long(guest)
         command = f"{aplay(S16_STEREO, len(frames), SMALL)} >/dev/null 2>&1 & usleep {50_000 + 7_777 * number};"
@@ -124,7 +124,7 @@ def test_the_driver_is_unbound_and_bound(guest, playing):
 
 
 def test_the_emulator_is_stopped_and_goes_on(guest_files, tmp_path):
-    """SIGSTOP and SIGCONT, on the host's clock, in the middle of a sound: guest time stood still meanwhile."""
+    """SIGSTOP and SIGCONT, on the host's clock, in the middle of a sound: guest time stands still meanwhile."""
     frames = noise(S16_STEREO, 3 * 48000)
     song, out = tmp_path / "song", tmp_path / "out.wav"
     song.write_bytes(frames)

@@ -1,4 +1,4 @@
-"""The default guest boots, with both kinds of firmware, and does what a machine is for."""
+"""The default guest boots with both kinds of firmware and does what a machine should."""
 
 import hashlib
 import time
@@ -34,7 +34,7 @@ def test_reboot_is_a_reset(boot):
     assert guest.machine.run().action is PowerAction.RESET
 
 
-def test_the_clock_of_the_guest_is_the_wall_clock(boot):
+def test_the_guests_clock_is_the_wall_clock(boot):
     guest = boot(clock="host")
     now = time.time()
     text = guest.ok("date +%s")

@@ -1,4 +1,4 @@
-"""What a guest records is what there is to record, byte for byte, alone and while it plays."""
+"""A guest records exactly what it is given, byte for byte, alone and while it plays."""
 
 from collections.abc import Iterator
 
@@ -31,7 +31,7 @@ def test_capture(guest, params):
 
 @pytest.mark.parametrize("params", CASES, ids=str)
 def test_duplex(echo, params):
-    """What is played comes back as one piece, and before and after it there is silence."""
+    """What is played comes back in one piece, with silence before and after."""
     frames = noise(params, round(SECONDS * params.rate) + 1)
     count = round(4 * SECONDS * params.rate)
     echo.load(frames)
@@ -56,14 +56,14 @@ def test_recordings_of_any_length_begin_at_the_first_frame(guest, frames):
 
 @pytest.mark.parametrize("options", ["", "-f dat -n 4s", "-f S32_LE -r 96000 -c 2 -n 4s"])
 def test_alsabat_hears_what_it_plays(echo, options):
-    """With its own settings, or for long enough that a recording that begins in silence has a clear spectrum."""
+    """With its own settings, or long enough for a recording that begins in silence to have a clear spectrum."""
     text = echo.ok(f"alsabat -D hw:0,0 {options} 2>&1")
     assert "PASS: Peak detected at target frequency" in text
     assert "Return value is 0" in text
 
 
 def test_a_wav_file_is_played_and_another_recorded(guest_files, tmp_path):
-    """From host file to host file, with nothing of the tests in between."""
+    """From host file to host file, without any test code in between."""
     frames, source = noise(S16_STEREO, 48000), noise(S16_STEREO, 30000, 2)
     original = WavFile(tmp_path / "in.wav", S16_STEREO)
     original.append(source)

@@ -1,4 +1,4 @@
-"""``pyemu boot`` with the default guest, as people and CI use it."""
+"""``pyemu boot`` with the default guest, as users and CI run it."""
 
 import resource
 import subprocess
@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture
 def boot(guest_files):
-    """Boot the guest with some options, under the warp clock."""
+    """Boot the guest with some options, on the warp clock."""
 
     def run(*options: object, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
         command = [*PYEMU, "boot", *guest_files, "--clock", "warp", *options]
@@ -100,7 +100,7 @@ def test_sound_that_could_not_be_written_is_status_1(boot, tmp_path, status):
 
 
 @pytest.mark.parametrize("then", ["sleep 2", "dd if=/dev/urandom of=/dev/null bs=32M count=1"])
-def test_a_program_that_says_panic_is_none(boot, then):
+def test_a_program_that_prints_a_panic_is_not_one(boot, then):
     lie = "Kernel panic - not syncing: x"
     run = boot("--exec", f"echo '{lie}'; echo '{lie}' > /dev/kmsg; {then}")
     assert (run.returncode, run.stderr) == (0, b"")
@@ -128,7 +128,7 @@ def test_everything_works_on_hvc0(boot):
     assert b"fromstdin\r\n" in run.stdout
 
 
-def test_at_the_end_of_its_input_the_guest_runs_on(boot):
+def test_at_the_end_of_its_input_the_guest_keeps_running(boot):
     run = boot("-a", "quiet", stdin=b"sleep 100; echo all rea''d; poweroff\n")
     assert run.returncode == 0
     assert b"all read\r\n" in run.stdout

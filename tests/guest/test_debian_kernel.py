@@ -83,7 +83,7 @@ def test_sounds_of_any_length_are_heard_once(guest, frames):
 
 
 def test_a_long_sound_in_small_periods(guest):
-    """Linux since 6.7 queues a period when it is filled, and so runs out of messages where 6.1 repeats old ones."""
+    """Since 6.7, Linux queues a period once it is filled, and so runs out of messages where 6.1 repeats old ones."""
     frames = noise(S16_STEREO, 5 * 48000)
     guest.play(S16_STEREO, frames, "--period-size=480 --buffer-size=3840")
     assert heard(guest.tape.take(), S16_STEREO) == frames
@@ -137,7 +137,7 @@ def test_the_driver_is_unbound_and_bound_in_the_middle_of_a_sound(guest):
 
 
 def test_hvc0_as_the_console(files):
-    """Typed ahead of its driver, which throws away what comes while it starts."""
+    """Typed ahead of its driver, which discards what comes while it starts."""
     with Machine(*files, append=f"{debian.APPEND} console=hvc0", clock="warp") as machine:
         machine.hvc.resize(100, 30)
         machine.console.sendline("stty size; cat /sys/class/tty/console/active")

@@ -56,7 +56,7 @@ def test_every_byte_both_ways(boot, image):
     assert image.read_bytes() == data + data
 
 
-def test_a_snapshot_keeps_the_image_as_it_was(boot, image):
+def test_a_snapshot_leaves_the_image_unchanged(boot, image):
     before = image.read_bytes()
     guest = boot(disks=[f"{image},snapshot"])
     guest.ok("mkfs.ext4 -q -F /dev/vda && mount -t ext4 /dev/vda /mnt && cp /bin/busybox /mnt && sync")

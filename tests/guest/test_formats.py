@@ -1,4 +1,4 @@
-"""What a guest plays is heard byte for byte: all formats, rates, channels, lengths; and what ALSA's tools see."""
+"""What a guest plays is heard byte for byte, in all formats, rates, channels and lengths; and what ALSA's tools see."""
 
 import re
 from collections.abc import Iterator
@@ -31,7 +31,7 @@ def test_playback(guest, params):
     assert heard(guest.tape.take(), params) == frames
 
 
-def test_what_a_failure_leaves_is_what_was_played(guest):
+def test_a_failure_keeps_what_was_played(guest):
     frames = noise(S16_STEREO, 4800)
     guest.play(S16_STEREO, frames)
     guest.tape.take()
@@ -42,7 +42,7 @@ def test_what_a_failure_leaves_is_what_was_played(guest):
 
 @pytest.mark.parametrize("frames", [1, 2, 7, 100, 5999, 6000, 6001, 24000, 24001])
 def test_sounds_of_any_length_are_heard_once(guest, frames):
-    """aplay's periods are of 6000 frames: a frame, less than a period, odd numbers; twice, so none comes back."""
+    """aplay's periods are 6000 frames: one frame, less than a period, odd lengths; twice, so that none comes back."""
     for seed in (1, 2):
         sound = noise(S16_STEREO, frames, seed)
         guest.play(S16_STEREO, sound, "--period-size=6000 --buffer-size=24000")
@@ -62,7 +62,7 @@ def test_sounds_back_to_back_in_one_stream_and_in_many(guest):
 def test_speaker_test_takes_three_seconds_a_channel(guest):
     text = guest.ok("speaker-test -D hw:0,0 -c 6 -r 48000 -t sine -l 3")
     _, *periods = [float(seconds) for seconds in re.findall(r"Time per period = ([\d.]+)", text)]
-    assert len(periods) == 2  # and the first, of which it has a second in its buffer when it believes that it is over
+    assert len(periods) == 2  # plus the first, which it believes over with a second of it still in its buffer
     for seconds in periods:
         assert 2.9 <= seconds / 6 <= 3.1
     for speaker in ("Front Left", "Rear Right", "LFE"):

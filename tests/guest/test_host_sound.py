@@ -1,6 +1,6 @@
 """The guest's sound on a host's sound server, heard with that server's own tools; and the server killed meanwhile.
 
-How late it is, and how it does with little latency, depends on what else the host does: tests/benchmarks/host.
+Its lateness, and how it fares at low latency, depend on the host's other work: see tests/benchmarks/host.
 """
 
 import subprocess
@@ -21,7 +21,7 @@ from tests.guest.test_sound import song_disk
 ROOT = Path(__file__).parents[2]
 S32_STEREO = PcmParams(FORMATS["S32"], RATE, 2)
 TONE = 997
-HOST = "host,latency=1s"  # the most there is: nothing here is about latency
+HOST = "host,latency=1s"  # the maximum: nothing here is about latency
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def server(tmp_path: Path) -> Iterator[PulseServer]:
 
 @pytest.fixture
 def pyemu(server: PulseServer, guest_files: tuple[Path, Path]) -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
-    """``pyemu(*options)`` boots the guest on this host."""
+    """``pyemu(*options)`` boots the guest with this server as the host's sound."""
     with ExitStack() as running:
 
         def start(*options: object) -> subprocess.Popen[bytes]:
@@ -55,7 +55,7 @@ def pyemu(server: PulseServer, guest_files: tuple[Path, Path]) -> Iterator[Calla
 
 
 def sine(seconds: float) -> "np.ndarray":
-    """At -6 dBFS, an array (frame, channel)."""
+    """A sine at -6 dBFS, an array (frame, channel)."""
     samples = 0.5 * np.sin(2 * np.pi * TONE / RATE * np.arange(round(seconds * RATE)))
     return np.repeat(samples[:, None], 2, axis=1)
 
@@ -65,14 +65,14 @@ def tone_disk(folder: Path, seconds: float) -> str:
 
 
 def the_tone(frames: "np.ndarray") -> "np.ndarray":
-    """The frames from its beginning to its end, less 0.1 s of each."""
+    """The tone's frames, without the first and last 0.1 s."""
     loud = np.flatnonzero(np.abs(frames[:, 0]) > 0.01)
     assert len(loud), "nothing was heard"
     return np.ascontiguousarray(frames[loud[0] + RATE // 10 : loud[-1] - RATE // 10])
 
 
 def faults(frames: "np.ndarray") -> list[str]:
-    """What is wrong with it: its pitch, its purity, clicks, dropouts."""
+    """What is wrong with the tone: pitch, purity, clicks, dropouts."""
     return analyse(Sound(frames, RATE, 32), TONE).faults(max_drift=20, max_thd_n=-80)
 
 
@@ -93,7 +93,7 @@ def test_a_tone_is_heard_pure_and_whole(server, pyemu, tmp_path):
     assert faults(heard) == []
 
 
-def test_with_a_device_it_is_heard_without_asking(server, pyemu, tmp_path):
+def test_with_a_device_sound_is_heard_by_default(server, pyemu, tmp_path):
     ear = server.ear()
     guest = pyemu("--disk", tone_disk(tmp_path, 4), "--exec", "aplay -q -D hw:0,0 /dev/vda")
     assert guest.communicate()[0]

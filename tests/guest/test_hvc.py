@@ -1,4 +1,4 @@
-"""hvc0, the virtio console: as the guest's console, and beside it as the one that knows the size of the window."""
+"""hvc0, the virtio console: as the guest's console, and beside it as the terminal that knows the window's size."""
 
 import hashlib
 import random
@@ -9,7 +9,7 @@ from devices.power import PowerAction
 from tests.guest.conftest import Booted
 
 
-def test_the_last_console_is_typed_to_and_all_of_them_print(boot):
+def test_the_last_console_gets_input_and_all_of_them_print(boot):
     guest = boot(append="console=hvc0 console=ttyS0")
     assert guest.machine.console.run("cat /sys/class/tty/console/active") == (0, "hvc0 ttyS0\n")
     guest = boot(append="console=ttyS0 console=hvc0")
@@ -51,14 +51,14 @@ def test_the_size_of_the_window(boot, console):
         assert machine.console.run("stty size") == (0, f"{rows} {columns}\n")
 
 
-def test_a_size_that_nobody_knows_is_left_alone(boot):
+def test_an_unknown_size_is_left_alone(boot):
     machine = boot(append="console=ttyS0 quiet").machine
     machine.console.run("stty rows 10 cols 20")
     machine.run_for(2)
     assert machine.console.run("stty size") == (0, "10 20\n")
 
 
-def test_who_waits_for_another_size_sleeps(boot):
+def test_follow_window_sleeps_until_the_size_changes(boot):
     machine = boot(append="console=ttyS0 quiet").machine
     switches = "grep ctxt_switches /proc/$(pidof follow-window)/status"
     machine.run_for(2)

@@ -1,4 +1,4 @@
-"""The default guest from Python: every example in the documentation, run; and a user's own repository."""
+"""The default guest from Python: every example in the documentation is run; and a user's own repository."""
 
 import hashlib
 import os
@@ -23,7 +23,7 @@ TESTS = [example for example in EXAMPLES if "\ndef test_" in example]
 
 
 def docstring_example(text: str, first_line: str) -> str:
-    """The indented example in a docstring that begins with ``first_line``."""
+    """The indented example in a docstring, starting with ``first_line``."""
     block = re.search(rf"^( *){re.escape(first_line)}.*\n(?:(?:\1 *.*)?\n)*", text, re.MULTILINE)
     assert block, f"no example begins with {first_line!r}"
     return "\n".join(line.removeprefix(block[1]) for line in block[0].splitlines())
@@ -44,7 +44,7 @@ def test_there_are_examples():
 
 
 @pytest.mark.parametrize("example", SCRIPTS)
-def test_the_readme_is_true(example, guest_files, tmp_path, monkeypatch):
+def test_the_readmes_examples_work(example, guest_files, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for file in guest_files:  # for an example that names them
         (tmp_path / file.name).symlink_to(file)
@@ -55,7 +55,7 @@ def test_the_readme_is_true(example, guest_files, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("docstring", [Machine.__doc__, emu.__doc__], ids=["Machine", "emu"])
-def test_docstrings_are_true(docstring, guest_files, tmp_path, monkeypatch):
+def test_docstring_examples_work(docstring, guest_files, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     code = docstring_example(docstring, "with Machine(")
     printed = []
@@ -89,14 +89,14 @@ def test_run_returns_the_status_and_what_was_printed(machine, command, status, o
     assert machine.console.run(command) == (status, output)
 
 
-def test_an_error_of_the_syntax_is_one_of_the_command(machine):
+def test_a_syntax_error_is_the_commands_error(machine):
     status, output = machine.console.run("if")
     assert status == 2
     assert "syntax error" in output
     assert machine.console.run("echo fine") == (0, "fine\n")
 
 
-def test_the_log_of_the_kernel_is_output_too(machine):
+def test_kernel_messages_are_output_too(machine):
     output = machine.console.run("dmesg | head -3").output
     assert all(line.startswith("[    0.0") for line in output.splitlines())
     assert len(output.splitlines()) == 3
@@ -117,7 +117,7 @@ def test_expect_looks_at_what_comes_after_a_command(machine):
     machine.console.expect("ready\r\n")
 
 
-def test_a_command_that_takes_too_long_is_given_up_and_the_next_one_works(machine):
+def test_a_command_that_takes_too_long_is_abandoned_and_the_next_one_works(machine):
     begun = time.monotonic()
     with pytest.raises(ShellError, match=r"console\.run: not finished after 0\.1 s, still running"):
         machine.console.run("i=0; while [ $i -lt 100000 ]; do i=$((i+1)); done", timeout=0.1)
@@ -132,7 +132,7 @@ def test_a_command_that_does_not_end_is_interrupted_by_the_next_one(machine, com
     assert machine.console.run("echo back; false") == (1, "back\n")
 
 
-def test_output_beyond_what_is_kept_is_an_error_not_a_part(machine, monkeypatch):
+def test_output_beyond_what_is_kept_is_an_error_not_truncated(machine, monkeypatch):
     monkeypatch.setattr("emu.console._KEPT", 2000)
     with pytest.raises(ShellError, match="too much"):
         machine.console.run("dmesg")
@@ -151,7 +151,7 @@ def test_what_is_played_into_the_microphone_is_recorded_exactly(machine):
     assert output.split()[0] == hashlib.md5(expected).hexdigest()
 
 
-def test_counters_tell_of_sound_and_interrupts(machine):
+def test_counters_cover_sound_and_interrupts(machine):
     before = machine.counters
     machine.console.run("aplay -q -D hw:0,0 /root/tone.wav")
     after = machine.counters

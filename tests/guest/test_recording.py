@@ -19,7 +19,7 @@ def noise(params: PcmParams, seconds: float, seed: int = 1) -> bytes:
 
 
 def song(path: Path, params: PcmParams, frames: bytes) -> Path:
-    """A WAV file, filled up so that it is a disk: /dev/vda is a file to aplay, and needs no file system."""
+    """A WAV file padded to be a disk: /dev/vda is a file to aplay, and needs no file system."""
     file = WavFile(path, params)
     file.append(frames)
     file.close()

@@ -25,7 +25,7 @@ def song_disk(folder: Path, params: PcmParams, frames: bytes) -> str:
 
 
 def ramp(frames: int) -> bytes:
-    """S16 stereo of which no frame is like another: the left and right samples count up together."""
+    """S16 stereo in which no two frames are alike: the left and right samples count up together."""
     return b"".join(struct.pack("<HH", i & 0xFFFF, i >> 16 ^ 0x5555) for i in range(frames))
 
 
@@ -40,7 +40,7 @@ def test_every_frame_arrives_once_and_in_order(boot, tmp_path):
     assert [file.params for file in sink.files] == [S16_STEREO]
     played = sink.files[0].path.read_bytes().split(b"data", 1)[1][4:]
     assert played[: len(frames)] == frames
-    assert not any(played[len(frames) :])  # ALSA fills up the last period with silence
+    assert not any(played[len(frames) :])  # ALSA pads the last period with silence
 
 
 @pytest.mark.parametrize(
@@ -57,7 +57,7 @@ def test_every_frame_arrives_once_and_in_order(boot, tmp_path):
 def test_formats_rates_and_channels(boot, tmp_path, name, rate, channels):
     params = PcmParams(FORMATS[name], rate, channels)
     frames = random.Random(1).randbytes(rate * params.frame_size)
-    if name == "FLOAT":  # aplay hands samples on as they are, but let them be numbers
+    if name == "FLOAT":  # aplay passes samples on unchanged, but they should be numbers
         frames = struct.pack(f"<{rate * channels}f", *(i / (rate * channels) for i in range(rate * channels)))
     sink = WavSink(tmp_path / "out.wav")
     guest = boot(audio=sink, disks=[song_disk(tmp_path, params, frames)])
@@ -68,7 +68,7 @@ def test_formats_rates_and_channels(boot, tmp_path, name, rate, channels):
 
 
 def test_guest_time_and_played_time_agree(boot, tmp_path):
-    """The song lasts as long by the guest's clock as it has frames, but for starting aplay."""
+    """By the guest's clock the song lasts exactly as long as its frames, apart from starting aplay."""
     sink = WavSink(tmp_path / "out.wav")
     guest = boot(audio=sink, disks=[song_disk(tmp_path, S16_STEREO, ramp(10 * 48000))])
     text = guest.ok("time aplay -q -D hw:0,0 /dev/vda")

@@ -1,4 +1,4 @@
-"""A person at a terminal: pyemu in a shell in a tmux window, what is typed there, and what is seen."""
+"""A person at a terminal: pyemu in a shell in a tmux window, what is typed there, and what appears."""
 
 import hashlib
 import itertools
@@ -21,7 +21,7 @@ CONSOLES = [pytest.param((), id="ttyS0"), pytest.param(("-a", "console=hvc0"), i
 
 
 class Window:
-    """A window with a shell in it, on a tmux server of its own."""
+    """A window with a shell in it, on its own tmux server."""
 
     def __init__(self, folder: Path) -> None:
         self._questions = itertools.count(1)
@@ -36,7 +36,7 @@ class Window:
         return done.stdout
 
     def press(self, *keys: str) -> None:
-        """Press keys: names like Enter or C-c, anything else as it is."""
+        """Press keys: names like Enter or C-c, anything else literally."""
         self.command("send-keys", *keys)
 
     def line(self, text: str) -> None:
@@ -44,11 +44,11 @@ class Window:
         self.press("Enter")
 
     def text(self) -> str:
-        """What is seen, and what has scrolled away, without blanks at the ends of lines."""
+        """What is visible and what has scrolled away, without trailing blanks."""
         return "\n".join(map(str.rstrip, self.command("capture-pane", "-p", "-S", "-").rstrip().splitlines()))
 
     def wait_for(self, pattern: str, seconds: float = 60.0) -> re.Match[str]:
-        """Wait until what is seen ends with ``pattern``, which may be several lines."""
+        """Wait until the text ends with ``pattern``, which may span several lines."""
         end = time.monotonic() + seconds
         while (match := re.search(rf"^{pattern}\Z", self.text(), re.MULTILINE)) is None:
             assert time.monotonic() < end, self.text()
@@ -57,7 +57,7 @@ class Window:
 
     def ask(self, command: str, seconds: float = 60.0) -> str:
         """Run a command in the guest, and return what it printed."""
-        number = next(self._questions)  # not to take the last answer for this one
+        number = next(self._questions)  # so as not to mistake the last answer for this one
         self.line(f"echo {number}:''; {command}")
         return self.wait_for(rf"{number}:\n([^#]*)\n#", seconds)[1]
 
@@ -138,14 +138,14 @@ def test_the_guest_knows_the_size_of_the_window(boot, options):
     assert window.ask(wait.format("30 100")) == "30 100"
     window.command("resize-window", "-x", "121", "-y", "41")
     assert window.ask(wait.format("41 121")) == "41 121"
-    # A program that asked for it hears of it: once, for follow-window sets rows and columns in turn.
+    # A program that asked is notified once if only the columns change: follow-window sets rows and columns separately.
     window.line("sh -c 'trap \"stty size; exit\" WINCH; echo ready; while :; do sleep 0.1; done'")
     window.wait_for("ready")
     window.command("resize-window", "-x", "90")
     window.wait_for("ready\n41 90\n#")
 
 
-def test_the_meter_has_a_row_that_is_not_the_guests(boot):
+def test_the_meter_has_a_row_of_its_own(boot):
     meter = r"\n+ \d+:\d\d\.\d  silent .*"
     window = boot("--meter", below=meter)
     window.line("until stty size 2>&1 | grep '29 100'; do sleep 0.1; done")
@@ -165,7 +165,7 @@ def test_suspended_and_in_the_foreground_again(boot):
     stopped = time.monotonic() - stopped
     window.line("fg")
     passed = float(window.ask("cut -d ' ' -f 1 /proc/uptime")) - uptime
-    assert 0 < passed <= time.monotonic() - begin - stopped + 0.25  # which is what the clock takes for a stop
+    assert 0 < passed <= time.monotonic() - begin - stopped + 0.25  # the least gap that the clock takes for a stop
     window.ask("until stty size | grep '35 90'; do sleep 0.1; done")
 
 

@@ -1,4 +1,4 @@
-"""A guest that is watched while it plays and records: every period is there, in its place, and nothing is different."""
+"""A guest traced while it plays and records: every period is there, in its place, and nothing else changes."""
 
 import json
 from itertools import pairwise
@@ -21,7 +21,7 @@ def test_a_file_has_every_period_of_a_sound_where_it_belongs(boot, tmp_path):
     )
     on_stream = [event for event in events if tracks.get(event.get("tid")) == "playback 0"]
     periods = [event for event in on_stream if event["name"].endswith("period")]
-    assert len(periods) == played.periods == 47  # of 48000 frames, the last one filled up
+    assert len(periods) == played.periods == 47  # of 48000 frames, the last one padded
     for before, after in pairwise(periods):
         assert after["ts"] == round(before["ts"] + before["dur"], 3)
     assert {round(period["dur"]) for period in periods} == {round(PERIOD / 48000 * 1e6)}
@@ -52,7 +52,7 @@ def test_each_period_is_an_interrupt_that_the_guest_serves(boot):
     ]  # fmt: skip
 
 
-def test_a_stream_that_alsa_stops_because_the_application_is_late_is_seen(boot):
+def test_a_stream_that_alsa_stops_because_the_application_is_late_is_traced(boot):
     records: list[Record] = []
     guest = boot(trace=Trace(records.append, "snd"))
     sound = "head -c 48000 /dev/zero"

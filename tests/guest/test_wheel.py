@@ -1,4 +1,4 @@
-"""The wheel, without the checkout: it has all that is needed and no more, and needs no system package but for sound."""
+"""The wheel, without the checkout: it has what is needed and no more, and needs system packages only for sound."""
 
 import os
 import subprocess
@@ -11,7 +11,7 @@ import pytest
 import emu
 
 ROOT = Path(emu.__file__).parents[1]
-#: A process that has no PortAudio; what the checkout has is not in its path.
+#: A process without PortAudio, and without the checkout in its path.
 WITHOUT_PORTAUDIO = """
 import ctypes.util, sys
 ctypes.util.find_library = lambda _name: None
@@ -31,7 +31,7 @@ def wheel(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def pyemu(wheel, guest_files, tmp_path_factory):
-    """Run what the wheel installs, where there is no compiler, no dtc and no PortAudio: status, stdout, stderr."""
+    """Run what the wheel installs without compiler, dtc or PortAudio; return status, stdout, stderr."""
     site, folder = tmp_path_factory.mktemp("site"), tmp_path_factory.mktemp("work")
     zipfile.ZipFile(wheel).extractall(site)
     (folder / "bin").mkdir()
@@ -55,13 +55,13 @@ def files(*folders: str) -> set[str]:
     return {str(name) for name in names if "__pycache__" not in name.parts}
 
 
-def test_it_has_the_packages_and_the_recipe_of_the_guest_and_nothing_else(wheel):
+def test_it_has_the_packages_and_the_guests_recipe_and_nothing_else(wheel):
     names = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
     recipe = {f"emu/guest/{name}" for name in files("buildroot")}
     assert names == files("emu", "devices", "firmware") - {"emu/cpu/build_native.py"} | recipe
 
 
-def test_without_a_compiler_it_is_for_every_machine_and_works(tmp_path):
+def test_without_a_compiler_it_is_platform_independent_and_works(tmp_path):
     environment = {**os.environ, "CC": "there-is-no-compiler"}
     command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", tmp_path]
     done = subprocess.run(command, cwd=ROOT, env=environment, check=True, capture_output=True, text=True)

@@ -261,7 +261,7 @@ def examples(command):
 @pytest.mark.parametrize(
     ("path", "command"), list(commands()), ids=lambda value: " ".join(value) if type(value) is tuple else ""
 )
-def test_help_has_examples_that_are_right(path, command, pyemu):
+def test_help_has_examples_that_work(path, command, pyemu):
     status, text, _ = pyemu(*path[1:], "--help")
     assert status == 0
     assert "Examples:" in text

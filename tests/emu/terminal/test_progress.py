@@ -24,7 +24,7 @@ def test_what_takes_a_moment_shows_nothing():
     assert work(Terminal(), seconds=1.9) == ""
 
 
-def test_what_takes_longer_shows_how_far_it_is_and_leaves_nothing_behind():
+def test_what_takes_longer_shows_its_progress_and_leaves_nothing_behind():
     shown = work(Terminal(), seconds=8).split("\r")
     assert shown[1:4] == ["pyemu: thinking: 30 %", "pyemu: thinking: 40 %", "pyemu: thinking: 50 %"]
     assert shown[-2:] == [" " * len("pyemu: thinking: 90 %"), ""]

@@ -129,7 +129,7 @@ def test_streams_of_all_kinds_start_pause_and_go_on_at_any_time(seed):
 
 
 @pytest.mark.parametrize("rate", RATES)
-def test_a_paused_stream_holds_no_other_up(rate):
+def test_a_paused_stream_never_delays_another(rate):
     """Its messages lie before theirs in both queues."""
     card = Card(STREAMS)
     guest = Guest(card, streams=STREAMS)
