@@ -154,16 +154,15 @@ def test_closed_standard_files_are_not_replaced_by_the_disk(kernel, tmp_path):
 # ---------------------------------------------------------------- reset
 
 
-def test_reset_switches_it_on_again(kernel, pyemu, tmp_path):
+def test_reset_switches_it_on_again(kernel, tmp_path):
     disk, sound = tmp_path / "disk.img", tmp_path / "out.wav"
     disk.write_bytes(bytes(1 << 20))
     image = kernel(tiny.say("on\n"), tiny.RESET)
-    status, output, error = pyemu(
-        "boot", image, "--disk", disk, "--audio", f"wav:{sound}", "--timeout", "1", "--clock", "warp"
-    )
-    assert status == 124
-    assert output.count("on\n") > 3
-    assert error.splitlines() == [f"pyemu: {sound}: nothing was played", "pyemu: stopped after 1 s (--timeout)"]
+    with process("boot", image, "--disk", disk, "--audio", f"wav:{sound}", "--clock", "warp") as running:
+        assert [running.stdout.readline() for _ in range(4)] == [b"on\n"] * 4
+        running.terminate()
+        assert running.communicate()[1].decode().splitlines() == [f"pyemu: {sound}: nothing was played"]
+        assert running.returncode == 143
 
 
 class Interrupted:
