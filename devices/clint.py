@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from devices.contracts import Clock, Event, Events, IrqLine, Property, Ref, cpu_intc
+from devices.registers import U32, with_half
 
 __all__ = ["NS_PER_TICK", "TIMEBASE_HZ", "Clint", "HartLines", "ns_from_ticks", "ticks_from_ns"]
 
@@ -26,7 +27,6 @@ MTIME_HIGH = 0xBFFC
 IRQ_M_SOFT = 3
 IRQ_M_TIMER = 7
 
-U32 = 0xFFFF_FFFF
 U64 = 0xFFFF_FFFF_FFFF_FFFF
 #: A comparator with this value is off: mtime takes 58,000 years to reach it.
 NEVER = U64
@@ -40,11 +40,6 @@ def ticks_from_ns(ns: int) -> int:
 def ns_from_ticks(ticks: int) -> int:
     """Guest time, in ns, at which tick ``ticks`` begins: the earliest for which ``ticks_from_ns`` returns it."""
     return ticks * NS_PER_TICK
-
-
-def with_half(value: int, *, high: bool, half: int) -> int:
-    """``value`` (64 bits) with one of its 32-bit halves replaced."""
-    return (half << 32 | value & U32) if high else (value & ~U32 | half)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import ClassVar
 
 from devices.contracts import Clock, Event, Events, IrqLine, Property
+from devices.registers import U32, with_half
 
 __all__ = ["GoldfishRtc"]
 
@@ -21,7 +22,6 @@ CLEAR_ALARM = 0x14
 ALARM_STATUS = 0x18
 CLEAR_INTERRUPT = 0x1C
 
-U32 = 0xFFFF_FFFF
 U64 = 0xFFFF_FFFF_FFFF_FFFF
 
 
@@ -65,15 +65,15 @@ class GoldfishRtc:
         if size != 4:
             return
         if offset == TIME_HIGH:
-            self._set_time(value << 32 | self._now() & U32)
+            self._set_time(with_half(self._now(), high=True, half=value))
         elif offset == TIME_LOW:
-            self._set_time(self._now() & ~U32 | value)
+            self._set_time(with_half(self._now(), high=False, half=value))
             if self._alarm is not None:
                 self._set_alarm()
         elif offset == ALARM_HIGH:
-            self._alarm_time = value << 32 | self._alarm_time & U32
+            self._alarm_time = with_half(self._alarm_time, high=True, half=value)
         elif offset == ALARM_LOW:
-            self._alarm_time = self._alarm_time & ~U32 | value
+            self._alarm_time = with_half(self._alarm_time, high=False, half=value)
             self._set_alarm()
         elif offset == CLEAR_ALARM:
             self._clear_alarm()

@@ -24,8 +24,8 @@ ROOMS = (
     "emu.testing",
     "emu.cli",
 )
-#: On no floor: errors, contracts and types that all devices share; the names a user of the package sees.
-SHARED = {"devices.errors", "devices.contracts", "devices.placement", "devices.power"}
+#: On no floor: errors, contracts, types and arithmetic that all devices share; the names a user of the package sees.
+SHARED = {"devices.errors", "devices.contracts", "devices.placement", "devices.power", "devices.registers"}
 DOORS = {"emu", "emu.__main__"}
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from devices.contracts import GuestMemory, IrqLine, Property
+from devices.registers import U32, with_half
 from devices.virtio.device import VirtioDevice
 from devices.virtio.queue import F_EVENT_IDX, F_INDIRECT_DESC, Queue, QueueLayout
 
@@ -36,8 +37,6 @@ FAILED = 0x80  # the driver has given up
 USED_BUFFER = 0x1
 CONFIG_CHANGE = 0x2
 
-_LOW = 0xFFFF_FFFF
-_HIGH = _LOW << 32
 _ABSENT = 0xFFFF_FFFF  # both halves of the length and the base of a shared memory region that is not there
 
 _log = logging.getLogger(__name__)
@@ -144,12 +143,12 @@ class MmioTransport(_Slot):
             Register(0x060, "InterruptStatus", read=lambda: self._interrupts),
             Register(0x064, "InterruptACK", write=self._write_interrupt_ack),
             Register(0x070, "Status", read=lambda: self._status, write=self._write_status),
-            Register(0x080, "QueueDescLow", write=lambda value: self._set_address("descriptors", _LOW, value)),
-            Register(0x084, "QueueDescHigh", write=lambda value: self._set_address("descriptors", _HIGH, value)),
-            Register(0x090, "QueueDriverLow", write=lambda value: self._set_address("driver_area", _LOW, value)),
-            Register(0x094, "QueueDriverHigh", write=lambda value: self._set_address("driver_area", _HIGH, value)),
-            Register(0x0A0, "QueueDeviceLow", write=lambda value: self._set_address("device_area", _LOW, value)),
-            Register(0x0A4, "QueueDeviceHigh", write=lambda value: self._set_address("device_area", _HIGH, value)),
+            Register(0x080, "QueueDescLow", write=lambda value: self._set_address("descriptors", False, value)),
+            Register(0x084, "QueueDescHigh", write=lambda value: self._set_address("descriptors", True, value)),
+            Register(0x090, "QueueDriverLow", write=lambda value: self._set_address("driver_area", False, value)),
+            Register(0x094, "QueueDriverHigh", write=lambda value: self._set_address("driver_area", True, value)),
+            Register(0x0A0, "QueueDeviceLow", write=lambda value: self._set_address("device_area", False, value)),
+            Register(0x0A4, "QueueDeviceHigh", write=lambda value: self._set_address("device_area", True, value)),
             Register(0x0AC, "SHMSel"),
             Register(0x0B0, "SHMLenLow", read=lambda: _ABSENT),
             Register(0x0B4, "SHMLenHigh", read=lambda: _ABSENT),
@@ -187,7 +186,7 @@ class MmioTransport(_Slot):
     # Features (virtio 1.2 section 2.2).
 
     def _read_device_features(self) -> int:
-        return (self._offered >> 32 * self._device_features_sel) & _LOW if self._device_features_sel < 2 else 0
+        return (self._offered >> 32 * self._device_features_sel) & U32 if self._device_features_sel < 2 else 0
 
     def _write_device_features_sel(self, value: int) -> None:
         self._device_features_sel = value
@@ -195,9 +194,8 @@ class MmioTransport(_Slot):
     def _write_driver_features(self, value: int) -> None:
         # There are no features beyond 64; what was agreed on stays.
         if self._driver_features_sel < 2 and not self._status & FEATURES_OK:
-            self._driver_features = _with_half(
-                self._driver_features, _HIGH if self._driver_features_sel else _LOW, value
-            )
+            high = self._driver_features_sel == 1
+            self._driver_features = with_half(self._driver_features, high=high, half=value)
 
     def _write_driver_features_sel(self, value: int) -> None:
         self._driver_features_sel = value
@@ -223,10 +221,10 @@ class MmioTransport(_Slot):
         if queue is not None and not queue.ready:
             queue.size = value
 
-    def _set_address(self, field: str, half: int, value: int) -> None:
+    def _set_address(self, field: str, high: bool, value: int) -> None:
         queue = self._configurable_queue()
         if queue is not None and not queue.ready:
-            setattr(queue, field, _with_half(getattr(queue, field), half, value))
+            setattr(queue, field, with_half(getattr(queue, field), high=high, half=value))
 
     def _read_queue_ready(self) -> int:
         queue = self._selected_queue()
@@ -265,7 +263,7 @@ class MmioTransport(_Slot):
         self._irq(self._interrupts != 0)
 
     def _config_changed(self) -> None:
-        self._generation = (self._generation + 1) & _LOW
+        self._generation = (self._generation + 1) & U32
         if self._status & DRIVER_OK:
             self._interrupt(CONFIG_CHANGE)
 
@@ -336,8 +334,3 @@ class MmioTransport(_Slot):
         self._status |= DEVICE_NEEDS_RESET
         if self._status & DRIVER_OK:
             self._interrupt(CONFIG_CHANGE)
-
-
-def _with_half(register: int, half: int, value: int) -> int:
-    """Return the 64-bit ``register`` with one ``half`` (a mask) replaced by the 32-bit ``value``."""
-    return register & ~half | (value if half == _LOW else value << 32)
