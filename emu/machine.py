@@ -20,7 +20,6 @@ from devices.virtio.device import VirtioDevice
 from devices.virtio.disk import Disk
 from devices.virtio.rng import EntropyDevice
 from devices.virtio.sound import SoundDevice
-from devices.virtio.sound.wire import D_INPUT, D_OUTPUT
 from emu.board import RAM_BASE, Board, Lines, build_board
 from emu.console import Console
 from emu.cpu.engine import Engine
@@ -132,8 +131,6 @@ class Machine:
             engine.time = lambda: ticks_from_ns(now())
             outputs, inputs = self.audio.streams
             self.sound = SoundDevice(self.clock, self.events, joints.audio(self.audio), outputs=outputs, inputs=inputs)
-            self.sound.controls.listeners.append(lambda _control: self._set_gains())
-            self._set_gains()
             #: hvc0; ``hvc.resize(columns, rows)`` tells the guest the size of the window that it is shown in.
             self.hvc = ConsoleDevice(self.console.print, self.clock, self.events)
             blocks = [BlockDevice(one, f"pyemu-disk{number}") for number, one in enumerate(self.disks)]
@@ -303,10 +300,6 @@ class Machine:
             hart = SbiHart(timer.set, self._engine.line(SSIP), self._engine.synchronize_code, self._engine.flush_tlb)
             sbi = Sbi(hart, ram, self._switch, self.console.print, self.console.take)
             self.hart.start_supervisor(start.pc, start.dtb, joints.calls(sbi.call))
-
-    def _set_gains(self) -> None:
-        controls = self.sound.controls
-        self.audio.set_gains(controls.gains(D_OUTPUT, 2), controls.gains(D_INPUT, 2))
 
     def _switch(self, request: PowerRequest) -> None:
         self.power = self.power or request

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
 
 from devices.audio.base import AudioBackend, Capture, Playback, Port
+from devices.audio.forwarding import ForwardingBackend
 from devices.audio.latency import part_of
 from devices.audio.null import NullSink
 from devices.audio.pcm import PcmParams
@@ -26,7 +27,7 @@ _LONGEST_END = 2.0
 PortT = TypeVar("PortT", bound=Port)
 
 
-class AutoAudio(AudioBackend):
+class AutoAudio(ForwardingBackend):
     """The backend that ``make`` returns, as soon as it does; if it raises, none."""
 
     def __init__(
@@ -37,13 +38,11 @@ class AutoAudio(AudioBackend):
         streams: tuple[int, int] = (1, 1),
         soon: float = _SOON,
     ) -> None:
-        self.streams = streams
+        self._nothing = NullSink(streams=streams)
+        super().__init__(self._nothing)  # where sound goes now
         self.part_ns = round(part_of(latency) * 1e9)
         self._make = make
         self._soon = soon
-        self._nothing = NullSink(streams=streams)
-        #: Where sound goes now.
-        self.backend: AudioBackend = self._nothing
         self._gains: tuple[Sequence[float], Sequence[float]] = ((1.0, 1.0), (1.0, 1.0))
         self._wanted = threading.Event()
         self._closing = False
@@ -82,20 +81,16 @@ class AutoAudio(AudioBackend):
         return _AutoCapture(self, lambda backend: backend.open_capture(stream, params))
 
     def set_gains(self, playback: Sequence[float], capture: Sequence[float]) -> None:
-        """Pass the volume on."""
+        """Pass the volume on, also to what is found later."""
         self._gains = playback, capture
-        self.backend.set_gains(playback, capture)
-
-    def summary(self) -> list[str]:
-        """Return the current backend's summary."""
-        return self.backend.summary()
+        super().set_gains(playback, capture)
 
     def close(self) -> None:
         """Stop looking, and close what was found."""
         self._closing = True
         self._wanted.set()
         self._thread.join(_LONGEST_END)
-        self.backend.close()
+        super().close()
 
 
 class _AutoPort(Generic[PortT]):

@@ -12,7 +12,7 @@ A backend that keeps sound gets a message's frames when all of it has been playe
 period late with that, so it asks for parts: see ``Playback.part_ns``.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
 from devices.audio.pcm import PcmParams
@@ -92,8 +92,6 @@ class AudioBackend(Protocol):
 
     #: How many streams the sound device is to have: for playing, for recording.
     streams: tuple[int, int] = (1, 1)
-    #: Is told of each period that completes.
-    observer: Callable[[Period], None] | None = None
 
     @property
     def played(self) -> int:
@@ -112,6 +110,10 @@ class AudioBackend(Protocol):
     def open_capture(self, stream: int, params: PcmParams) -> Capture:
         """Get ready to record frames of ``params`` for an input stream."""
         ...
+
+    def observe(self, period: Period) -> None:  # noqa: ARG002
+        """Take note of a period that has completed."""
+        return
 
     def set_gains(self, playback: Sequence[float], capture: Sequence[float]) -> None:  # noqa: ARG002
         """Use the guest's volume and mute, as factors for left and right; what is not heard, like a file, does not."""

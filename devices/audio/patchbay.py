@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from devices.audio.base import AudioBackend, Capture, Playback
+from devices.audio.forwarding import ForwardingBackend
 from devices.audio.pcm import PcmParams
-from devices.audio.periodlog import PeriodLog
 from devices.audio.wav import WavSink
 from devices.errors import UsageError
 
@@ -29,26 +29,15 @@ class Tap(Protocol):
         ...
 
 
-class Patchbay(AudioBackend):
+class Patchbay(ForwardingBackend):
     """``backend``, as ``machine.audio`` shows it."""
 
     def __init__(self, backend: AudioBackend) -> None:
-        self.backend = backend
-        self.streams = backend.streams
-        self.observer = backend.observer
+        super().__init__(backend)
         #: Get a copy of what is played.
         self.taps: list[Tap] = []
         self._microphone: Microphone | None = None
-
-    @property
-    def played(self) -> int:
-        """Frames played since the backend was made."""
-        return self.backend.played
-
-    @property
-    def lost(self) -> int:
-        """Frames that the backend could not keep."""
-        return self.backend.lost
+        self._gains: tuple[Sequence[float], Sequence[float]] = ((1.0, 1.0), (1.0, 1.0))
 
     @property
     def frames(self) -> "np.ndarray[Any, Any]":
@@ -57,7 +46,7 @@ class Patchbay(AudioBackend):
         Its newest file, that is: the sounds since the last change of format, rate or channels. See WavSink.
         """
         backend = self.backend
-        while isinstance(backend, PeriodLog):
+        while isinstance(backend, ForwardingBackend):
             backend = backend.backend
         if not isinstance(backend, WavSink):
             raise UsageError('nothing keeps the frames that are played; give the machine audio=WavSink("out.wav")')
@@ -86,6 +75,7 @@ class Patchbay(AudioBackend):
         """
         if backend.streams != self.streams:
             raise UsageError(f"the machine has {self.streams} streams to play and record, not {backend.streams}")
+        backend.set_gains(*self._gains)
         before, self.backend = self.backend, backend
         return before
 
@@ -103,16 +93,9 @@ class Patchbay(AudioBackend):
         return b"" if self._microphone is None else self._microphone.read(params, count)
 
     def set_gains(self, playback: Sequence[float], capture: Sequence[float]) -> None:
-        """Hand the volume on."""
-        self.backend.set_gains(playback, capture)
-
-    def summary(self) -> list[str]:
-        """Say what the backend says."""
-        return self.backend.summary()
-
-    def close(self) -> None:
-        """Close the backend."""
-        self.backend.close()
+        """Hand the volume on, also to what is switched to later."""
+        self._gains = playback, capture
+        super().set_gains(playback, capture)
 
 
 class _PatchedPlayback:

@@ -14,11 +14,10 @@ import contextlib
 import logging
 import os
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
-from devices.audio.base import AudioBackend, Capture, Period, Playback
-from devices.audio.pcm import PcmParams
+from devices.audio.base import AudioBackend, Period
+from devices.audio.forwarding import ForwardingBackend
 from devices.errors import UsageError
 
 __all__ = ["PeriodLog"]
@@ -26,44 +25,21 @@ __all__ = ["PeriodLog"]
 logger = logging.getLogger(__name__)
 
 
-class PeriodLog(AudioBackend):
+class PeriodLog(ForwardingBackend):
     """``backend``, with a record of its periods in the file ``path`` (``--audio ...,log=PATH``).
 
     The file is made at once; UsageError if it cannot be. When writing fails later, a warning says so once.
     """
 
     def __init__(self, backend: AudioBackend, path: str | os.PathLike[str]) -> None:
-        self.backend = backend
+        super().__init__(backend)
         self.path = Path(path)
-        self.streams = backend.streams
         self._file = _Lines(self.path)
-        self.observer = self._file.add
 
-    @property
-    def played(self) -> int:
-        """Frames played since the machine was switched on."""
-        return self.backend.played
-
-    @property
-    def lost(self) -> int:
-        """Frames that the backend could not keep."""
-        return self.backend.lost
-
-    def open_playback(self, stream: int, params: PcmParams) -> Playback:
-        """Play to the backend."""
-        return self.backend.open_playback(stream, params)
-
-    def open_capture(self, stream: int, params: PcmParams) -> Capture:
-        """Record from the backend."""
-        return self.backend.open_capture(stream, params)
-
-    def set_gains(self, playback: Sequence[float], capture: Sequence[float]) -> None:
-        """Hand the volume on."""
-        self.backend.set_gains(playback, capture)
-
-    def summary(self) -> list[str]:
-        """Say what the backend says."""
-        return self.backend.summary()
+    def observe(self, period: Period) -> None:
+        """Write a line."""
+        self._file.add(period)
+        super().observe(period)
 
     def flush(self) -> None:
         """Have all that was recorded in the file, for whoever reads it now."""
@@ -72,7 +48,7 @@ class PeriodLog(AudioBackend):
     def close(self) -> None:
         """Close the file and the backend."""
         self._file.close()
-        self.backend.close()
+        super().close()
 
 
 class _Lines:

@@ -1,10 +1,11 @@
 """Streams of sound as their backend sees them: states, each period, and the gaps between them."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, cast
 
 from devices.audio import AudioBackend, Capture, PcmParams, Period, Playback
 from devices.audio.base import Port
+from devices.audio.forwarding import ForwardingBackend
 from emu.trace.record import Detail, Emit
 
 __all__ = ["LATE_NS", "watch_backend"]
@@ -20,23 +21,18 @@ def watch_backend(backend: AudioBackend, emit: Emit, now: Callable[[], int]) -> 
     return _WatchedBackend(backend, emit, now)
 
 
-class _WatchedBackend(AudioBackend):
+class _WatchedBackend(ForwardingBackend):
     def __init__(self, backend: AudioBackend, emit: Emit, now: Callable[[], int]) -> None:
-        self._backend, self._emit, self._now = backend, emit, now
+        super().__init__(backend)
+        self._emit, self._now = emit, now
         self._ports: dict[tuple[str, int], _WatchedPort] = {}
-        self.streams = backend.streams
-        self.observer = self._observe
-
-    @property
-    def played(self) -> int:
-        return self._backend.played
 
     def open_playback(self, stream: int, params: PcmParams) -> Playback:
-        port = self._backend.open_playback(stream, params)
+        port = super().open_playback(stream, params)
         return cast("Playback", self._watch("playback", stream, params, port))
 
     def open_capture(self, stream: int, params: PcmParams) -> Capture:
-        port = self._backend.open_capture(stream, params)
+        port = super().open_capture(stream, params)
         return cast("Capture", self._watch("capture", stream, params, port))
 
     def _watch(self, direction: str, stream: int, params: PcmParams, port: Port) -> "_WatchedPort":
@@ -44,19 +40,9 @@ class _WatchedBackend(AudioBackend):
         self._ports[direction, stream] = watched
         return watched
 
-    def _observe(self, period: Period) -> None:
+    def observe(self, period: Period) -> None:
         self._ports[period.direction, period.stream].completed(period)
-        if self._backend.observer is not None:
-            self._backend.observer(period)
-
-    def set_gains(self, playback: Sequence[float], capture: Sequence[float]) -> None:
-        self._backend.set_gains(playback, capture)
-
-    def summary(self) -> list[str]:
-        return self._backend.summary()
-
-    def close(self) -> None:
-        self._backend.close()
+        super().observe(period)
 
 
 class _WatchedPort:

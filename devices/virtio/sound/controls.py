@@ -72,18 +72,20 @@ def _switch(name: str, direction: int) -> Control:
 
 
 class Controls:
-    """The controls by number, as the driver has them, and by name; ``changed`` is called when there is news for it."""
+    """The controls by number, as the driver has them, and by name.
 
-    def __init__(self, changed: Callable[[], None]) -> None:
+    ``changed`` is called when a control has another value, whoever set it; ``news`` when there is news for the driver.
+    """
+
+    def __init__(self, changed: Callable[[], None], news: Callable[[], None]) -> None:
         self._changed = changed
+        self._tell = news
         self._controls = (
             _volume("Master Playback Volume", wire.D_OUTPUT),
             _switch("Master Playback Switch", wire.D_OUTPUT),
             _volume("Capture Volume", wire.D_INPUT),
             _switch("Capture Switch", wire.D_INPUT),
         )
-        #: Called with each control that has changed, whoever did it.
-        self.listeners: list[Callable[[Control], None]] = []
         self._negotiated = False
         self._known: set[int] = set()  # numbers of the controls whose value the driver has
         self._news: set[int] = set()  # and of those among them that have changed since
@@ -203,11 +205,10 @@ class Controls:
         if values == control.values:
             return
         control.values = values
-        for listener in self.listeners:
-            listener(control)
+        self._changed()
         if number in self._known:
             self._news.add(number)
-            self._changed()
+            self._tell()
 
 
 def _gain(level: int) -> float:

@@ -57,7 +57,8 @@ class SoundDevice(VirtioDevice):
         self._refusal: Event | None = None
         #: To be plugged, set and looked at from the host's side, on the machine's thread.
         self.jacks = Jacks(self._tell)
-        self.controls = Controls(self._tell)
+        self.controls = Controls(changed=self._set_gains, news=self._tell)
+        self._set_gains()
         self._event_queue = EventQueue([self.jacks, self.controls], self.queue_sizes[wire.EVENTQ])
         self._control_requests: dict[int, Handler] = {}  # there are some if the driver has accepted F_CTLS
         self._requests: dict[int, Handler] = {
@@ -116,6 +117,9 @@ class SoundDevice(VirtioDevice):
 
     def _tell(self) -> None:
         self._event_queue.deliver()
+
+    def _set_gains(self) -> None:
+        self._backend.set_gains(self.controls.gains(wire.D_OUTPUT, 2), self.controls.gains(wire.D_INPUT, 2))
 
     # I/O messages.
 

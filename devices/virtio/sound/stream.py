@@ -23,7 +23,6 @@ STOP and RELEASE
 
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 from typing import Generic, TypeVar
@@ -154,7 +153,6 @@ class Stream(ABC, Generic[PortT]):
         self._clock = clock
         self._events = events
         self._backend = backend
-        self._observer: Callable[[Period], None] | None = backend.observer
         self._port: PortT | None = None  # from PREPARE to RELEASE
         self._fifo: deque[Message] = deque()  # empty but between PREPARE and RELEASE
         self._stopwatch = Stopwatch(1)
@@ -322,8 +320,7 @@ class Stream(ABC, Generic[PortT]):
             stats.frames += message.frames
             stats.messages += 1
             stats.repeats += self._again
-            if self._observer is not None:
-                self._tell(self._observer, message, due, now)
+            self._tell(message, due, now)
             if not self._fifo:
                 self._ran_dry(due)
         self._queue.signal()
@@ -349,6 +346,6 @@ class Stream(ABC, Generic[PortT]):
             self.stats.stalls += 1
             self._stopwatch.skip(excess)
 
-    def _tell(self, observer: Callable[[Period], None], message: Message, due: int, now: int) -> None:
+    def _tell(self, message: Message, due: int, now: int) -> None:
         fill = sum(waiting.size for waiting in self._fifo)
-        observer(Period(self.direction_name, self.number, due, now, message.size, fill, self._again))
+        self._backend.observe(Period(self.direction_name, self.number, due, now, message.size, fill, self._again))

@@ -115,7 +115,7 @@ def test_latency_is_at_most_80_ms_and_the_guest_is_told_so(boot, server, open_ho
             began.append(now - period.size / S16_STEREO.frame_size / RATE)
         told.append(host._outputs[-1].latency_bytes / S16_STEREO.frame_size / RATE)
 
-    host.observer = observe
+    host.observe = observe
     guest = boot(audio=host, clock="host", disks=[song_disk(tmp_path, S16_STEREO, tone(3))])
     ear = server.ear(timed=True)
     guest.ok(f"aplay -q -D hw:0,0 {options} /dev/vda")

@@ -100,7 +100,7 @@ def test_a_process_that_forgets_to_close_it_loses_nothing(path):
 import devices.audio, sys
 from devices.audio import NullSink, PeriodLog, Period
 assert "json" not in sys.modules
-PeriodLog(NullSink(), {str(path)!r}).observer(Period("capture", 1, 2, 3, 4, 5))
+PeriodLog(NullSink(), {str(path)!r}).observe(Period("capture", 1, 2, 3, 4, 5))
 """
     subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=True)
     [record] = lines(path)

@@ -24,7 +24,7 @@ def periods(lateness, *, ppm=0.0, direction="playback", start=5 * 10**17):
 def test_what_the_device_logs_is_read(tmp_path):
     path = tmp_path / "out.jsonl"
     log = PeriodLog(NullSink(), path)
-    log.observer(DevicePeriod("capture", 1, 1000, 1002, 16, 48))
+    log.observe(DevicePeriod("capture", 1, 1000, 1002, 16, 48))
     log.close()
     (period,) = read_log(path)
     assert (period.stream, period.direction, period.due_ns, period.done_ns) == (1, "capture", 1000, 1002)

@@ -120,15 +120,12 @@ def test_recording_without_a_message_is_not_a_gap_until_frames_are_lost(guest):
     assert overrun.detail["lost_bytes"] == 4 * guest.device.stats[1].lost_frames > 0
 
 
-def test_the_backends_own_observer_gets_each_period_too():
-    guest = WatchedGuest()
-    heard = []
-    guest.backend.observer = heard.append
+def test_the_backend_observes_each_period_too(guest):
     guest.open(buffer=64, period=16)
     guest.send(bytes(16))
     guest.command(START)
     guest.run(SECOND)
-    assert [period.size for period in heard] == [16]
+    assert [period.size for period in guest.backend.periods] == [16]
 
 
 def test_prepared_again_and_reset(guest):

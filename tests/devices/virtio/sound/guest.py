@@ -13,11 +13,11 @@ Codes stand here a second time, as the specification has them.
 import math
 import random
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 
-from devices.audio import AudioBackend, Capture, PcmParams, Period, Playback
+from devices.audio import AudioBackend, Capture, NullSink, PcmParams, Period, Playback
 from devices.audio.pcm import FORMATS
 from devices.virtio.sound import SoundDevice
 from emu.joints import Joints
@@ -119,10 +119,17 @@ class Recorder:
     state: str = "closed"
     opened: list[PcmParams] = field(default_factory=list)
     streams: tuple[int, int] = (1, 1)
-    observer: Callable[[Period], None] | None = None
     captures: list[Source] = field(default_factory=list)
     parts: list[bytes] = field(default_factory=list)
     unfinished: int = 0
+    periods: list[Period] = field(default_factory=list)
+    gains: list[tuple[Sequence[float], Sequence[float]]] = field(default_factory=list)
+
+    def observe(self, period: Period) -> None:
+        self.periods.append(period)
+
+    def set_gains(self, playback: Sequence[float], capture: Sequence[float]) -> None:
+        self.gains.append((playback, capture))
 
     def open_playback(self, stream: int, params: PcmParams) -> Playback:
         assert self.state == "closed"
@@ -172,13 +179,11 @@ class Recorder:
         return []
 
 
-class Card:
+class Card(NullSink):
     """A backend of one Recorder, or Source, for each stream; every second one plays live."""
 
-    observer = None
-
     def __init__(self, streams: tuple[int, int]) -> None:
-        self.streams = streams
+        super().__init__(streams=streams)
         self.outputs = [Recorder(part_ns=300_000 if number % 2 else None) for number in range(streams[0])]
         self.inputs: dict[int, Source] = {}
 

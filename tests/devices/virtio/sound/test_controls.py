@@ -298,14 +298,17 @@ def test_the_host_makes_a_mistake(guest, values):
     assert guest.device.controls["Master Playback Volume"].values == (100, 100)
 
 
-def test_listeners_hear_of_all_changes_and_of_nothing_else(guest):
-    heard = []
-    guest.device.controls.listeners.append(lambda control: heard.append((control.name, control.values)))
-    write(guest, VOLUME, 3, 4)
-    write(guest, VOLUME, 3, 4)
+def test_the_backend_hears_of_all_changes_and_of_nothing_else(guest):
+    write(guest, VOLUME, 80, 0)
+    write(guest, VOLUME, 80, 0)
     write(guest, VOLUME, 3, 400)
     guest.device.controls.set(NAMES[CAPTURE_SWITCH], 0)
-    assert heard == [(NAMES[VOLUME], (3, 4)), (NAMES[CAPTURE_SWITCH], (0, 0))]
+    minus_10_db = pytest.approx(10**-0.5)
+    assert guest.backend.gains == [
+        ([1, 1], [1, 1]),
+        ([minus_10_db, 0], [1, 1]),
+        ([minus_10_db, 0], [0, 0]),
+    ]
 
 
 def test_gains_in_decibels(guest):

@@ -71,9 +71,6 @@ class HostCalls:
 def test_no_command_works_for_the_host(tmp_path, name):
     backend = BACKENDS[name](tmp_path)
     guest = Guest(Patchbay(backend))
-    guest.device.controls.listeners.append(
-        lambda _: backend.set_gains(guest.device.controls.gains(0, 2), guest.device.controls.gains(1, 2))
-    )
     calls = HostCalls()
     for pcm in (S16_STEREO, OTHER):
         with calls:

@@ -1,0 +1,50 @@
+"""A backend in front of another, which does whatever it doesn't do itself."""
+
+from collections.abc import Sequence
+
+from devices.audio.base import AudioBackend, Capture, Period, Playback
+from devices.audio.pcm import PcmParams
+
+__all__ = ["ForwardingBackend"]
+
+
+class ForwardingBackend(AudioBackend):
+    """Everything goes to ``backend``."""
+
+    def __init__(self, backend: AudioBackend) -> None:
+        self.backend = backend
+        self.streams = backend.streams
+
+    @property
+    def played(self) -> int:
+        """Frames played since the machine was switched on."""
+        return self.backend.played
+
+    @property
+    def lost(self) -> int:
+        """Frames that the backend could not keep."""
+        return self.backend.lost
+
+    def open_playback(self, stream: int, params: PcmParams) -> Playback:
+        """Play to the backend."""
+        return self.backend.open_playback(stream, params)
+
+    def open_capture(self, stream: int, params: PcmParams) -> Capture:
+        """Record from the backend."""
+        return self.backend.open_capture(stream, params)
+
+    def observe(self, period: Period) -> None:
+        """Tell the backend of a period that has completed."""
+        self.backend.observe(period)
+
+    def set_gains(self, playback: Sequence[float], capture: Sequence[float]) -> None:
+        """Hand the volume on."""
+        self.backend.set_gains(playback, capture)
+
+    def summary(self) -> list[str]:
+        """Say what the backend says."""
+        return self.backend.summary()
+
+    def close(self) -> None:
+        """Close the backend."""
+        self.backend.close()
