@@ -73,13 +73,18 @@ class FakeEvents:
             self.run_due()
         self.clock.advance(end - self.clock.now())
 
+    def run_one(self) -> None:
+        """Run the first action, which must be due."""
+        event = heapq.heappop(self._heap)
+        assert event.deadline <= self.clock.now()
+        if not event.cancelled:
+            event.cancelled = True
+            event.action()
+
     def run_due(self, limit: int = 100_000) -> None:
         """Run what is due now without moving the clock; more than ``limit`` actions at one instant are a livelock."""
         for _ in range(limit):
             if not self._heap or self._heap[0].deadline > self.clock.now():
                 return
-            event = heapq.heappop(self._heap)
-            if not event.cancelled:
-                event.cancelled = True
-                event.action()
+            self.run_one()
         raise AssertionError(f"{limit} events without time passing")

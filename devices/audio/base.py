@@ -8,8 +8,9 @@ The device alone says *when*: it paces every stream on the machine's one clock, 
 - is opened and closed with the machine, before and after any stream, so that what the user asked for is checked
   before the guest runs.
 
-A backend that keeps sound gets a message's frames when all of it has been played. One that plays live would be a whole
-period late with that, so it asks for parts: see ``Playback.part_ns``.
+A backend that keeps sound gets a message's frames when all of it has been played, at once or, if they are many, in
+parts. One that plays live would be a whole period late with that, so it asks for parts earlier: see
+``Playback.part_ns``.
 """
 
 from collections.abc import Sequence
@@ -54,13 +55,14 @@ class Playback(Port, Protocol):
         """Take the frames that have just been played, a message or the rest of one: whole frames, never none."""
         ...
 
-    def write_part(self, data: bytes) -> None:  # noqa: ARG002
+    def write_part(self, data: bytes) -> None:
         """Take frames that have just been played; those that follow them belong to the same message.
 
-        Only if ``part_ns`` is not None. When ``stop`` comes before the rest, parts that are not heard yet are not to be
-        heard, but after ``start``: ``close`` drops them, for the driver is told that the message was not played.
+        If ``part_ns`` is None, the rest is sure to follow, but for a reset: all of the message has been played. If not,
+        ``stop`` may come first. Parts that are not heard yet are not to be heard then, but after ``start``: ``close``
+        drops them, for the driver is told that the message was not played.
         """
-        return
+        self.write(data)
 
 
 class Capture(Port, Protocol):

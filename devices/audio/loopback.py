@@ -65,7 +65,8 @@ class _Line:
         self._params: PcmParams | None = None  # of the recording, while it runs
         self._data = bytearray()
         self._dry = True  # nothing is in flight: the next frames begin a sound
-        self._first: int | None = None  # bytes of the first frames of a sound, until some of it is taken
+        self._first: int | None = None  # bytes of the first message of a sound, until some of it is taken
+        self._goes_on = False  # that message comes in parts, and the last has not come yet
 
     def listen(self, params: PcmParams | None) -> None:
         """Keep what is played from now on with these ``params``; None for nothing."""
@@ -74,13 +75,17 @@ class _Line:
         self._dry = True
         self._first = None
 
-    def put(self, params: PcmParams, data: bytes) -> None:
-        """Send frames that have just been played."""
+    def put(self, params: PcmParams, data: bytes, *, goes_on: bool = False) -> None:
+        """Send frames that have just been played, of a message that may have more of them."""
         if params != self._params:
             return
         if self._dry:
             self._dry = False
-            self._first = len(data)
+            self._first, self._goes_on = 0, True
+        if self._goes_on:
+            self._goes_on = goes_on
+            if self._first is not None:
+                self._first += len(data)
         self._data += data
         if len(self._data) > _MOST:
             del self._data[: len(self._data) - _MOST]
@@ -126,6 +131,10 @@ class _LoopbackPlayback(Playback):
     def write(self, data: bytes) -> None:
         self._loopback.count(len(data) // self._params.frame_size)
         self._line.put(self._params, data)
+
+    def write_part(self, data: bytes) -> None:
+        self._loopback.count(len(data) // self._params.frame_size)
+        self._line.put(self._params, data, goes_on=True)
 
     def stop(self) -> None:
         pass

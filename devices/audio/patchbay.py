@@ -104,7 +104,7 @@ class _PatchedPlayback:
         self._port = port
         self._stream = stream
         self._params = params
-        self._parts = b""  # of a message that goes on: what is kept are whole ones
+        self._parts: list[bytes] = []  # of a message that may be cut short: what is kept are whole ones
         self.part_ns = port.part_ns
         self.start, self.stop, self.close = port.start, port.stop, port.close
 
@@ -117,13 +117,21 @@ class _PatchedPlayback:
 
     def write(self, data: bytes) -> None:
         self._port.write(data)
-        data, self._parts = self._parts + data, b""
-        for tap in self._patchbay.taps:
-            tap.record(self._stream, self._params, data)
+        if self._parts:
+            data = b"".join((*self._parts, data))
+            self._parts.clear()
+        self._copy(data)
 
     def write_part(self, data: bytes) -> None:
         self._port.write_part(data)
-        self._parts += data
+        if self.part_ns is None:
+            self._copy(data)
+        else:
+            self._parts.append(data)
+
+    def _copy(self, data: bytes) -> None:
+        for tap in self._patchbay.taps:
+            tap.record(self._stream, self._params, data)
 
 
 class _PatchedCapture:

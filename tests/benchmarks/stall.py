@@ -27,7 +27,7 @@ from devices.audio import PcmParams
 from devices.audio.pcm import FORMATS
 from devices.clint import ticks_from_ns
 from devices.contracts import Clock, Event, Events, IrqLine
-from devices.virtio.sound.output import OutputStream
+from devices.virtio.sound.output import PreparedOutput
 from emu import guest
 from emu.machine import Machine
 from emu.shell import ShellError
@@ -48,7 +48,7 @@ _NS_PER_S = 1_000_000_000
 # ---------------------------------------------------------------- faulty completion
 
 
-class AtHandOff(OutputStream):
+class AtHandOff(PreparedOutput):
     """A message completes as soon as it is queued: what is played is whatever is there by then."""
 
     def _schedule(self, _earliest: int = 0) -> None:
@@ -59,34 +59,29 @@ class AtHandOff(OutputStream):
         self._event = None
         now = self._clock.now()
         while self._fifo:
-            self._transfer(self._fifo.popleft(), now)
+            self._advance(now, now)
         self._queue.signal()
 
 
-class WholeBuffer(OutputStream):
+class WholeBuffer(PreparedOutput):
     """A buffer's worth of messages completes all at once, when the last of them has been played."""
 
     def _complete_due(self) -> None:
         self._event = None
-        assert self.params is not None
-        periods = self.params.buffer_bytes // self.params.period_bytes
+        periods = self._params.buffer_bytes // self._params.period_bytes
         frames = sum(message.frames for message in list(self._fifo)[:periods])
         now = self._clock.now()
         if self._stopwatch.end_of(frames) > now:
             self._event = self._events.at(self._stopwatch.end_of(frames), self._complete_due)
             return
         for _ in range(min(periods, len(self._fifo))):
-            message = self._fifo.popleft()
-            self._stopwatch.frames += message.frames
-            self._transfer(message, now)
-        if not self._fifo:
-            self._ran_dry(now)
+            self._advance(now, now)
         self._queue.signal()
         self._schedule()
 
 
-COMPLETIONS: dict[str, type[OutputStream]] = {
-    "when played (pyemu)": OutputStream,
+COMPLETIONS: dict[str, type[PreparedOutput]] = {
+    "when played (pyemu)": PreparedOutput,
     "at hand-off": AtHandOff,
     "a whole buffer at once": WholeBuffer,
 }
@@ -131,7 +126,7 @@ class _ShownEvents:
 
 
 @contextmanager
-def faulty(completion: type[OutputStream], time: GuestTime) -> Iterator[Callable[[Machine], None]]:
+def faulty(completion: type[PreparedOutput], time: GuestTime) -> Iterator[Callable[[Machine], None]]:
     """Make machines created meanwhile faulty; yields what to do with one before it runs."""
 
     class Timer(SupervisorTimer):
@@ -144,7 +139,7 @@ def faulty(completion: type[OutputStream], time: GuestTime) -> Iterator[Callable
 
     with (
         mock.patch("emu.machine.SupervisorTimer", Timer),
-        mock.patch("devices.virtio.sound.device.OutputStream", completion),
+        mock.patch("devices.virtio.sound.device.PreparedOutput", completion),
     ):
         yield set_clock
 

@@ -5,6 +5,6 @@ tell of them (jacks, chmaps, controls, events), the device (device).
 """
 
 from devices.virtio.sound.device import SoundDevice
-from devices.virtio.sound.stream import StreamStats
+from devices.virtio.sound.prepared import StreamStats
 
 __all__ = ["SoundDevice", "StreamStats"]

@@ -1,9 +1,11 @@
 """The sound device (virtio 1.3 section 5.14): its queues and its control protocol.
 
-Nothing here waits: a control request is answered within its notification. An I/O message never is, not even one that
-is refused: a driver may queue it again from its interrupt handler, and would not get out of that (see stream.py).
+Nothing here waits: a control request is answered within its notification, or, if there are many messages to return
+before, in the next ones. An I/O message never is, not even one that is refused: a driver may queue it again from its
+interrupt handler, and would not get out of that (see prepared.py).
 """
 
+from collections import deque
 from collections.abc import Callable, Sequence
 
 from devices.audio import AudioBackend, PcmParams
@@ -14,11 +16,13 @@ from devices.virtio.sound import wire
 from devices.virtio.sound.chmaps import channel_maps
 from devices.virtio.sound.controls import Controls
 from devices.virtio.sound.events import EventQueue
-from devices.virtio.sound.input import InputStream
+from devices.virtio.sound.input import PreparedInput
 from devices.virtio.sound.jacks import Jacks
-from devices.virtio.sound.output import OutputStream
+from devices.virtio.sound.output import PreparedOutput
+from devices.virtio.sound.prepared import StreamParams, StreamStats, Surroundings, complete
 from devices.virtio.sound.requests import BAD_MSG, NOT_SUPP, Handler, query
-from devices.virtio.sound.stream import StreamParams, StreamStats, complete
+from devices.virtio.sound.steps import AT_ONCE, RETURN, Steps
+from devices.virtio.sound.stream import Stream
 
 __all__ = ["SoundDevice"]
 
@@ -26,8 +30,6 @@ __all__ = ["SoundDevice"]
 _MAX_REQUEST = wire.CTL_HDR.size + wire.CTL_VALUE_SIZE
 #: A buffer of more than 2.7 s of the fattest stream is a mistake.
 _MAX_BUFFER_BYTES = 64 << 20
-
-_AnyStream = OutputStream | InputStream
 
 
 class SoundDevice(VirtioDevice):
@@ -52,8 +54,9 @@ class SoundDevice(VirtioDevice):
         self._events = events
         self._backend = backend
         self._queues: Sequence[Queue] = ()
-        self._streams: list[_AnyStream] = []
-        self._refused: list[tuple[Queue, Chain]] = []
+        self._streams: list[Stream] = []
+        self._work: Steps[None] | None = None  # for the control queue, under way
+        self._refused: deque[tuple[Queue, Chain]] = deque()
         self._refusal: Event | None = None
         #: To be plugged, set and looked at from the host's side, on the machine's thread.
         self.jacks = Jacks(self._tell)
@@ -65,11 +68,13 @@ class SoundDevice(VirtioDevice):
             **self.jacks.requests,
             wire.R_PCM_INFO: lambda request, room: query(request, room, [_pcm_info(s) for s in self._streams]),
             wire.R_CHMAP_INFO: lambda request, room: query(request, room, self._channel_maps()),
-            wire.R_PCM_SET_PARAMS: self._set_params,
-            wire.R_PCM_PREPARE: self._on_stream(lambda stream: stream.prepare()),
-            wire.R_PCM_START: self._on_stream(lambda stream: stream.start()),
-            wire.R_PCM_STOP: self._on_stream(lambda stream: stream.stop()),
-            wire.R_PCM_RELEASE: self._on_stream(self._release),
+        }
+        self._commands: dict[int, Callable[[Stream, bytes], int | Steps[int]]] = {
+            wire.R_PCM_SET_PARAMS: _set_params,
+            wire.R_PCM_PREPARE: lambda stream, _: stream.prepare(),
+            wire.R_PCM_START: lambda stream, _: stream.start(),
+            wire.R_PCM_STOP: lambda stream, _: stream.stop(),
+            wire.R_PCM_RELEASE: lambda stream, _: self._release(stream),
         }
 
     def config(self) -> bytes:
@@ -86,23 +91,23 @@ class SoundDevice(VirtioDevice):
             self._make_stream(*group, stats) for group, stats in zip(self._groups, self.stats, strict=True)
         ]
 
-    def _make_stream(self, nid: int, direction: int, stats: StreamStats) -> _AnyStream:
-        kind, queue = (OutputStream, wire.TXQ) if direction == wire.D_OUTPUT else (InputStream, wire.RXQ)
-        return kind(
-            nid, self._queues[queue], clock=self._clock, events=self._events, backend=self._backend, stats=stats
-        )
+    def _make_stream(self, nid: int, direction: int, stats: StreamStats) -> Stream:
+        prepared, queue = (PreparedOutput, wire.TXQ) if direction == wire.D_OUTPUT else (PreparedInput, wire.RXQ)
+        around = Surroundings(nid, self._queues[queue], self._clock, self._events, self._backend, stats)
+        return Stream(direction, prepared, around)
 
     def reset(self) -> None:
         """Stop all streams and forget their messages."""
+        if self._work is not None:
+            self._work.close()
+            self._work = None
         for stream in self._streams:
             stream.close()
         self._streams = []
         self._queues = ()
         self._event_queue.detach()
         self._refused.clear()
-        if self._refusal is not None:
-            self._refusal.cancel()
-            self._refusal = None
+        self._cancel_refusal()
 
     def notify(self, index: int) -> None:
         """Serve the driver. Buffers for events stay in their queue until there is something to tell."""
@@ -130,7 +135,7 @@ class SoundDevice(VirtioDevice):
             if stream is None or stream.direction != direction or not stream.submit(chain):
                 self._refuse(queue, chain)
 
-    def _stream_of(self, chain: Chain) -> _AnyStream | None:
+    def _stream_of(self, chain: Chain) -> Stream | None:
         """Find the stream that an I/O message is for; None if it is malformed."""
         if len(chain.readable) < wire.PCM_XFER.size or len(chain.writable) < wire.PCM_STATUS.size:
             return None
@@ -145,87 +150,113 @@ class SoundDevice(VirtioDevice):
 
     def _return_refused(self) -> None:
         self._refusal = None
-        for queue, chain in self._refused:
-            complete(queue, chain, wire.S_IO_ERR)
-        self._refused.clear()
+        if not _do_some(self._give_back_refused()):
+            self._refusal = self._events.at(self._clock.now(), self._return_refused)
         self._queues[wire.TXQ].signal()
         self._queues[wire.RXQ].signal()
+
+    def _cancel_refusal(self) -> None:
+        if self._refusal is not None:
+            self._refusal.cancel()
+            self._refusal = None
+
+    def _give_back_refused(self) -> Steps[None]:
+        while self._refused:
+            complete(*self._refused.popleft(), wire.S_IO_ERR)
+            yield RETURN
 
     # Control requests.
 
     def _serve_control(self) -> None:
         queue = self._queues[wire.CONTROLQ]
-        for chain in queue.pop_all():
-            queue.push(chain, self._answer(chain))
+        if self._work is None:
+            self._work = self._serve(queue)
+        if _do_some(self._work):
+            self._work = None
+        else:
+            queue.later()
         queue.signal()
 
-    def _answer(self, chain: Chain) -> int:
+    def _serve(self, queue: Queue) -> Steps[None]:
+        for chain in queue.pop_all():
+            queue.push(chain, (yield from self._answer(chain)))
+
+    def _answer(self, chain: Chain) -> Steps[int]:
         """Carry out a request, unless there is no room for a reply; the number of bytes written."""
         room = len(chain.writable)
         if room < wire.HDR.size:
             return 0
         request = chain.readable.read(0, min(len(chain.readable), _MAX_REQUEST))
-        reply = self._reply_to(request, room)
+        reply = yield from self._reply_to(request, room)
         chain.writable.write(0, reply)
         return len(reply)
 
-    def _reply_to(self, request: bytes, room: int) -> bytes:
+    def _reply_to(self, request: bytes, room: int) -> Steps[bytes]:
         if len(request) < wire.HDR.size:
             return BAD_MSG
         (code,) = wire.HDR.unpack_from(request)
         self._event_queue.heed(code)
+        if code in self._commands:
+            return wire.HDR.pack((yield from self._command(code, request)))
         handler = self._requests.get(code) or self._control_requests.get(code)
         return handler(request, room) if handler is not None else NOT_SUPP
 
     def _channel_maps(self) -> list[bytes]:
         return channel_maps(self._groups)
 
-    def _on_stream(self, command: Callable[[_AnyStream], int]) -> Callable[[bytes, int], bytes]:
-        """Handle requests that name a stream and say no more."""
-
-        def handler(request: bytes, room: int) -> bytes:  # noqa: ARG001 - a status always fits
-            if len(request) < wire.PCM_HDR.size:
-                return BAD_MSG
-            _, number = wire.PCM_HDR.unpack_from(request)
-            if number >= len(self._streams):
-                return BAD_MSG
-            return wire.HDR.pack(command(self._streams[number]))
-
-        return handler
-
-    def _release(self, stream: _AnyStream) -> int:
-        """RELEASE; refused messages too are to be returned before it is answered (5.14.6.6.5.1)."""
-        if self._refusal is not None:
-            self._refusal.cancel()
-            self._return_refused()
-        return stream.release()
-
-    def _set_params(self, request: bytes, room: int) -> bytes:  # noqa: ARG002 - a status always fits
-        if len(request) < wire.PCM_SET_PARAMS.size:
-            return BAD_MSG
+    def _command(self, code: int, request: bytes) -> Steps[int]:
+        """Carry out a request about a stream; its status."""
+        if len(request) < wire.PCM_HDR.size:
+            return wire.S_BAD_MSG
         _, number = wire.PCM_HDR.unpack_from(request)
         if number >= len(self._streams):
-            return BAD_MSG
-        params = _parse_params(request)
-        return params if isinstance(params, bytes) else wire.HDR.pack(self._streams[number].set_params(params))
+            return wire.S_BAD_MSG
+        status = self._commands[code](self._streams[number], request)
+        return status if isinstance(status, int) else (yield from status)
+
+    def _release(self, stream: Stream) -> Steps[int]:
+        """RELEASE; refused messages too are to be returned before it is answered (5.14.6.6.5.1)."""
+        yield from self._give_back_refused()
+        self._cancel_refusal()
+        self._queues[wire.TXQ].signal()
+        self._queues[wire.RXQ].signal()
+        return (yield from stream.release())
 
 
-def _parse_params(request: bytes) -> StreamParams | bytes:
-    """Check a SET_PARAMS request; its parameters, or the reply that refuses them."""
+def _do_some(work: Steps[None]) -> bool:
+    """Carry on with ``work``, and say whether that was the rest of it."""
+    cost = 0
+    while cost < AT_ONCE:
+        step = next(work, None)
+        if step is None:
+            return True
+        cost += step
+    return False
+
+
+def _set_params(stream: Stream, request: bytes) -> int | Steps[int]:
+    params = _parse_params(request)
+    return params if isinstance(params, int) else stream.set_params(params)
+
+
+def _parse_params(request: bytes) -> StreamParams | int:
+    """Check a SET_PARAMS request; its parameters, or the status that refuses them."""
+    if len(request) < wire.PCM_SET_PARAMS.size:
+        return wire.S_BAD_MSG
     _, _, buffer_bytes, period_bytes, features, channels, fmt, rate, padding = wire.PCM_SET_PARAMS.unpack_from(request)
     if features or padding or not channels or fmt >= wire.PCM_FORMATS_DEFINED or rate >= len(wire.PCM_RATES):
-        return BAD_MSG  # no feature is offered
+        return wire.S_BAD_MSG  # no feature is offered
     if fmt not in wire.PCM_FORMATS or channels > wire.CHANNELS_MAX:
-        return NOT_SUPP
+        return wire.S_NOT_SUPP
     pcm = PcmParams(wire.PCM_FORMATS[fmt], wire.PCM_RATES[rate], channels)
     if not period_bytes or not buffer_bytes or buffer_bytes % period_bytes or period_bytes % pcm.frame_size:
-        return BAD_MSG
+        return wire.S_BAD_MSG
     if buffer_bytes > _MAX_BUFFER_BYTES:
-        return NOT_SUPP
+        return wire.S_NOT_SUPP
     return StreamParams(pcm, buffer_bytes, period_bytes)
 
 
-def _pcm_info(stream: _AnyStream) -> bytes:
+def _pcm_info(stream: Stream) -> bytes:
     formats = sum(1 << code for code in wire.PCM_FORMATS)
     rates = (1 << len(wire.PCM_RATES)) - 1
     return wire.PCM_INFO.pack(stream.number, 0, formats, rates, stream.direction, 1, wire.CHANNELS_MAX)

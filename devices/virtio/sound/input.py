@@ -16,50 +16,44 @@ recorded, and the length used is that of the frames and the status. One that REL
 length is 8, and what was recorded of it is lost.
 """
 
-from devices.audio import Capture, PcmParams
+from devices.audio import Capture
 from devices.virtio.queue import Chain
 from devices.virtio.sound import wire
-from devices.virtio.sound.stream import Message, Stream, complete
+from devices.virtio.sound.prepared import Message, Prepared, StreamParams, Surroundings, complete
 
-__all__ = ["InputStream"]
+__all__ = ["PreparedInput"]
 
 
-class InputStream(Stream[Capture]):
+class PreparedInput(Prepared[Capture]):
     """A stream that records."""
 
-    direction = wire.D_INPUT
-    direction_name = "capture"
+    direction = "capture"
 
-    def _open(self, params: PcmParams) -> Capture:
-        return self._backend.open_capture(self.number, params)
+    def __init__(self, around: Surroundings, params: StreamParams) -> None:
+        super().__init__(around, params, around.backend.open_capture(around.number, params.pcm))
+        self._most_held = params.buffer_bytes // self._frame_size
 
     def _payload(self, chain: Chain) -> int | None:
-        assert self.params is not None
         room = len(chain.writable) - wire.PCM_STATUS.size
-        return room - room % self.params.pcm.frame_size
+        return room - room % self._frame_size
 
     def _arrived(self, now: int) -> None:
-        lost = self._stopwatch.behind(now) - self._most_held()
+        lost = self._stopwatch.behind(now) - self._most_held
         if lost > 0:
-            assert self.params is not None
-            assert self._port is not None
-            self._port.skip(lost * self.params.pcm.frame_size)
+            self._port.skip(lost * self._frame_size)
             self._stopwatch.frames += lost
-            self.stats.overruns += 1
-            self.stats.lost_frames += lost
+            self._stats.overruns += 1
+            self._stats.lost_frames += lost
 
     def _stopped(self, now: int) -> None:
         if not self._fifo:  # what is lost, is lost by now
             self._arrived(now)
 
-    def _most_held(self) -> int:
-        assert self.params is not None
-        return self.params.buffer_bytes // self.params.pcm.frame_size
+    def _move(self, message: Message, frames: int) -> None:
+        size = self._frame_size
+        message.chain.writable.write(self._begun * size, self._port.read(frames * size))
 
-    def _transfer(self, message: Message, now: int) -> None:
-        assert self._port is not None
-        assert self.params is not None
-        if message.size:
-            message.chain.writable.write(0, self._port.read(message.size))
-        held = min(self._stopwatch.behind(now), self._most_held()) * self.params.pcm.frame_size
+    def _give_back(self, message: Message, now: int) -> bool:
+        held = min(self._stopwatch.behind(now), self._most_held) * self._frame_size
         complete(self._queue, message.chain, wire.S_OK, held + self._port.latency_bytes, recorded=message.size)
+        return False

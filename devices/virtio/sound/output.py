@@ -15,43 +15,38 @@ instants between belong to a sound played before. So what is kept are whole mess
 are played, and no others; and what is heard as well, if the worker comes within the backend's latency.
 """
 
-from devices.audio import PcmParams, Playback
+from devices.audio import Playback
 from devices.virtio.queue import Chain
 from devices.virtio.sound import wire
-from devices.virtio.sound.stream import Message, Stream, complete
+from devices.virtio.sound.prepared import Message, Prepared, StreamParams, Surroundings, complete
 from devices.virtio.sound.turn import Turn
 
-__all__ = ["OutputStream"]
+__all__ = ["PreparedOutput"]
 
 
-class OutputStream(Stream[Playback]):
+class PreparedOutput(Prepared[Playback]):
     """A stream that plays."""
 
-    direction = wire.D_OUTPUT
-    direction_name = "playback"
+    direction = "playback"
 
-    _dry_since: int | None = None  # running, and nothing to play any more
-    _part_frames: int | None = None  # in which the port wants a message
-    _begun = 0  # frames of the first message that it has got
-    _turn = Turn(0)
-
-    def _open(self, params: PcmParams) -> Playback:
-        port = self._backend.open_playback(self.number, params)
-        self._part_frames = None if port.part_ns is None else max(params.rate * port.part_ns // 1_000_000_000, 1)
-        self._begun = 0
-        assert self.params is not None
-        self._turn = Turn(self.params.buffer_bytes // self.params.period_bytes)
-        return port
+    def __init__(self, around: Surroundings, params: StreamParams) -> None:
+        pcm = params.pcm
+        super().__init__(around, params, around.backend.open_playback(around.number, pcm))
+        self._part_frames: int | None = None  # in which the port wants a message
+        if self._port.part_ns is not None:
+            wanted = pcm.rate * self._port.part_ns // 1_000_000_000
+            self._part_frames = max(min(wanted, self._piece_frames), 1)
+        self._turn = Turn(params.buffer_bytes // params.period_bytes, pcm.silence)
+        self._dry_since: int | None = None  # running, and nothing to play any more
 
     def _payload(self, chain: Chain) -> int | None:
-        assert self.params is not None
         size = len(chain.readable) - wire.PCM_XFER.size
-        return None if size % self.params.pcm.frame_size else size
+        return None if size % self._frame_size else size
 
     def _arrived(self, now: int) -> None:
         if self._dry_since is not None:
-            self.stats.underruns += 1
-            self.stats.silence_ns += now - self._dry_since
+            self._stats.underruns += 1
+            self._stats.silence_ns += now - self._dry_since
             self._dry_since = None
         self._stopwatch.restart(now)
 
@@ -71,27 +66,26 @@ class OutputStream(Stream[Playback]):
     def _go_on(self, now: int) -> None:
         if self._part_frames is None:
             return
-        assert self._port is not None
         frames = self._stopwatch.behind(now) - self._begun
         if frames >= self._part_frames:
+            frames = min(frames, self._piece_frames)
             self._port.write_part(self._read(self._fifo[0], frames))
             self._begun += frames
 
-    def _transfer(self, message: Message, now: int) -> None:  # noqa: ARG002 - what is late, is late
-        assert self._port is not None
-        assert self.params is not None
-        data = b""
-        if message.size:
-            data = self._read(message, message.frames - self._begun)
+    def _move(self, message: Message, frames: int) -> None:
+        data = self._read(message, frames)
+        if self._begun + frames < message.frames:
+            self._port.write_part(data)
+        else:
             self._port.write(data)
-        self._begun = 0
-        self._again = self._turn.end_period() and data != self.params.pcm.silence(len(data))
+
+    def _give_back(self, message: Message, now: int) -> bool:  # noqa: ARG002 - what is late, is late
         complete(self._queue, message.chain, wire.S_OK, self._port.latency_bytes)
+        return self._turn.end_period()
 
     def _read(self, message: Message, frames: int) -> bytes:
         """Read the frames that follow those that the port has got."""
-        assert self.params is not None
-        size = self.params.pcm.frame_size
+        size = self._frame_size
         data = message.chain.readable.read(wire.PCM_XFER.size + self._begun * size, frames * size)
         self._turn.play(data)
         return data

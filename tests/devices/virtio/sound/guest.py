@@ -108,8 +108,8 @@ def source(offset: int, size: int) -> bytes:
 class Recorder:
     """A backend that keeps what it gets, and checks that it is called as the contract says.
 
-    With ``part_ns`` it plays live; ``parts`` are those of messages that went on, and when one does not, they are no
-    longer in ``data``.
+    ``parts`` are those of messages that went on; with ``part_ns`` it plays live, and if a message does not go on, they
+    are no longer in ``data``.
     """
 
     played: int = 0
@@ -154,7 +154,6 @@ class Recorder:
         self.unfinished = 0
 
     def write_part(self, data: bytes) -> None:
-        assert self.part_ns is not None
         before = self.unfinished + len(data)
         self.write(data)
         self.parts.append(data)
@@ -162,6 +161,7 @@ class Recorder:
 
     def stop(self) -> None:
         assert self.state == "started"
+        assert not self.unfinished or self.part_ns is not None
         self.state = "stopped"
 
     def close(self) -> None:

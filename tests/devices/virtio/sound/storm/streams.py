@@ -9,7 +9,7 @@ from collections import deque
 from dataclasses import dataclass, field
 
 from devices.audio import PcmParams
-from devices.virtio.sound.stream import StreamStats
+from devices.virtio.sound.prepared import StreamStats
 from tests.devices.virtio.fake_driver import Completed, Token
 from tests.devices.virtio.sound.guest import (
     BAD_MSG,

@@ -1,0 +1,307 @@
+"""A PCM stream from PREPARE to RELEASE (virtio 1.3, 5.14.6.6): its messages, and when each of them completes.
+
+What is the same for playing (output.py) and recording (input.py) is here.
+
+When a message completes
+    A stream has a stopwatch of guest time, which runs while the stream does: START starts it, STOP stops it. A
+    message is played, or recorded, when the stopwatch has reached the end of its last frame, counted from the first
+    one and rounded up to the next ns. It completes then, in an event of its own: never earlier, and never within a
+    notification, because Linux 6.1 queues the message again from the completion interrupt, and would never leave that.
+
+    A machine that was late catches up in small steps, each with one interrupt: a millisecond of sound or a single
+    message, and always less than a buffer (a driver that sees a full turn of its buffer sees no progress at all).
+    After a step that was late the guest has time to act, even if the next message is nearly due: ALSA takes a jump of
+    two periods for lost interrupts, and a stream that it is about to stop should not play on. When the machine was
+    late by more than a whole buffer, the time beyond that is given up ("stall"), and the sound goes on where it was.
+
+    The frames of a large message are moved piece by piece, and the guest has its turn between two of them.
+
+    What a message that completed says of latency is measured then: see output.py and input.py.
+
+STOP and RELEASE
+    A message that STOP cuts short stays where it is, and START goes on with the very next sample. RELEASE returns all
+    messages, with status OK and nothing played or recorded, before it is answered (5.14.6.6.5.1).
+"""
+
+from abc import ABC, abstractmethod
+from collections import deque
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from devices.audio import AudioBackend, PcmParams, Period
+from devices.audio.base import Port
+from devices.contracts import Clock, Event, Events
+from devices.virtio.queue import Chain, Queue
+from devices.virtio.sound import wire
+from devices.virtio.sound.pacing import Stopwatch
+from devices.virtio.sound.steps import AT_ONCE, COMPLETE, RETURN, Steps
+
+__all__ = ["Message", "Prepared", "StreamParams", "StreamStats", "Surroundings", "complete"]
+
+#: Payload of a message beyond which it is refused: 0.6 s of the fattest stream.
+MAX_MESSAGE_BYTES = 16 << 20
+
+#: When late: how much sound completes in one step, and how long the guest has until the next, at most.
+_STEP_NS = 1_000_000
+_MAX_BREATH_NS = 8_000_000
+
+PortT = TypeVar("PortT", bound=Port)
+
+
+@dataclass(frozen=True, slots=True)
+class StreamParams:
+    """What SET_PARAMS has set; the period divides the buffer, frames the period."""
+
+    pcm: PcmParams
+    buffer_bytes: int
+    period_bytes: int
+
+    @property
+    def buffer_ns(self) -> int:
+        """How long the buffer lasts."""
+        return self.pcm.duration_ns(self.buffer_bytes // self.pcm.frame_size)
+
+    @property
+    def step_frames(self) -> int:
+        """Most frames that complete at once, unless they are of a single message."""
+        all_but_a_period = (self.buffer_bytes - self.period_bytes) or self.period_bytes // 2
+        return min(all_but_a_period // self.pcm.frame_size, self.pcm.rate * _STEP_NS // 1_000_000_000)
+
+
+@dataclass(slots=True)
+class StreamStats:
+    """What has happened to a stream since the machine was switched on."""
+
+    frames: int = 0  # played or recorded
+    messages: int = 0
+    underruns: int = 0  # gaps within a sound, because the driver was late
+    silence_ns: int = 0  # their length
+    overruns: int = 0  # times that frames were lost, because the driver was late
+    lost_frames: int = 0
+    stalls: int = 0  # times that the stream was later than can be caught up with
+    repeats: int = 0  # periods of the very bytes that were played a buffer ago, and not silence
+    lateness_max_ns: int = 0  # of a completion
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What stream ``number`` of those in its direction works with, from one reset to the next."""
+
+    number: int
+    queue: Queue
+    clock: Clock
+    events: Events
+    backend: AudioBackend
+    stats: StreamStats
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """An I/O message that waits for its turn."""
+
+    chain: Chain
+    size: int  # of the frames that it holds, or takes, in bytes
+    frames: int
+
+
+def complete(queue: Queue, chain: Chain, status: int, latency_bytes: int = 0, recorded: int = 0) -> None:
+    """Give an I/O message back with a status, if it has room for one: the last bytes that the device may write."""
+    room = len(chain.writable)
+    if room < wire.PCM_STATUS.size:
+        queue.push(chain, 0)
+        return
+    chain.writable.write(room - wire.PCM_STATUS.size, wire.PCM_STATUS.pack(status, latency_bytes))
+    queue.push(chain, wire.PCM_STATUS.size + recorded)
+
+
+class Prepared(ABC, Generic[PortT]):
+    """What a stream is from PREPARE to RELEASE, with its ``port`` in the backend. START and STOP take turns."""
+
+    #: As the log of periods has it.
+    direction: str
+
+    def __init__(self, around: Surroundings, params: StreamParams, port: PortT) -> None:
+        self._number = around.number
+        self._queue = around.queue
+        self._clock = around.clock
+        self._events = around.events
+        self._backend = around.backend
+        self._stats = around.stats
+        self._params = params
+        self._port = port
+        self._frame_size = params.pcm.frame_size
+        self._step_frames = params.step_frames
+        self._piece_frames = max(AT_ONCE // self._frame_size, 1)
+        self._stopwatch = Stopwatch(params.pcm.rate)
+        self._running = False
+        self._fifo: deque[Message] = deque()
+        self._fill = 0  # bytes in the fifo
+        self._begun = 0  # frames of the first message that are moved
+        self._moving = False  # the first message is over, and not all of its frames are moved
+        self._event: Event | None = None  # something to do for the first message, while the stopwatch runs
+        self._ready = 0  # since when there has been a message in the running stream: none is due before
+
+    # What a direction is.
+
+    @abstractmethod
+    def _payload(self, chain: Chain) -> int | None:
+        """How many bytes of frames a message holds or takes; None if it cannot be played or recorded."""
+
+    @abstractmethod
+    def _move(self, message: Message, frames: int) -> None:
+        """Play or record the next ``frames`` frames of a message, which is over, behind those that have begun it."""
+
+    @abstractmethod
+    def _give_back(self, message: Message, now: int) -> bool:
+        """Give back a message of which all frames are moved; whether it was the same as a buffer ago."""
+
+    @abstractmethod
+    def _arrived(self, now: int) -> None:
+        """Go on: the stream runs, and had no message until now."""
+
+    def _next(self) -> int:
+        """Guest time at which there is something to do for the first message: it is over, if nothing else."""
+        return self._due()
+
+    def _go_on(self, now: int) -> None:
+        """Do what there is to do for the first message, which is not over."""
+
+    def _ran_dry(self, end: int) -> None:
+        """Take note that the last message is over, since ``end``, and no other is there."""
+
+    def _stopped(self, now: int) -> None:
+        """Take note of STOP."""
+
+    # Commands.
+
+    def start(self) -> None:
+        """START: the first sample, or the next one after STOP, is now."""
+        self._port.start()
+        self._running = True
+        self._ready = self._clock.now()
+        self._stopwatch.start(self._ready)
+        self._schedule()
+
+    def stop(self) -> Steps[None]:
+        """STOP: nothing is heard or recorded from now on, and no message completes but one that is over already."""
+        self._running = False
+        self._cancel()
+        try:
+            while self._moving and self._queue.running:
+                yield self._advance(self._due(), self._clock.now())
+            self._queue.signal()
+        finally:
+            self._port.stop()
+        now = self._clock.now()
+        self._stopwatch.stop(now)
+        self._stopped(now)
+
+    def release(self) -> Steps[None]:
+        """RELEASE: every message is returned, and the driver told (5.14.6.6.5)."""
+        try:
+            while self._fifo:
+                complete(self._queue, self._fifo.popleft().chain, wire.S_OK)
+                yield RETURN
+            self._queue.signal()
+        finally:
+            self._port.close()
+
+    def close(self) -> None:
+        """Stop, and forget all: the device is reset."""
+        self._cancel()
+        if self._running:
+            self._port.stop()
+        self._port.close()
+
+    # Messages.
+
+    def submit(self, chain: Chain) -> bool:
+        """Queue a message that has a header and room for a status; False if it cannot be played or recorded."""
+        size = self._payload(chain)
+        if size is None or size > MAX_MESSAGE_BYTES:
+            return False
+        self._fifo.append(Message(chain, size, size // self._frame_size))
+        self._fill += size
+        if self._running and len(self._fifo) == 1:
+            self._ready = self._clock.now()
+            self._arrived(self._ready)
+            self._schedule()
+        return True
+
+    def _due(self) -> int:
+        """Guest time at which the first message in the queue is over."""
+        return max(self._stopwatch.end_of(self._fifo[0].frames), self._ready)
+
+    def _schedule(self, earliest: int = 0) -> None:
+        if self._fifo:
+            self._event = self._events.at(max(earliest, self._next()), self._complete_due)
+
+    def _cancel(self) -> None:
+        if self._event is not None:
+            self._event.cancel()
+            self._event = None
+
+    def _complete_due(self) -> None:
+        self._event = None
+        if not self._queue.running:
+            return  # the driver has broken or stopped it: there are no bytes to play until the next reset
+        now = self._clock.now()
+        self._give_up_time(now)
+        step = late = cost = 0
+        while self._fifo and cost < AT_ONCE and (due := self._due()) <= now:
+            frames = self._fifo[0].frames
+            if step and frames and step + frames > self._step_frames:
+                break
+            cost += self._advance(due, now)
+            if not self._moving:
+                step += frames
+                late = now - due
+        self._queue.signal()
+        if self._fifo and now < self._due():
+            self._go_on(now)
+        self._schedule(now + self._breath(late, step))
+
+    def _advance(self, due: int, now: int) -> int:
+        """Move the next piece of the first message, which is over; complete it with the last one. What that cost."""
+        message = self._fifo[0]
+        frames = min(message.frames - self._begun, self._piece_frames)
+        if frames:
+            self._move(message, frames)
+            self._begun += frames
+        self._moving = self._begun < message.frames
+        if not self._moving:
+            self._complete(message, due, now)
+        return COMPLETE + frames * self._frame_size
+
+    def _complete(self, message: Message, due: int, now: int) -> None:
+        stats = self._stats
+        stats.lateness_max_ns = max(stats.lateness_max_ns, now - due)
+        self._fifo.popleft()
+        self._fill -= message.size
+        self._begun = 0
+        self._stopwatch.frames += message.frames
+        again = self._give_back(message, now)
+        stats.frames += message.frames
+        stats.messages += 1
+        stats.repeats += again
+        self._backend.observe(Period(self.direction, self._number, due, now, message.size, self._fill, again))
+        if not self._fifo:
+            self._ran_dry(due)
+
+    def _breath(self, late: int, step: int) -> int:
+        """How long the guest has after a step of so many frames, so that the stream does catch up.
+
+        It has most of the step's duration, but half when so much of the buffer is gone that it may run dry.
+        """
+        if not late:
+            return 0
+        duration = self._params.pcm.duration_ns(step)
+        most = duration * 4 // 5 if late < self._params.buffer_ns // 4 else duration // 2
+        return min(late, most, _MAX_BREATH_NS)
+
+    def _give_up_time(self, now: int) -> None:
+        """Move the stopwatch if the machine was later than it may catch up with."""
+        excess = now - self._due() - self._params.buffer_ns
+        if excess > 0:
+            self._stats.stalls += 1
+            self._stopwatch.skip(excess)
