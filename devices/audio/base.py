@@ -30,19 +30,19 @@ class Port(Protocol):
 
         0 for a backend that keeps sound, or has it ready.
         """
-        ...
+        return 0
 
     def start(self) -> None:
         """From now on the stream runs (again)."""
-        ...
+        return
 
     def stop(self) -> None:
         """From now on nothing is heard or recorded; ``start`` or ``close`` follows."""
-        ...
+        return
 
     def close(self) -> None:
         """No more of this stream."""
-        ...
+        return
 
 
 class Playback(Port, Protocol):

@@ -118,15 +118,10 @@ class _Line:
 
 
 class _LoopbackPlayback(Playback):
-    latency_bytes = 0
-
     def __init__(self, loopback: Loopback, line: _Line, params: PcmParams) -> None:
         self._loopback = loopback
         self._line = line
         self._params = params
-
-    def start(self) -> None:
-        pass
 
     def write(self, data: bytes) -> None:
         self._loopback.count(len(data) // self._params.frame_size)
@@ -136,16 +131,8 @@ class _LoopbackPlayback(Playback):
         self._loopback.count(len(data) // self._params.frame_size)
         self._line.put(self._params, data, goes_on=True)
 
-    def stop(self) -> None:
-        pass
 
-    def close(self) -> None:
-        pass
-
-
-class _LoopbackCapture:
-    latency_bytes = 0
-
+class _LoopbackCapture(Capture):
     def __init__(self, line: _Line, params: PcmParams) -> None:
         self._line = line
         self._params = params
@@ -161,6 +148,3 @@ class _LoopbackCapture:
 
     def stop(self) -> None:
         self._line.listen(None)
-
-    def close(self) -> None:
-        pass

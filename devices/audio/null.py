@@ -39,35 +39,19 @@ class NullSink(AudioBackend):
 
 
 class _NullPlayback(Playback):
-    latency_bytes = 0
-
     def __init__(self, sink: NullSink, frame_size: int) -> None:
         self._sink = sink
         self._frame_size = frame_size
 
-    def start(self) -> None:
-        pass
-
     def write(self, data: bytes) -> None:
         self._sink.count(len(data) // self._frame_size)
 
-    def stop(self) -> None:
-        pass
 
-    def close(self) -> None:
-        pass
-
-
-class SilentCapture:
+class SilentCapture(Capture):
     """A source of silence."""
-
-    latency_bytes = 0
 
     def __init__(self, params: PcmParams) -> None:
         self._params = params
-
-    def start(self) -> None:
-        """Silence needs no start."""
 
     def read(self, size: int) -> bytes:
         """Return ``size`` bytes of silence."""
@@ -75,9 +59,3 @@ class SilentCapture:
 
     def skip(self, size: int) -> None:
         """All silence is alike."""
-
-    def stop(self) -> None:
-        """Nor does it stop."""
-
-    def close(self) -> None:
-        """Nothing to close."""

@@ -61,8 +61,6 @@ class WavSink(AudioBackend):
         if self.source is not None and self.source.is_file(self.path):
             self.source.close()
             raise UsageError(f"cannot record from {self.path} and write to it")
-        self._played = 0
-        self._closed = False
         self._limit = _Limit(limit)
         self._tracks = {0: _Track(self.path, self._limit)}
         try:
@@ -75,7 +73,7 @@ class WavSink(AudioBackend):
     @property
     def played(self) -> int:
         """Frames played, those included that could not be written."""
-        return self._played
+        return sum(track.played for track in self._tracks.values())
 
     @property
     def lost(self) -> int:
@@ -96,7 +94,7 @@ class WavSink(AudioBackend):
 
     def open_playback(self, stream: int, params: PcmParams) -> Playback:
         """Play on in the stream's newest file if that holds the same kind of frames, else in the next one."""
-        return _WavPlayback(self, stream, params)
+        return _WavPlayback(self._track(stream), params)
 
     def open_capture(self, stream: int, params: PcmParams) -> Capture:  # noqa: ARG002 - each has the whole source
         """Record the source from its beginning."""
@@ -104,16 +102,17 @@ class WavSink(AudioBackend):
 
     def record(self, stream: int, params: PcmParams, data: bytes) -> None:
         """Append frames of ``params`` that a stream has played."""
-        self._played += len(data) // params.frame_size
-        if not self._closed:
-            if stream not in self._tracks:
-                path = self.path.with_name(f"{self.path.stem}-s{stream}{self.path.suffix}")
-                self._tracks[stream] = _Track(path, self._limit, named=False)
-            self._tracks[stream].record(params, data)
+        self._track(stream).record(params, data)
+
+    def _track(self, stream: int) -> "_Track":
+        if stream not in self._tracks:
+            path = self.path.with_name(f"{self.path.stem}-s{stream}{self.path.suffix}")
+            self._tracks[stream] = _Track(path, self._limit, named=False)
+        return self._tracks[stream]
 
     def summary(self) -> list[str]:
         """Say of each file what is in it."""
-        if not self._played:
+        if not self.played:
             return [f"{self.path}: nothing was played"]
         lines = [f"{file.path}: {file.frames} frames ({file.frames / file.params.rate:.3f} s), {file.params}"
                  for file in self.files if file.frames]  # fmt: skip
@@ -123,7 +122,7 @@ class WavSink(AudioBackend):
 
     def close(self) -> None:
         """Let go of the files; they are complete at every moment."""
-        self._closed = True
+        self._limit.closed = True
         for file in self.files:
             file.close()
         if self.source is not None:
@@ -134,6 +133,7 @@ class _Limit:
     """How much a guest may write, with whatever streams; raises OSError if that is over."""
 
     def __init__(self, size: int) -> None:
+        self.closed = False  # nothing at all
         self._size = self._room = size
         self._files = 0
 
@@ -155,7 +155,7 @@ class _Track:
 
     def __init__(self, path: Path, limit: _Limit, *, named: bool = True) -> None:
         self.files: list[WavFile] = []
-        self.lost = 0  # frames
+        self.played = self.lost = 0  # frames
         self.error: str | None = None
         self._path = path
         self._limit = limit
@@ -180,6 +180,10 @@ class _Track:
 
     def record(self, params: PcmParams, data: bytes) -> None:
         """Append frames, or say once why not."""
+        frames = len(data) // params.frame_size
+        self.played += frames
+        if self._limit.closed:
+            return
         if self.error is None:
             try:
                 self._limit.take(len(data))
@@ -189,7 +193,7 @@ class _Track:
                 path = self.files[-1].path if self.files else self._path
                 logger.warning("%s: %s; the sound from here on is lost", path, self.error)
         if self.error is not None:
-            self.lost += len(data) // params.frame_size
+            self.lost += frames
 
     def _file_for(self, params: PcmParams, size: int) -> WavFile:
         if not self.files:
@@ -201,21 +205,9 @@ class _Track:
 
 
 class _WavPlayback(Playback):
-    latency_bytes = 0
-
-    def __init__(self, sink: WavSink, stream: int, params: PcmParams) -> None:
-        self._sink = sink
-        self._stream = stream
+    def __init__(self, track: _Track, params: PcmParams) -> None:
+        self._track = track
         self._params = params
 
-    def start(self) -> None:
-        pass
-
     def write(self, data: bytes) -> None:
-        self._sink.record(self._stream, self._params, data)
-
-    def stop(self) -> None:
-        pass
-
-    def close(self) -> None:
-        pass
+        self._track.record(self._params, data)

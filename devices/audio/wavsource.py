@@ -18,6 +18,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from devices.audio.base import Capture
 from devices.audio.null import SilentCapture
 from devices.audio.pcm import PcmParams, SampleFormat
 from devices.errors import UsageError
@@ -77,7 +78,7 @@ class WavSource:
         except (OSError, ValueError):  # ValueError: a NUL in the path
             return False
 
-    def open_capture(self, params: PcmParams) -> "SilentCapture | WavCapture":
+    def open_capture(self, params: PcmParams) -> Capture:
         """Record from the first frame on."""
         layout = self._layout
         if (params.rate, params.channels) == (layout.rate, layout.channels):
@@ -116,10 +117,8 @@ class WavSource:
             self._fd = None
 
 
-class WavCapture:
-    """One stream that records from a WavSource."""
-
-    latency_bytes = 0
+class WavCapture(Capture):
+    """One stream that records from a WavSource, and goes on where it was after a pause."""
 
     def __init__(self, source: WavSource, params: PcmParams, block: int, convert: Callable[[bytes], bytes]) -> None:
         self._source = source
@@ -127,9 +126,6 @@ class WavCapture:
         self._block = block
         self._convert = convert
         self._frame = 0
-
-    def start(self) -> None:
-        """Continue where it was."""
 
     def read(self, size: int) -> bytes:
         """Return the next frames, then silence."""
@@ -141,12 +137,6 @@ class WavCapture:
     def skip(self, size: int) -> None:
         """Skip frames."""
         self._frame += size // self._params.frame_size
-
-    def stop(self) -> None:
-        """Pause."""
-
-    def close(self) -> None:
-        """Leave the file to the next stream."""
 
 
 def _same(data: bytes) -> bytes:

@@ -94,3 +94,19 @@ def test_a_recording_that_never_reads_takes_no_more_memory(monkeypatch):
         playback.write(b"abcdefgh")
     assert capture.read(11) == SILENCE * 11
     assert capture.read(11) == b"ghabcdefgh" + SILENCE
+
+
+@pytest.mark.parametrize("delay", [0, 6, 10])
+def test_a_message_in_parts_comes_back_as_in_one_piece(delay):
+    recorded = []
+    for messages in ([b"abcdefgh"], [b"ijkl"]), ([b"abc", b"def", b"gh"], [b"ij", b"kl"]):
+        playback, capture = streams(Loopback(delay))
+        data = b""
+        for *parts, rest in messages:
+            for part in parts:
+                playback.write_part(part)
+            playback.write(rest)
+            data += capture.read(8)
+        recorded.append(data + capture.read(16))
+    assert recorded[0] == recorded[1]
+    assert b"abcdefgh" in recorded[0]

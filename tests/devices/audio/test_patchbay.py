@@ -104,6 +104,27 @@ def test_a_tap_gets_a_copy_of_what_is_played_while_it_is_there(tmp_path):
     with_tap.close()
 
 
+def test_a_tap_gets_what_the_backend_keeps(tmp_path):
+    """Parts of a message that may be cut short when all of it is played, others at once."""
+
+    class Tap:
+        def __init__(self):
+            self.data = []
+
+        def record(self, _stream, _params, data):
+            self.data.append(data)
+
+    for part_ns, expected in ((None, [b"\1\0", b"\2\0", b"\3\0"]), (10_000_000, [b"\1\0\2\0\3\0"])):
+        patchbay, tap = Patchbay(Recorder(part_ns=part_ns)), Tap()
+        patchbay.taps.append(tap)
+        port = patchbay.open_playback(0, S16)
+        port.start()
+        port.write_part(b"\1\0")
+        port.write_part(b"\2\0")
+        port.write(b"\3\0")
+        assert tap.data == expected
+
+
 def test_switching_is_for_the_sounds_that_begin_then(tmp_path):
     first, second = NullSink(), NullSink()
     patchbay = Patchbay(first)

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from devices.audio import NullSink, PeriodLog
-from tests.devices.virtio.sound.guest import RELEASE, S16_STEREO, START, STOP, TXQ, Done, Guest, noise
+from tests.devices.virtio.sound.guest import RELEASE, S16_STEREO, START, STOP, TXQ, Done, Guest, Recorder, noise
 from tests.emu.trace.watched import WatchedGuest
 
 MS = 1_000_000
@@ -63,6 +63,13 @@ def test_silence_is_no_repeat_and_a_sound_that_repeats_itself_is_one(data: bytes
     Linux61(guest, lambda _number: data)
     guest.run(21 * MS)
     assert guest.stats.repeats == (len(guest.done) - 2) * repeats
+
+
+def test_a_period_that_ends_in_silence_is_a_repeat_for_a_live_backend_too() -> None:
+    guest = Guest(Recorder(part_ns=MS))
+    Linux61(guest, lambda _number: noise(7, PERIOD // 2) + bytes(PERIOD // 2))
+    guest.run(21 * MS)
+    assert guest.stats.repeats == len(guest.done) - 2
 
 
 def test_a_new_sound_repeats_nothing_of_the_last_one() -> None:
