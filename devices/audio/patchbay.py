@@ -120,7 +120,8 @@ class _PatchedPlayback:
         if self._parts:
             data = b"".join((*self._parts, data))
             self._parts.clear()
-        self._copy(data)
+        if self._patchbay.taps:
+            self._copy(data)
 
     def write_part(self, data: bytes) -> None:
         self._port.write_part(data)

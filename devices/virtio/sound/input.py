@@ -14,6 +14,9 @@ returned yet.
 A message of another size than a period takes the whole frames that fit; its status is in the last 8 bytes whatever was
 recorded, and the length used is that of the frames and the status. One that RELEASE returns has recorded nothing: its
 length is 8, and what was recorded of it is lost.
+
+Playing has a guard against stale periods (turn.py), and recording can have none. Whether the program has read a period
+when the driver offers its memory again is not to be seen in the message: only the guest knows what it missed.
 """
 
 from devices.audio import Capture

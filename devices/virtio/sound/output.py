@@ -36,7 +36,7 @@ class PreparedOutput(Prepared[Playback]):
         if self._port.part_ns is not None:
             wanted = pcm.rate * self._port.part_ns // 1_000_000_000
             self._part_frames = max(min(wanted, self._piece_frames), 1)
-        self._turn = Turn(params.buffer_bytes // params.period_bytes, pcm.silence)
+        self._turn = Turn(params.buffer_bytes // params.period_bytes, pcm)
         self._dry_since: int | None = None  # running, and nothing to play any more
 
     def _payload(self, chain: Chain) -> int | None:

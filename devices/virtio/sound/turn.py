@@ -2,7 +2,8 @@
 
 import zlib
 from collections import deque
-from collections.abc import Callable
+
+from devices.audio import PcmParams
 
 __all__ = ["Turn"]
 
@@ -11,14 +12,12 @@ _MOST_PERIODS = 64
 
 
 class Turn:
-    """What the last ``periods`` periods were: checksums, so that no guest decides how much memory they take.
+    """What the last ``periods`` periods were, as checksums: no guest decides how much memory they take."""
 
-    ``silence(size)`` is what silence looks like.
-    """
-
-    def __init__(self, periods: int, silence: Callable[[int], bytes]) -> None:
+    def __init__(self, periods: int, pcm: PcmParams) -> None:
         self._periods = periods
-        self._silence = silence
+        self._pcm = pcm
+        self._silent_frame = pcm.silence(pcm.frame_size)
         self._silent = True  # what is playing, so far
         self._played: deque[int] = deque(maxlen=periods if periods <= _MOST_PERIODS else 0)
         self._playing = 0
@@ -26,7 +25,8 @@ class Turn:
     def play(self, data: bytes) -> None:
         """Some of a period is played."""
         self._playing = zlib.crc32(data, self._playing)
-        self._silent = self._silent and data == self._silence(len(data))
+        if self._silent:  # which the first frame tells, nearly always
+            self._silent = data.startswith(self._silent_frame) and data == self._pcm.silence(len(data))
 
     def end_period(self) -> bool:
         """Forget a period of a turn ago for the one that is over; whether they are the same, and not silence."""

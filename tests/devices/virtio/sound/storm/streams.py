@@ -1,4 +1,4 @@
-"""What a stream has to do, a second time and in other words than stream.py's: which command is legal when, which
+"""What a stream has to do, a second time and in other words than stream.py and prepared.py have it: which command is legal when, which
 message comes back when, and what it holds. It is told what happens, in the order in which it does, and raises
 AssertionError when the device does anything else.
 
