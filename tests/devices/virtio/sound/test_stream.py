@@ -1,4 +1,4 @@
-"""devices/virtio/sound/stream.py and prepared.py: the state machine, and that every message completes when it is played."""
+"""devices/virtio/sound/stream.py and prepared.py: the state machine; every message completes when it is played."""
 
 import itertools
 import struct

@@ -1,6 +1,7 @@
-"""What a stream has to do, a second time and in other words than stream.py and prepared.py have it: which command is legal when, which
-message comes back when, and what it holds. It is told what happens, in the order in which it does, and raises
-AssertionError when the device does anything else.
+"""What a stream has to do, a second time and in other words than stream.py's and prepared.py's.
+
+Which command is legal when, which message comes back when, and what it holds. It is told what happens, in the order in
+which it does, and raises AssertionError when the device does anything else.
 
 A machine that is late has some freedom (how it catches up); then a message is only checked to be not early.
 """
