@@ -82,22 +82,7 @@ class Tape(AudioBackend):
         pass
 
 
-class _Port:
-    latency_bytes = 0
-
-    def start(self) -> None:
-        pass
-
-    def stop(self) -> None:
-        pass
-
-    def close(self) -> None:
-        pass
-
-
-class _Heard(_Port):
-    part_ns = None
-
+class _Heard(Playback):
     def __init__(self, data: bytearray) -> None:
         self._data = data
 
@@ -105,7 +90,7 @@ class _Heard(_Port):
         self._data += data
 
 
-class _Source(_Port):
+class _Source(Capture):
     def __init__(self, params: PcmParams, data: bytes) -> None:
         self._params = params
         self._data = data
