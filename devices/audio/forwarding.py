@@ -1,4 +1,4 @@
-"""A backend in front of another, which does whatever it doesn't do itself."""
+"""The base of backends that stand in front of another, and pass on whatever they don't do themselves."""
 
 from collections.abc import Sequence
 
@@ -9,7 +9,7 @@ __all__ = ["ForwardingBackend"]
 
 
 class ForwardingBackend(AudioBackend):
-    """Everything goes to ``backend``."""
+    """Passes everything on to ``backend``."""
 
     def __init__(self, backend: AudioBackend) -> None:
         self.backend = backend
@@ -38,11 +38,11 @@ class ForwardingBackend(AudioBackend):
         self.backend.observe(period)
 
     def set_gains(self, playback: Sequence[float], capture: Sequence[float]) -> None:
-        """Hand the volume on."""
+        """Pass the volume on."""
         self.backend.set_gains(playback, capture)
 
     def summary(self) -> list[str]:
-        """Say what the backend says."""
+        """Return the backend's summary."""
         return self.backend.summary()
 
     def close(self) -> None:

@@ -1,8 +1,8 @@
 """The sound device (virtio 1.3 section 5.14): its queues and its control protocol.
 
-Nothing here waits: a control request is answered within its notification, or, if there are many messages to return
-before, in the next ones. An I/O message never is, not even one that is refused: a driver may queue it again from its
-interrupt handler, and would not get out of that (see prepared.py).
+Nothing here waits: a control request is answered within its notification, or a few turns of the guest later if many
+messages have to be returned first. An I/O message is never answered there, not even one that is refused: a driver may
+queue it again from its interrupt handler, and would never leave that (see prepared.py).
 """
 
 from collections import deque
@@ -55,7 +55,7 @@ class SoundDevice(VirtioDevice):
         self._backend = backend
         self._queues: Sequence[Queue] = ()
         self._streams: list[Stream] = []
-        self._work: Steps[None] | None = None  # for the control queue, under way
+        self._work: Steps[None] | None = None  # on the control queue, under way
         self._refused: deque[tuple[Queue, Chain]] = deque()
         self._refusal: Event | None = None
         #: To be plugged, set and looked at from the host's side, on the machine's thread.

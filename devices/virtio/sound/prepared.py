@@ -14,7 +14,7 @@ When a message completes
     two periods for lost interrupts, and a stream that it is about to stop should not play on. When the machine was
     late by more than a whole buffer, the time beyond that is given up ("stall"), and the sound goes on where it was.
 
-    The frames of a large message are moved piece by piece, and the guest has its turn between two of them.
+    The frames of a large message are moved piece by piece, and the guest gets its turn between two of them.
 
     What a message that completed says of latency is measured then: see output.py and input.py.
 

@@ -1,6 +1,6 @@
-"""Work in steps, so that the guest has its turn: how much is done at once, and what it is counted in.
+"""Work done in steps, so that the guest gets its turn in between.
 
-Whoever does such work adds up what its steps cost, and goes on in another event when that is ``AT_ONCE``.
+Whoever does such work adds up what its steps cost, and once that reaches ``AT_ONCE`` continues in another event.
 """
 
 from collections.abc import Generator
@@ -15,5 +15,5 @@ Steps = Generator[int, None, T]
 
 #: Bytes of sound that are moved at once: 0.1 to 0.3 ms, the system call that writes them to a file included.
 AT_ONCE = 128 << 10
-#: What else takes time, in bytes that take as long: a message that completes (20 us), one that is given back (4 us).
+#: Other work, in bytes that take as long to move: a message that completes (20 us), one that is given back (4 us).
 COMPLETE, RETURN = 16 << 10, 4 << 10
