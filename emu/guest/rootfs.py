@@ -18,7 +18,7 @@ __all__ = ["build", "entries"]
 
 _PACKAGES = (
     "busybox-static",  # static: fork and exec are twice as quick as with the dynamic loader
-    "coreutils",  # env can undo what busybox's shell does to the signals of its background jobs, see /init
+    "coreutils",  # env, a small program with shared libraries: what starting one costs is measured with it
     "libc6",
     "libgcc-s1",
     "alsa-utils",

@@ -62,14 +62,38 @@ def test_a_paste_of_100_kb_loses_nothing(boot):
     assert hashlib.md5(data).hexdigest() in text
 
 
-def test_c_c_interrupts_a_program_and_not_the_shell(boot):
-    guest = boot()
+@pytest.mark.parametrize("console", ["ttyS0", "hvc0"])
+@pytest.mark.parametrize("key", [b"\x03", b"\x1c"], ids=["SIGINT", "SIGQUIT"])
+def test_c_c_interrupts_a_program_and_not_the_shell(boot, console, key):
+    guest = boot(append=f"console={console}")
+    guest.ok("shell=old")
     guest.machine.console.sendline("sleep 1000000")
     guest.machine.run_for(0.5)
-    guest.machine.console.send(b"\x03")
+    guest.machine.console.send(key)
     guest.find_shell()
     assert guest.machine.clock.now() < 1000 * 10**9
-    assert "alive" in guest.ok("echo alive")
+    assert "old shell" in guest.ok("echo ${shell-new} shell")
+
+
+def test_programs_ignore_no_signals(boot):
+    assert "SigIgn:\t0000000000000000" in boot().ok("cat /proc/self/status")
+
+
+@pytest.mark.parametrize("end", ["exit", "kill -9 $$", "kill -9 $PPID", "kill -9 -1", "sleep 1000 & exit"])
+def test_a_shell_that_ends_is_followed_by_one_new_one(boot, end):
+    guest = boot()
+    guest.ok("shell=old")
+    guest.machine.console.sendline(end)
+    guest.machine.run_for(1.0)
+    guest.find_shell()
+    assert "new shell" in guest.ok("echo ${shell-new} shell")
+    assert guest.ok("ps -o args").count("\nsh -l") == 1
+
+
+def test_orphans_are_buried(boot):
+    guest = boot()
+    guest.ok("(setsid sleep 0.1 &); sleep 0.5")
+    assert "sleep" not in guest.ok("ps -o comm")
 
 
 def test_a_kernel_panic_ends_the_machine(guest_files):
