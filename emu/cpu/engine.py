@@ -19,14 +19,12 @@ import mmap
 from collections.abc import Callable
 from typing import Any
 
-import unicorn
-from unicorn import riscv_const
-from unicorn.unicorn_py3.unicorn import uclib
-
 from devices.errors import PyemuError
+from emu.cpu import unicorn
 from emu.cpu.codepages import PAGE, CodePages
 from emu.cpu.native import Native, NotNativeError, install
 from emu.cpu.operand import memory_operand
+from emu.cpu.unicorn import riscv_const, uclib
 
 __all__ = ["Engine", "Reg"]
 
@@ -98,7 +96,6 @@ _WITNESSES = (
     (Reg.PRIV, riscv_const.UC_RISCV_REG_PRIV, 1),
 )
 
-uclib.uc_vmem_translate.argtypes = (ctypes.c_void_p, _U64, ctypes.c_uint, ctypes.c_void_p)
 _ReadCallback = ctypes.CFUNCTYPE(_U64, ctypes.c_void_p, _U64, ctypes.c_uint, ctypes.c_void_p)
 _WriteCallback = ctypes.CFUNCTYPE(None, ctypes.c_void_p, _U64, ctypes.c_uint, _U64, ctypes.c_void_p)
 _ExceptionCallback = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_uint32, ctypes.c_void_p)

@@ -8,12 +8,12 @@ import ctypes
 import functools
 import gc
 import os
+import sys
 from pathlib import Path
 from typing import Any
 from zlib import crc32
 
-import unicorn
-from unicorn.unicorn_py3.unicorn import uclib
+from emu.cpu.unicorn import uclib
 
 __all__ = ["LIBRARY", "SWITCH", "Native", "NotNativeError", "install"]
 
@@ -134,7 +134,8 @@ def _install() -> ctypes.CDLL:
         raise NotNativeError(str(error)) from error
     if library.native_built_from() & 0xFFFF_FFFF != crc32(LIBRARY.with_name("native.c").read_bytes()):
         raise NotNativeError("it was built from another native.c; install pyemu again")
-    if any(isinstance(one, unicorn.Uc) for one in gc.get_objects()):  # which would meet functions that it doesn't know
+    others = sys.modules.get("unicorn")  # whose engines would meet functions that they don't know
+    if others is not None and any(isinstance(one, others.Uc) for one in gc.get_objects()):
         raise NotNativeError("this process was using unicorn before; make the first machine sooner")
     library.native_install.restype = ctypes.c_char_p
     missing = library.native_install(ctypes.c_void_p(uclib._handle))  # noqa: SLF001

@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import pytest
-import unicorn
 
 from devices.errors import PyemuError
 from emu.cpu import engine as engine_module
+from emu.cpu import unicorn
 from emu.cpu.engine import Engine, Reg
 from emu.memory import Ram
 from emu.timing.clock import HostClock
