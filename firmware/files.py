@@ -4,8 +4,6 @@ A file is recognised by its contents, never by its name. What can't work is refu
 file is and what to do (UsageError).
 """
 
-import bz2
-import lzma
 import re
 import stat
 import zlib
@@ -45,12 +43,31 @@ class _Decompressor(Protocol):
     def decompress(self, data: bytes, max_length: int, /) -> bytes: ...
 
 
+def _bunzip() -> _Decompressor:
+    import bz2  # noqa: PLC0415 - half a millisecond of each start
+
+    return bz2.BZ2Decompressor()
+
+
+def _unxz() -> _Decompressor:
+    import lzma  # noqa: PLC0415 - likewise
+
+    return lzma.LZMADecompressor()
+
+
+def _damages() -> tuple[type[Exception], ...]:
+    """What the decompressors raise for a damaged file."""
+    from lzma import LZMAError  # noqa: PLC0415
+
+    return zlib.error, LZMAError, OSError, EOFError, MemoryError
+
+
 #: Magic number, name, and the decompressor if the standard library has one.
 COMPRESSIONS: tuple[tuple[bytes, str, Callable[[], _Decompressor] | None], ...] = (
     (b"\x1f\x8b", "gzip", lambda: zlib.decompressobj(wbits=31)),
-    (b"\xfd7zXZ\0", "xz", lzma.LZMADecompressor),
-    (b"BZh", "bzip2", bz2.BZ2Decompressor),
-    (b"\x5d\0\0", "lzma", lzma.LZMADecompressor),
+    (b"\xfd7zXZ\0", "xz", _unxz),
+    (b"BZh", "bzip2", _bunzip),
+    (b"\x5d\0\0", "lzma", _unxz),
     (b"\x28\xb5\x2f\xfd", "zstd", None),
     (b"\x02\x21\x4c\x18", "lz4", None),
     (b"\x04\x22\x4d\x18", "lz4", None),
@@ -97,7 +114,7 @@ def unpack(data: bytes, path: Path, what: str) -> bytes:
     decompressor = make_decompressor()
     try:
         unpacked = decompressor.decompress(data, MAX_SIZE + 1)
-    except (zlib.error, lzma.LZMAError, OSError, EOFError, MemoryError) as error:
+    except _damages() as error:
         raise UsageError(f"{path}: the {what} is a damaged {name} file: {error}") from error
     if len(unpacked) > MAX_SIZE:
         raise UsageError(f"{path}: the {what} is larger than {MAX_SIZE // MIB} MiB when unpacked")
@@ -121,7 +138,7 @@ def peek(data: bytes, size: int) -> bytes:
         return b""
     try:
         return make_decompressor().decompress(data[: 64 << 10], size)
-    except (zlib.error, lzma.LZMAError, OSError, EOFError, MemoryError):
+    except _damages():
         return b""
 
 

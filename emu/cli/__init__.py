@@ -1,6 +1,5 @@
 """The command line: ``pyemu``, its commands, and what a person at a terminal needs besides."""
 
-import gc
 import os
 import sys
 from typing import NoReturn, cast
@@ -30,7 +29,6 @@ Examples:
 
 def main(arguments: list[str] | None = None) -> NoReturn:
     """Run the command line and exit with its status; the entry point."""
-    gc.disable()  # 5 ms of each start, for cycles that are not there; and beside a guest none are looked for anyway
     _open_standard_files()
     if VARIABLE in os.environ:
         from emu.cli import completing  # noqa: PLC0415
