@@ -3,13 +3,15 @@
 A request is a 16-byte header, data in one direction, and a status byte, which is the last writable byte. It is
 parsed, checked as a whole, and only then executed; every one that has room for a status gets one.
 
-Requests are carried out in order, one at a time and piece by piece: after some pieces the guest has its turn.
+Requests are carried out in order, one at a time and piece by piece: after some pieces the guest has its turn. Only
+those that need the disk flushed are finished later, when it is, and do not hold up what comes after them.
 """
 
 import logging
 import struct
 from collections.abc import Callable, Generator, Sequence
 
+from devices.virtio.aside import Aside, at_once
 from devices.virtio.device import VirtioDevice
 from devices.virtio.disk import CHUNK, SECTOR, Disk, chunks
 from devices.virtio.queue import Chain, Queue
@@ -62,6 +64,9 @@ _CONFIG = struct.Struct("<QII4xI8x4xIIIIIB3x")
 #: A request that is being carried out: each ``next`` is a step, and says how many bytes it has moved.
 _Steps = Generator[int, None, int]
 
+#: A request that was carried out but for the flush: its queue and chain, and how much was written to its data.
+_Unflushed = tuple[Queue, Chain, int]
+
 _log = logging.getLogger(__name__)
 
 
@@ -74,23 +79,26 @@ class _RefusedError(Exception):
 
 
 class BlockDevice(VirtioDevice):
-    """A virtio disk; ``serial`` is what GET_ID answers, at most 20 ASCII characters."""
+    """A virtio disk; ``serial`` is what GET_ID answers, at most 20 ASCII characters; ``aside`` has it flushed."""
 
     device_id = 2
     queue_sizes = (QUEUE_SIZE,)
 
-    def __init__(self, disk: Disk, serial: str = "pyemu") -> None:
+    def __init__(self, disk: Disk, serial: str = "pyemu", aside: Aside = at_once) -> None:
         self._disk = disk
+        self._aside = aside
         self._serial = serial.encode("ascii", "replace")[:_ID_BYTES].ljust(_ID_BYTES, b"\0")
         self._queue: Queue | None = None
         self._request: Generator[int, None, None] | None = None  # under way
+        self._flushing = False
+        self._unflushed: list[_Unflushed] = []  # behind the flush under way, and in need of another
         self._negotiated = 0
         self.features = F_SIZE_MAX | F_SEG_MAX | F_BLK_SIZE | F_FLUSH
         self.features |= F_RO if disk.read_only else F_DISCARD | F_WRITE_ZEROES
         self._handlers: dict[int, Callable[[Chain, int, int], _Steps]] = {
             T_IN: self._read,
             T_OUT: self._write,
-            T_FLUSH: self._flush,
+            T_FLUSH: self._nothing,
             T_GET_ID: self._get_id,
             T_DISCARD: self._discard,
             T_WRITE_ZEROES: self._write_zeroes,
@@ -141,33 +149,59 @@ class BlockDevice(VirtioDevice):
     def reset(self) -> None:
         """Stop; what is left of the request under way is not carried out."""
         self._queue = self._request = None
+        self._unflushed.clear()
 
     def _serve(self, queue: Queue, chain: Chain) -> Generator[int, None, None]:
-        """Carry out one request, write its status and give it back with what was written from the first byte on."""
+        """Carry out one request, and give it back, or have that done when the disk is flushed."""
         room = len(chain.writable) - 1  # for data, before the status
-        status = written = 0
-        if room >= 0:  # else the driver does not want to know
-            status, written = yield from self._execute(chain, room)
-            chain.writable.write(room, bytes((status,)))
-            # Where data is missing, the status is not part of what was written without a gap (section 2.7.8.2).
-            written += written == room
-        queue.push(chain, written)
+        if room < 0:  # the driver does not want to know
+            queue.push(chain, 0)
+            return
+        kind, status, written = yield from self._execute(chain, room)
+        if status == S_OK and self._wants_flush(kind):
+            self._unflushed.append((queue, chain, written))
+            if not self._flushing:
+                self._flush()
+            yield AT_ONCE
+        else:
+            _answer(queue, chain, status, written)
 
-    def _execute(self, chain: Chain, room: int) -> Generator[int, None, tuple[int, int]]:
-        """Return the status of one request, and how much was written to its ``room`` bytes for data."""
+    def _execute(self, chain: Chain, room: int) -> Generator[int, None, tuple[int, int, int]]:
+        """Return the type and the status of one request, and how much was written to its ``room`` bytes for data."""
         if len(chain.readable) < _HEADER.size:
-            return S_IOERR, 0
+            return T_IN, S_IOERR, 0
         kind, _, sector = _HEADER.unpack(chain.readable.read(0, _HEADER.size))
         handler = self._handlers.get(kind)
         if handler is None:
-            return S_UNSUPP, 0
+            return kind, S_UNSUPP, 0
         try:
-            return S_OK, (yield from handler(chain, sector, room))
+            return kind, S_OK, (yield from handler(chain, sector, room))
         except _RefusedError as refusal:
-            return refusal.status, 0
+            return kind, refusal.status, 0
         except OSError as error:
             _log.warning("disk request %d at sector %d failed: %s", kind, sector, error)
-            return S_IOERR, 0
+            return kind, S_IOERR, 0
+
+    # Flushing: one at a time, for all that were carried out before it began. So no driver piles them up.
+
+    def _wants_flush(self, kind: int) -> bool:
+        """Whether a request is complete only when the disk is flushed (sections 5.2.6.2 and 5.2.5.2)."""
+        return kind == T_FLUSH or (kind in (T_OUT, T_WRITE_ZEROES) and not self._negotiated & F_FLUSH)
+
+    def _flush(self) -> None:
+        requests, self._unflushed = self._unflushed, []
+        self._flushing = True
+        self._aside(self._disk.flush, lambda error: self._flushed(requests, error))
+
+    def _flushed(self, requests: list[_Unflushed], error: OSError | None) -> None:
+        self._flushing = False
+        if error is not None:
+            _log.warning("flushing the disk failed: %s", error)
+        for queue, chain, written in requests:  # of a queue that has been reset, nothing reaches the guest
+            _answer(queue, chain, S_OK if error is None else S_IOERR, written)
+            queue.signal()
+        if self._unflushed:
+            self._flush()
 
     # The requests: each checks, executes piece by piece, and returns how much data it has written to the guest.
 
@@ -185,12 +219,10 @@ class BlockDevice(VirtioDevice):
         for position, length in chunks(size):
             self._disk.write(start + position, chain.readable.read(_HEADER.size + position, length))
             yield length
-        self._write_through()
         return 0
 
-    def _flush(self, chain: Chain, sector: int, room: int) -> _Steps:  # noqa: ARG002
-        self._disk.flush()
-        yield AT_ONCE
+    def _nothing(self, chain: Chain, sector: int, room: int) -> _Steps:  # noqa: ARG002
+        yield 0  # the flush comes after it
         return 0
 
     def _get_id(self, chain: Chain, sector: int, room: int) -> _Steps:  # noqa: ARG002
@@ -215,12 +247,7 @@ class BlockDevice(VirtioDevice):
             for position, length in chunks(size):
                 self._disk.write_zeroes(start + position, length, may_unmap=bool(flags & _SEGMENT_UNMAP))
                 yield length
-        self._write_through()
         return 0
-
-    def _write_through(self) -> None:
-        if not self._negotiated & F_FLUSH:
-            self._disk.flush()
 
     # The checks: what they refuse never reaches the disk.
 
@@ -256,3 +283,11 @@ class BlockDevice(VirtioDevice):
                 raise _RefusedError(S_IOERR)
             segments.append((sector * SECTOR, sectors * SECTOR, segment_flags))
         return segments
+
+
+def _answer(queue: Queue, chain: Chain, status: int, written: int) -> None:
+    """Write the status of a request and give it back, with what was written from the first byte on."""
+    room = len(chain.writable) - 1
+    chain.writable.write(room, bytes((status,)))
+    # Where data is missing, the status is not part of what was written without a gap (section 2.7.8.2).
+    queue.push(chain, written + (written == room))

@@ -52,7 +52,11 @@ class Disk(Protocol):
         ...
 
     def flush(self) -> None:
-        """Return when everything written is on stable storage. Once this has failed, it fails for ever."""
+        """Return when everything written is on stable storage. Once this has failed, it fails for ever.
+
+        The machine goes on meanwhile, by the host's clock: it may be called on another thread, one at a time, beside
+        everything but ``close``.
+        """
         ...
 
     def discard(self, offset: int, size: int) -> None:

@@ -1,10 +1,14 @@
 """A file system on a virtio disk: what was synced is there."""
 
 import hashlib
+import os
 import random
 import subprocess
+import threading
 
 import pytest
+
+from devices.virtio.disk import FileDisk
 
 
 @pytest.fixture
@@ -44,6 +48,30 @@ def test_what_was_synced_is_there_after_the_plug_is_pulled(boot, image):
         subprocess.run(["/sbin/debugfs", "-R", "cat file", image], capture_output=True, check=True).stdout
         == b"precious\n"
     )
+
+
+class SlowDisk(FileDisk):
+    """A disk that is not flushed before ``go``."""
+
+    def __init__(self, path):
+        super().__init__(os.open(path, os.O_RDWR), str(path))
+        self.go = threading.Event()
+        self.flushes = []
+
+    def flush(self):
+        self.flushes.append(self.go.wait(60))
+        super().flush()
+
+
+def test_the_guest_goes_on_while_the_hosts_disk_is_busy(boot, image):
+    disk = SlowDisk(image)
+    guest = boot(disks=[disk], clock="host")
+    guest.ok("(dd if=/dev/zero of=/dev/vda bs=4k count=1 conv=fsync 2>/dev/null; echo done >/tmp/synced) &")
+    guest.ok("sleep 0.2; dd if=/dev/vda of=/dev/null bs=4k skip=100 count=1 2>/dev/null; ! test -e /tmp/synced")
+    assert disk.flushes == []
+    disk.go.set()
+    guest.ok("while ! test -e /tmp/synced; do sleep 0.05; done")
+    assert disk.flushes == [True]
 
 
 def test_every_byte_both_ways(boot, image):

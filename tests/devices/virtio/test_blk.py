@@ -3,6 +3,8 @@
 import errno
 import os
 import struct
+from collections import deque
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 
@@ -11,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from devices.errors import PyemuError
+from devices.virtio.aside import Aside, at_once
 from devices.virtio.blk import AT_ONCE, BlockDevice
 from devices.virtio.disk import open_disk
 from tests.devices.virtio.fake_driver import (
@@ -77,9 +80,9 @@ class RecordingDisk:
 class Rig:
     """A block device with a driver, negotiated."""
 
-    def __init__(self, disk: RecordingDisk | None = None, features: int | None = None) -> None:
+    def __init__(self, disk: RecordingDisk | None = None, features: int | None = None, aside: Aside = at_once) -> None:
         self.disk = disk if disk is not None else RecordingDisk()
-        self.driver = Driver(BlockDevice(self.disk, serial="a-serial"))
+        self.driver = Driver(BlockDevice(self.disk, serial="a-serial", aside=aside))
         self.driver.start(features)
 
     def request(self, kind: int, sector: int = 0, data: bytes = b"", room: int = 0) -> tuple[int, bytes, int]:
@@ -401,6 +404,113 @@ def test_failed_write_through_is_an_error(tmp_path: Path, monkeypatch: pytest.Mo
     assert driver.request(0, [header(OUT), bytes(512)], [1]).data[-1] == IOERR
     with pytest.raises(PyemuError):
         disk.close()
+
+
+# Flushing on another thread
+
+
+class Elsewhere:
+    """Does what it was given when the test says so."""
+
+    def __init__(self) -> None:
+        self.given: deque[tuple[Callable[[], None], Callable[[OSError | None], None]]] = deque()
+
+    def __call__(self, work: Callable[[], None], done: Callable[[OSError | None], None]) -> None:
+        self.given.append((work, done))
+
+    def finish(self) -> None:
+        at_once(*self.given.popleft())
+
+
+@pytest.fixture
+def elsewhere() -> Elsewhere:
+    return Elsewhere()
+
+
+@pytest.fixture
+def slow(elsewhere: Elsewhere) -> Rig:
+    """A device whose disk takes its time to be flushed."""
+    return Rig(aside=elsewhere)
+
+
+def statuses(rig: Rig) -> list[int]:
+    return [done.data[-1] for done in rig.driver.completed(0)]
+
+
+def test_the_disk_goes_on_while_it_is_flushed(slow: Rig, elsewhere: Elsewhere) -> None:
+    slow.driver.submit(0, [header(FLUSH)], [1])
+    slow.driver.kick(0)
+    assert slow.request(OUT, 0, b"x" * 512)[0] == OK
+    assert slow.read(0, 1) == b"x" * 512
+    slow.driver.ack()
+    elsewhere.finish()
+    assert statuses(slow) == [OK]
+    assert slow.driver.ack()
+    assert [entry[0] for entry in slow.disk.log] == ["write", "read", "flush"]
+
+
+def test_flushes_wait_for_the_one_under_way_and_share_the_next(slow: Rig, elsewhere: Elsewhere) -> None:
+    for sector in range(4):
+        slow.driver.submit(0, [header(OUT, sector), bytes(512)], [1])
+        slow.driver.submit(0, [header(FLUSH)], [1])
+    slow.driver.kick(0)
+    assert statuses(slow) == [OK] * 4
+    assert len(elsewhere.given) == 1
+    elsewhere.finish()
+    assert statuses(slow) == [OK]
+    assert len(elsewhere.given) == 1
+    elsewhere.finish()
+    assert statuses(slow) == [OK] * 3
+    assert not elsewhere.given
+
+
+def test_a_flush_that_fails_fails_for_all_that_share_it(slow: Rig, elsewhere: Elsewhere) -> None:
+    for _ in range(3):
+        slow.driver.submit(0, [header(FLUSH)], [1])
+    slow.driver.kick(0)
+    elsewhere.finish()
+    slow.disk.error = OSError(errno.EIO, "Input/output error")
+    elsewhere.finish()
+    assert statuses(slow) == [OK, IOERR, IOERR]
+
+
+def test_written_through_means_flushed(elsewhere: Elsewhere) -> None:
+    slow = Rig(features=VERSION_1 | EVENT_IDX | F_WRITE_ZEROES, aside=elsewhere)
+    slow.driver.submit(0, [header(OUT), bytes(512)], [1])
+    slow.driver.submit(0, [header(WRITE_ZEROES), segments((1, 1, 0))], [1])
+    slow.driver.kick(0)
+    assert statuses(slow) == []
+    elsewhere.finish()
+    assert statuses(slow) == [OK]
+    elsewhere.finish()
+    assert statuses(slow) == [OK]
+
+
+def test_a_reset_forgets_who_waits_for_a_flush(slow: Rig, elsewhere: Elsewhere) -> None:
+    for _ in range(2):
+        slow.driver.submit(0, [header(FLUSH)], [1])
+    slow.driver.kick(0)
+    slow.driver.reset()
+    slow.driver.memory.written.clear()
+    elsewhere.finish()
+    assert not elsewhere.given
+    assert not slow.driver.memory.written
+
+
+def test_resets_pile_up_no_flushes(slow: Rig, elsewhere: Elsewhere) -> None:
+    for _ in range(3):
+        slow.driver.submit(0, [header(FLUSH)], [1])
+        slow.driver.kick(0)
+        slow.driver.reset()
+        slow.driver.memory.written.clear()
+        slow.driver.start()
+    slow.driver.submit(0, [header(FLUSH)], [1])
+    slow.driver.kick(0)
+    assert len(elsewhere.given) == 1
+    elsewhere.finish()
+    assert statuses(slow) == []
+    elsewhere.finish()
+    assert statuses(slow) == [OK]
 
 
 # Identity
