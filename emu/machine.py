@@ -14,7 +14,7 @@ from devices.audio.patchbay import Patchbay
 from devices.clint import ticks_from_ns
 from devices.errors import MachineError, UsageError
 from devices.power import PowerAction, PowerRequest
-from devices.virtio.aside import Aside, AsideThreads, at_once
+from devices.virtio.aside import Aside, AsideThread, at_once
 from devices.virtio.blk import BlockDevice
 from devices.virtio.console import ConsoleDevice
 from devices.virtio.device import VirtioDevice
@@ -134,8 +134,10 @@ class Machine:
             self.sound = SoundDevice(self.clock, self.events, joints.audio(self.audio), outputs=outputs, inputs=inputs)
             #: hvc0; ``hvc.resize(columns, rows)`` tells the guest the size of the window that it is shown in.
             self.hvc = ConsoleDevice(self.console.print, self.clock, self.events)
-            aside = self._make_aside(opened)
-            blocks = [BlockDevice(one, f"pyemu-disk{number}", aside) for number, one in enumerate(self.disks)]
+            blocks = [
+                BlockDevice(one, f"pyemu-disk{number}", self._make_aside(opened))
+                for number, one in enumerate(self.disks)
+            ]
             self.virtio: list[VirtioDevice] = [self.sound, EntropyDevice(), *blocks, self.hvc]
             board = self._build_board(ram, joints)
             self.console.connect(board.uart)
@@ -281,9 +283,9 @@ class Machine:
         """By the host's clock, the guest goes on while the host's disk is busy; by others, that takes no time."""
         if type(self.clock) is not HostClock:  # warp time is none
             return at_once
-        threads = AsideThreads(self.post)
-        opened.callback(threads.close)
-        return threads
+        thread = AsideThread(self.post)
+        opened.callback(thread.close)
+        return thread
 
     def _build_board(self, ram: Ram, joints: Joints) -> Board:
         msip, mtip, meip, seip = map(self._engine.line, (MSIP, MTIP, MEIP, SEIP))

@@ -2,9 +2,10 @@
 
 import threading
 from collections.abc import Callable
+from queue import SimpleQueue
 from typing import Protocol
 
-__all__ = ["Aside", "AsideThreads", "at_once"]
+__all__ = ["Aside", "AsideThread", "at_once"]
 
 
 class Aside(Protocol):
@@ -25,29 +26,24 @@ def at_once(work: Callable[[], None], done: Callable[[OSError | None], None]) ->
         done(None)
 
 
-class AsideThreads:
-    """Does each piece of work on a thread of its own; ``post`` has a message called on the machine's thread."""
+class AsideThread:
+    """Does one piece of work after the other on a thread; ``post`` has a message called on the machine's thread."""
 
     def __init__(self, post: Callable[[Callable[[], None]], None]) -> None:
         self._post = post
-        self._threads: set[threading.Thread] = set()
+        self._given: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self._thread = threading.Thread(target=self._work, name="aside")
+        self._thread.start()  # now, as it waits for the thread to run
 
     def __call__(self, work: Callable[[], None], done: Callable[[OSError | None], None]) -> None:
         """Return at once."""
-
-        def run() -> None:
-            at_once(work, lambda error: self._post(lambda: finish(error)))
-
-        def finish(error: OSError | None) -> None:
-            self._threads.discard(thread)
-            done(error)
-
-        thread = threading.Thread(target=run, name="aside")
-        self._threads.add(thread)
-        thread.start()
+        self._given.put(lambda: at_once(work, lambda error: self._post(lambda: done(error))))
 
     def close(self) -> None:
-        """Wait for what has been begun; nobody is told of it any more."""
-        for thread in self._threads:
-            thread.join()
-        self._threads.clear()
+        """Return when all that was given is done; nobody may be told of it any more."""
+        self._given.put(None)
+        self._thread.join()
+
+    def _work(self) -> None:
+        while (work := self._given.get()) is not None:
+            work()

@@ -19,7 +19,9 @@ from emu import Machine
 from emu.console import Console
 from emu.cpu.engine import Engine
 from emu.cpu.hart import Hart
+from emu.timing.doorbell import Doorbell
 from emu.timing.events import DeadlineHeap
+from emu.timing.loop import Loop
 
 LIMIT_NS = 500_000
 WORK = [
@@ -130,13 +132,25 @@ def watch_devices(watch: Watch) -> None:
 
 def watch_turns(watch: Watch, late: list[tuple[int, str]]) -> None:
     """Note each turn of the CPU that ends late."""
-    run_guest = Machine._run_guest
+    run_guest, enter, run = Loop._run_guest, Doorbell.enter, Engine.run
+    now: Callable[[], int] = time.monotonic_ns
+    until = 0
 
-    def watched_turn(self: Machine, until: int) -> None:
+    def watched_run_guest(self: Loop, deadline: int) -> None:
+        nonlocal now
+        now = self._clock.now
+        run_guest(self, deadline)
+
+    def watched_enter(self: Doorbell, deadline: int) -> None:
+        nonlocal until
+        until = deadline
+        enter(self, deadline)
+
+    def watched_run(self: Engine) -> bool:
         watch.in_turn.clear()
-        began, processor = self.clock.now(), time.thread_time_ns()
-        run_guest(self, until)
-        over = self.clock.now() - until
+        began, processor = now(), time.thread_time_ns()
+        waits = run(self)
+        over = now() - until
         if over > LIMIT_NS:
             ran = (time.thread_time_ns() - processor) / 1e6
             total = sum(stretch.wall for stretch in watch.in_turn) / 1e6
@@ -145,8 +159,9 @@ def watch_turns(watch: Watch, late: list[tuple[int, str]]) -> None:
             if watch.in_turn:
                 what += f", the longest {max(watch.in_turn)}"
             late.append((over, what))
+        return waits
 
-    Machine._run_guest = watched_turn
+    Loop._run_guest, Doorbell.enter, Engine.run = watched_run_guest, watched_enter, watched_run
 
 
 def show(title: str, watch: Watch, late: list[tuple[int, str]]) -> None:

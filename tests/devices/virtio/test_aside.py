@@ -2,11 +2,11 @@
 
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 
-from devices.virtio.aside import AsideThreads, at_once
+from devices.virtio.aside import AsideThread, at_once
 
 
 def test_at_once_is_done_when_it_returns() -> None:
@@ -26,12 +26,12 @@ def test_at_once_tells_of_a_failure() -> None:
 
 
 class Rig:
-    """Threads with an inbox that the test reads."""
+    """A thread with an inbox that the test reads."""
 
     def __init__(self) -> None:
         self.inbox: deque[Callable[[], None]] = deque()
         self.posted = threading.Semaphore(0)
-        self.aside = AsideThreads(self._post)
+        self.aside = AsideThread(self._post)
 
     def _post(self, message: Callable[[], None]) -> None:
         self.inbox.append(message)
@@ -43,8 +43,10 @@ class Rig:
 
 
 @pytest.fixture
-def rig() -> Rig:
-    return Rig()
+def rig() -> Iterator[Rig]:
+    rig = Rig()
+    yield rig
+    rig.aside.close()
 
 
 def test_a_thread_works_and_this_one_is_told(rig: Rig) -> None:
@@ -71,15 +73,17 @@ def test_a_failure_is_told_too(rig: Rig) -> None:
     assert [str(error) for error in told] == ["no"]
 
 
-def test_close_waits_for_what_is_under_way(rig: Rig) -> None:
+def test_close_waits_for_what_was_given() -> None:
+    rig = Rig()
     go = threading.Event()
-    done: list[bool] = []
+    done: list[int] = []
 
     def work() -> None:
         assert go.wait(60)
-        done.append(True)
+        done.append(len(done))
 
-    rig.aside(work, lambda _error: None)
+    for _ in range(3):
+        rig.aside(work, lambda _error: None)
     threading.Timer(0.05, go.set).start()
     rig.aside.close()
-    assert done == [True]
+    assert done == [0, 1, 2]
