@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 from devices.audio.base import AudioBackend, Capture, Playback
 from devices.audio.forwarding import ForwardingBackend
 from devices.audio.pcm import PcmParams
-from devices.audio.wav import WavSink
 from devices.errors import UsageError
 
 if TYPE_CHECKING:
@@ -48,6 +47,8 @@ class Patchbay(ForwardingBackend):
         backend = self.backend
         while isinstance(backend, ForwardingBackend):
             backend = backend.backend
+        from devices.audio.wav import WavSink  # noqa: PLC0415 - it would delay every start
+
         if not isinstance(backend, WavSink):
             raise UsageError('nothing keeps the frames that are played; give the machine audio=WavSink("out.wav")')
         return backend.frames

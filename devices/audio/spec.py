@@ -1,4 +1,7 @@
-"""Parses ``--audio``: BACKEND[:ARGUMENT][,OPTION=VALUE]..."""
+"""Parses ``--audio``: BACKEND[:ARGUMENT][,OPTION=VALUE]...
+
+What is not the default is imported where it is used: it would delay every start.
+"""
 
 import re
 from collections.abc import Callable, Mapping
@@ -6,10 +9,7 @@ from collections.abc import Callable, Mapping
 from devices.audio.auto import AutoAudio
 from devices.audio.base import AudioBackend
 from devices.audio.latency import LATENCY, parse_latency
-from devices.audio.loopback import Loopback
 from devices.audio.null import NullSink
-from devices.audio.periodlog import PeriodLog
-from devices.audio.wav import WavSink
 from devices.errors import UsageError
 
 __all__ = ["parse"]
@@ -46,6 +46,8 @@ def parse(text: str, *, real_time: bool = True) -> AudioBackend:
     backend = _KINDS[kind if kind != "auto" or real_time else "null"](argument, options, streams)
     if "log" not in options:
         return backend
+    from devices.audio.periodlog import PeriodLog  # noqa: PLC0415
+
     try:
         return PeriodLog(backend, options["log"])
     except UsageError:
@@ -79,6 +81,8 @@ def _null(_argument: str, _options: Mapping[str, str], streams: tuple[int, int])
 
 
 def _wav(path: str, options: Mapping[str, str], streams: tuple[int, int]) -> AudioBackend:
+    from devices.audio.wav import WavSink  # noqa: PLC0415
+
     limit = {} if "max" not in options else {"limit": _parse_bytes(options["max"])}
     return WavSink(path, source=options.get("in"), streams=streams, **limit)
 
@@ -91,6 +95,8 @@ def _parse_bytes(text: str) -> int:
 
 
 def _loopback(frames: str, _options: Mapping[str, str], streams: tuple[int, int]) -> AudioBackend:
+    from devices.audio.loopback import Loopback  # noqa: PLC0415
+
     if not frames:
         return Loopback(streams=streams)
     if not (frames.isascii() and frames.isdigit() and len(frames) < 10 and int(frames) <= _MOST_FRAMES):
