@@ -19,7 +19,7 @@ from emu.terminal.terminal import say
 
 if TYPE_CHECKING:
     from devices.audio import AudioBackend
-    from emu.cli.watching import SwitchOn
+    from emu.cli.watching import SwitchOn, SwitchOnFor
     from emu.trace import Trace
 
 __all__ = ["boot_command"]
@@ -126,6 +126,7 @@ def _check_timeout(_context: click.Context, _option: click.Parameter, seconds: f
 @click.option(
     "--meter", is_flag=True, help="Show levels, xruns, clock skew and processor time at the bottom of the terminal."
 )
+@click.option("--clipboard", is_flag=True, help="Let the guest at your terminal's clipboard (OSC 52).")
 @debug_option
 def boot_command(
     *,
@@ -139,6 +140,7 @@ def boot_command(
     trace: str | None,
     trace_file: Path | None,
     meter: bool,
+    clipboard: bool,
     debug: bool,
     **hardware: Any,
 ) -> int:
@@ -147,7 +149,9 @@ def boot_command(
     IMAGE is a kernel's arch/riscv/boot/Image, ROOTFS a cpio archive, both plain or compressed. Without them it is
     the default guest, which is built when it is needed first: that takes some minutes.
 
-    The guest's console is on stdin and stdout; everything else is said on stderr. C-a x quits, C-a h helps.
+    The guest's console is on stdin and stdout; everything else is said on stderr. C-a x quits, C-a h helps. Files and
+    pipes get every byte that the guest prints. So does a terminal, which does what its escape sequences say, like
+    another title; but not what is for its clipboard.
     """
     with reporting(debug), Signals(timeout) as signals, _tracing(trace, trace_file, signals) as tracer:
         from emu.cli import session  # noqa: PLC0415
@@ -175,7 +179,7 @@ def boot_command(
             _metering(meter, lambda output: switch_on(output, backend), signals) as switch_on_and_show,
         ):
             rows_taken = 1 if meter and sys.stderr.isatty() else 0
-            status = session.run(switch_on_and_show, signals, commands, rows_taken=rows_taken)
+            status = session.run(switch_on_and_show, signals, commands, rows_taken=rows_taken, clipboard=clipboard)
         return 1 if backend.lost and not status else status
 
 
@@ -210,7 +214,9 @@ def _tracing(
     return watching.tracing(categories, path, signals)
 
 
-def _metering(wanted: bool, switch_on: "SwitchOn", signals: Signals) -> "contextlib.AbstractContextManager[SwitchOn]":
+def _metering(
+    wanted: bool, switch_on: "SwitchOnFor", signals: Signals
+) -> "contextlib.AbstractContextManager[SwitchOn]":
     if not wanted:
         return contextlib.nullcontext(switch_on)
     from emu.cli import watching  # noqa: PLC0415

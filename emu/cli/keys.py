@@ -88,5 +88,6 @@ class Keys:
             text = f"error: {error}"
         if text:
             show(f"{text}\n")
-        if self._machine.power is not None:
+        if self._machine.power is not None:  # it has lost it
             self._toggle_monitor()
+            self._leave()

@@ -3,7 +3,6 @@
 import contextlib
 import gc
 import os
-import select
 import signal
 from collections.abc import Callable, Sequence
 
@@ -11,95 +10,48 @@ from devices.errors import MachineError
 from devices.power import PowerAction
 from emu.cli.keys import Keys
 from emu.cli.listener import Listener
-from emu.cli.signals import Ending, Signals
+from emu.cli.output import GuestOutput
+from emu.cli.signals import Signals
 from emu.machine import Machine
+from emu.terminal.filter import Filter
 from emu.terminal.terminal import RawTerminal, say
-from emu.terminal.timestamps import TimeStamps
 
-__all__ = ["GuestOutput", "run"]
+__all__ = ["run"]
 
 _STDIN, _STDOUT = 0, 1
-#: Exit status of a process whose reader has gone, as a shell shows SIGPIPE.
-_BROKEN_PIPE = 141
+#: How long what is already printed may take to reach the terminal before pyemu is suspended.
+_SETTLE_S = 0.1
 
 _BANNER = "C-a x quits, C-a h helps"
 
 
-class GuestOutput:
-    """Standard output, which gets what the guest prints: at once, and every byte as it is, beside ``stamps``.
-
-    Where writing has to wait for a reader, ``signals`` may interrupt it. Raises Ending when the reader has gone,
-    MachineError when nothing can be written for another reason.
-    """
-
-    def __init__(self, signals: Signals) -> None:
-        self._signals = signals
-        self._lost = False
-        self._unfinished_line = False
-        self.stamps = TimeStamps()
-
-    def __call__(self, data: bytes) -> None:
-        """Write all of ``data``."""
-        if self._lost:
-            return
-        self._signals.interruptible = True
-        try:
-            _write(self.stamps(data))
-        except BrokenPipeError:
-            self._lost = True
-            raise Ending(_BROKEN_PIPE) from None
-        except OSError as error:
-            self._lost = True
-            raise MachineError(f"the guest's output cannot be written: {error.strerror}") from error
-        except Ending:
-            self._lost = True
-            raise
-        finally:
-            self._signals.interruptible = False
-        self._unfinished_line = not data.endswith(b"\n")
-
-    def finish_line(self) -> None:
-        """Have what pyemu says, and the shell's prompt, begin at the left edge of the user's terminal."""
-        if self._unfinished_line and not self._lost and os.isatty(_STDOUT):
-            with contextlib.suppress(OSError):
-                _write(b"\r\n")
-
-
-def _write(data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        try:
-            view = view[os.write(_STDOUT, view) :]
-        except BlockingIOError:  # another process made our common pipe or terminal non-blocking
-            select.select([], [_STDOUT], [])
-
-
 def run(
-    switch_on: Callable[[Callable[[bytes], None]], Machine],
+    switch_on: Callable[[GuestOutput], Machine],
     signals: Signals,
     commands: Sequence[str] = (),
     *,
     rows_taken: int = 0,
+    clipboard: bool = False,
 ) -> int:
     """Run machines that ``switch_on(output)`` makes, a new one for each reset, and return the exit status.
 
     The user's keys go to the guest, or else ``commands`` are typed at its shell. So many rows of the user's window are
-    not the guest's. Raises what Machine and Shell do, and Ending for whatever ends the run from outside.
+    not the guest's; the user's ``clipboard`` is not either, unless that is said. Raises what Machine and Shell do, and
+    Ending for whatever ends the run from outside.
     """
     # While a machine is made, or closed, signals wait until they are asked for: one that raised at once could do so in
     # the middle of anything, a __del__ even.
     signals.post = _wait
-    output = GuestOutput(signals)
+    filter_ = Filter(clipboard=not clipboard and os.isatty(_STDOUT), cursor=bool(commands))
     terminal = RawTerminal(_STDIN) if not commands and os.isatty(_STDIN) else None
-    with Listener(None if commands else _STDIN) as listener, contextlib.ExitStack() as at_the_end:
-        at_the_end.callback(output.finish_line)
+    with Listener(None if commands else _STDIN) as listener, GuestOutput(signals, filter_) as output:
         if terminal is not None:
-            signals.handle(signal.SIGTSTP, terminal.suspend)
+            signals.handle(signal.SIGTSTP, lambda: _suspend(output, terminal))
             signals.handle(signal.SIGCONT, terminal.resume)
             signals.handle(signal.SIGWINCH, terminal.measure)
             say(_BANNER)
         while True:
-            with switch_on(output) as machine, terminal or contextlib.nullcontext():
+            with switch_on(output) as machine, terminal or contextlib.nullcontext(), output.of(machine):
                 output.stamps.now = machine.clock.now
                 signals.post = machine.post
                 if terminal is not None:
@@ -126,6 +78,11 @@ def run(
 def _tell(machine: Machine, rows_taken: int) -> Callable[[int, int], None]:
     """Return what tells the guest the size of its part of the user's window."""
     return lambda columns, rows: machine.post(lambda: machine.hvc.resize(columns, max(rows - rows_taken, 0)))
+
+
+def _suspend(output: GuestOutput, terminal: RawTerminal) -> None:
+    output.settle(_SETTLE_S)
+    terminal.suspend()
 
 
 def _wait(_message: Callable[[], None]) -> None:

@@ -2,13 +2,14 @@
 
 import contextlib
 import os
-import select
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from emu.cli.output import GuestOutput, finish, write_now
 from emu.cli.signals import Signals
 from emu.terminal.terminal import say
+from emu.terminal.writer import Writer
 from emu.trace import DEFAULT, Trace, TraceFile, line, parse_categories
 
 if TYPE_CHECKING:
@@ -18,7 +19,11 @@ __all__ = ["metering", "tracing"]
 
 _STDERR = 2
 
-SwitchOn = Callable[[Callable[[bytes], None]], "Machine"]
+#: Bytes of the trace that nobody has read yet, beyond which the machine waits: it prints more than any guest.
+_TOO_MUCH = 1 << 20
+
+SwitchOn = Callable[[GuestOutput], "Machine"]
+SwitchOnFor = Callable[[Callable[[bytes], None]], "Machine"]
 
 
 @contextlib.contextmanager
@@ -26,16 +31,15 @@ def tracing(categories: str | None, path: Path | None, signals: Signals) -> Iter
     """Have a trace of ``categories``, into the file ``path``, or in lines on stderr; raises UsageError."""
     wanted = parse_categories(DEFAULT if categories is None else categories)
     if path is None:
-        write = _writer(_STDERR, signals)
-        end = "\r\n" if os.isatty(_STDERR) else "\n"  # which a terminal in raw mode needs, and no other minds
-        yield Trace(lambda record: write(f"{line(record)}{end}".encode()), wanted)
+        with _lines(signals) as write:
+            yield Trace(lambda record: write(line(record)), wanted)
         return
     with TraceFile(path) as file:
         yield Trace(file, wanted)
 
 
 @contextlib.contextmanager
-def metering(switch_on: SwitchOn, signals: Signals) -> Iterator[SwitchOn]:
+def metering(switch_on: SwitchOnFor, signals: Signals) -> Iterator[SwitchOn]:
     """Have ``switch_on``, whose machines are shown by a meter at the bottom of the terminal."""
     if not os.isatty(_STDERR):
         say("--meter is ignored: stderr is not a terminal")
@@ -44,9 +48,10 @@ def metering(switch_on: SwitchOn, signals: Signals) -> Iterator[SwitchOn]:
     from emu.cli.meter import Meter  # noqa: PLC0415 - numpy
     from emu.terminal.statusline import StatusLine  # noqa: PLC0415
 
-    status = StatusLine(_STDERR, _writer(_STDERR, signals))
+    status = StatusLine(_STDERR, lambda data: write_now(_STDERR, data, signals))
 
-    def switch_on_and_attach(output: Callable[[bytes], None]) -> "Machine":
+    def switch_on_and_attach(output: GuestOutput) -> "Machine":
+        status.write = output.aside
         machine = switch_on(status.watch(output))
         meter.attach(machine)
         return machine
@@ -55,20 +60,20 @@ def metering(switch_on: SwitchOn, signals: Signals) -> Iterator[SwitchOn]:
         yield switch_on_and_attach
 
 
-def _writer(fd: int, signals: Signals) -> Callable[[bytes], None]:
-    """Write all of some bytes to ``fd``, if anybody is there; while that has to wait, signals end it."""
+@contextlib.contextmanager
+def _lines(signals: Signals) -> Iterator[Callable[[str], None]]:
+    """Have what writes a line on stderr."""
+    end = "\r\n" if os.isatty(_STDERR) else "\n"  # which a terminal in raw mode needs, and no other minds
+    with Writer(_STDERR) as writer:
 
-    def write(data: bytes) -> None:
-        signals.interruptible = True
+        def write(text: str) -> None:
+            writer(f"{text}{end}".encode())
+            if writer.pending > _TOO_MUCH:
+                finish(writer, signals, None)
+
         try:
-            while data:
-                try:
-                    data = data[os.write(fd, data) :]
-                except BlockingIOError:  # another process made our common terminal non-blocking
-                    select.select([], [fd], [])
-        except OSError:
-            pass
-        finally:
-            signals.interruptible = False
-
-    return write
+            yield write
+        except BaseException as error:
+            finish(writer, signals, error)
+            raise
+        finish(writer, signals, None)

@@ -44,7 +44,7 @@ class StatusLine:
     """
 
     def __init__(self, fd: int, write: Callable[[bytes], None]) -> None:
-        self._fd, self._write = fd, write
+        self._fd, self.write = fd, write
         self._size: os.terminal_size | None = None  # of the terminal when the line was reserved
         self._lost = False  # the terminal may scroll the line
         self._tail = b""  # the beginning of a control sequence, of which the guest still has to print the rest
@@ -86,7 +86,7 @@ class StatusLine:
             return
         line = text(size.columns - 1)[: size.columns - 1].ljust(size.columns - 1)
         where = b"\x1b[%d;1H" % size.lines
-        self._write(
+        self.write(
             self._reserve(size) + _SAVE + where + _PLAIN_TEXT + line.encode("ascii", "replace") + b"\x1b[0m" + _RESTORE
         )
 
@@ -96,7 +96,7 @@ class StatusLine:
             return
         size = self._terminal_size() or self._size
         clear = b"\x1b[%d;1H\x1b[2K" % size.lines
-        self._write(_CANCEL * bool(self._tail) + _SAVE + _ALL_LINES + clear + _RESTORE)
+        self.write(_CANCEL * bool(self._tail) + _SAVE + _ALL_LINES + clear + _RESTORE)
         self._size = None
 
     def _reserve(self, size: os.terminal_size) -> bytes:

@@ -3,6 +3,7 @@
 import resource
 import subprocess
 import sys
+import time
 import wave
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 
 PYEMU = [sys.executable, "-m", "emu"]
 ROOT = Path(__file__).parents[2]
+TONE_BYTES = 48_000 * 4
 
 
 @pytest.fixture
@@ -35,6 +37,27 @@ def test_exec_stops_with_the_status_of_the_command_that_fails(boot):
     run = boot("--exec", "(exit 7)", "--exec", "echo not''reached")
     assert run.returncode == 7
     assert b"notreached" not in run.stdout
+
+
+def test_a_reader_that_stops_stops_neither_the_guest_nor_its_sound(guest_files, tmp_path):
+    sound = tmp_path / "out.wav"
+    command = "yes | head -c 200000 & sleep 1; aplay -q -D hw:0,0 /root/tone.wav; wait"
+    arguments = ["boot", *map(str, guest_files), "-a", "quiet", "--clock", "warp", "--audio", f"wav:{sound}"]
+    with subprocess.Popen(
+        [*PYEMU, *arguments, "--exec", command], cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE
+    ) as running:
+        try:
+            while not sound.exists() or sound.stat().st_size < TONE_BYTES:
+                time.sleep(0.05)  # pytest's timeout says if it never comes
+            assert running.poll() is None
+            printed = running.stdout.read()
+        finally:
+            running.kill()
+    assert printed.count(b"\ny\r") == 100_000
+
+
+def test_nobody_is_asked_where_the_cursor_is_who_cannot_answer(boot):
+    assert b"\x1b[6n" not in boot("--exec", "true").stdout
 
 
 COMMANDS = {

@@ -59,7 +59,7 @@ def complete(folder):
     [
         (["bo"], ["boot"]),
         (["guest", ""], ["build", "path"]),
-        (["boot", "--cl"], ["--clock"]),
+        (["boot", "--clo"], ["--clock"]),
         (["boot", "--clock", "w"], ["warp"]),
         (["boot", "--audio", "n"], ["null"]),
         (["boot", "--audio", ""], [*_BACKENDS, "wav:out.wav"]),
@@ -139,7 +139,7 @@ def test_tab_in_a_real_bash(folder, tmp_path):
     try:
         os.write(terminal, b"PS1='ready> '; eval \"$(pyemu completion bash)\"\n")
         _wait_for(terminal, b"\nready> ")
-        os.write(terminal, b"pyemu boot Im\t--cl\tw\t--audio wa\tsong.\t--disk=di\t")
+        os.write(terminal, b"pyemu boot Im\t--clo\tw\t--audio wa\tsong.\t--disk=di\t")
         typed = _wait_for(terminal, b"disk.img ")
         assert typed.endswith(b"pyemu boot Image --clock warp --audio wav:song.wav --disk=disk.img ")
     finally:

@@ -1,9 +1,11 @@
 """The user's terminal: keys, and its mode on every way in and out. The real command runs on a real pseudo-terminal."""
 
+import fcntl
 import os
 import re
 import select
 import signal
+import struct
 import sys
 import termios
 import time
@@ -20,9 +22,15 @@ ROOT = Path(__file__).parents[3]
 
 
 class Session:
-    """``pyemu boot`` in the foreground of a terminal of its own; ``master`` is the user's side."""
+    """``pyemu boot`` in the foreground of a terminal of its own; ``master`` is the user's side.
 
-    def __init__(self, image: Path, *arguments: str, size: tuple[int, int] = (24, 80)) -> None:
+    Its output goes there too, or else to the file descriptor ``stdout``.
+    """
+
+    def __init__(
+        self, image: Path, *arguments: str, size: tuple[int, int] = (24, 80), stdout: int | None = None
+    ) -> None:
+        self._stdout = stdout
         self.master, self.slave = os.openpty()
         termios.tcsetwinsize(self.slave, size)
         self.before = termios.tcgetattr(self.slave)
@@ -40,7 +48,7 @@ class Session:
         os.setsid()
         os.close(os.open(os.ttyname(self.slave), os.O_RDWR))  # now it is the controlling terminal
         for fd in range(3):
-            os.dup2(self.slave, fd)
+            os.dup2(self.slave if self._stdout is None or fd != 1 else self._stdout, fd)
         signal.signal(signal.SIGTTOU, signal.SIG_IGN)
         pid = os.fork()
         if pid == 0:
@@ -169,7 +177,7 @@ def test_restored_after_a_signal(session, number):
 
 
 def test_restored_after_a_timeout(session):
-    running = session(tiny.SPIN, arguments=("--timeout", "0.5"))
+    running = session(tiny.SPIN, arguments=("--timeout", "2"))
     assert running.status() == 124
     assert running.is_restored()
 
@@ -187,6 +195,46 @@ def test_still_raw_after_a_reset(session):
     running.type(b"\x01x")
     assert running.status() == 0
     assert running.is_restored()
+
+
+@pytest.fixture
+def unread_session(tmp_path: Path) -> Iterator[Session]:
+    """A guest that prints without ever waiting, as a kernel its messages, into a pipe that is full."""
+    image = tiny.write_image(tmp_path / "Image", "again", tiny.say("x" * 100), asm.j("again"))
+    reading, writing = os.pipe()
+    running = Session(image, stdout=writing)
+    os.close(writing)
+    held = [0]
+
+    def is_full() -> bool:
+        time.sleep(0.2)
+        held.append(struct.unpack("i", fcntl.ioctl(reading, termios.FIONREAD, bytes(4)))[0])
+        return held[-1] == held[-2] > 0
+
+    running.wait_until(is_full, 30)
+    yield running
+    running.close()
+    os.close(reading)
+
+
+def test_quits_although_nobody_reads_what_the_guest_prints(unread_session):
+    running = unread_session
+    running.type(b"\x01x")
+    assert running.status() == 0
+    assert running.is_restored()
+
+
+def test_the_monitor_works_although_nobody_reads_what_the_guest_prints(unread_session):
+    """The machine pauses when it has printed a megabyte more."""
+    running = unread_session
+    running.type(b"\x01c")
+    while b", paused\r\n" not in running.shown:
+        running.shown = b""
+        running.type(b"info clock\r")
+        running.wait_for(b"guest time")
+        running.wait_for(b"(pyemu) ")
+    running.type(b"quit\r")
+    assert running.status() == 0
 
 
 # ---------------------------------------------------------------- stopping and going on

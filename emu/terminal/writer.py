@@ -1,0 +1,93 @@
+"""Writes to a file that may be slow, like a pipe whose reader has stopped, from a thread of its own."""
+
+import os
+import select
+import threading
+from collections.abc import Callable
+from queue import SimpleQueue
+from types import TracebackType
+from typing import Self
+
+__all__ = ["Writer"]
+
+#: So much is written at a time: small pieces are put together, and a slow reader is seen to be one that reads.
+_CHUNK = 4 << 10
+
+
+class Writer:
+    """While it is entered, call it with bytes for the file descriptor ``fd``: they are written in order, and soon.
+
+    Nothing but ``finish`` waits, and nothing here is bounded: whoever writes looks at ``pending``. ``moved`` is called
+    on the writer's thread whenever something was written, or could not be: then ``error`` says why, and nothing more
+    is written.
+    """
+
+    def __init__(self, fd: int, moved: Callable[[], None] = lambda: None) -> None:
+        self.error: OSError | None = None
+        self._fd = fd
+        self._moved = moved
+        self._given = self._done = 0  # bytes: by the callers, and by this thread
+        self._queue: SimpleQueue[bytes | threading.Event | None] = SimpleQueue()  # which signal handlers may use, too
+        self._thread = threading.Thread(target=self._run, name="pyemu writer", daemon=True)
+
+    def __call__(self, data: bytes) -> None:
+        """Have ``data`` written."""
+        self._given += len(data)
+        self._queue.put(data)
+
+    @property
+    def pending(self) -> int:
+        """How many bytes are still to be written."""
+        return self._given - self._done
+
+    def finish(self, patience: float | None = None) -> bool:
+        """Wait until all is written, or nothing can be; False if nothing was for ``patience`` seconds.
+
+        For the main thread, where a signal's handler may end it with an exception.
+        """
+        finished = threading.Event()
+        self._queue.put(finished)
+        done = self._done
+        while not finished.wait(patience):
+            if self._done == done:
+                return False
+            done = self._done
+        return True
+
+    def _run(self) -> None:
+        while True:
+            item = self._queue.get()
+            data = bytearray()
+            while isinstance(item, bytes):
+                data += item
+                if len(data) >= _CHUNK or self._queue.empty():  # nobody else takes anything out
+                    break
+                item = self._queue.get()
+            self._write(data)
+            if isinstance(item, threading.Event):
+                item.set()
+            elif item is None:
+                return
+
+    def _write(self, data: bytearray) -> None:
+        view = memoryview(data)
+        while view:
+            try:
+                written = len(view) if self.error else os.write(self._fd, view[:_CHUNK])
+            except BlockingIOError:  # another process made our common pipe or terminal non-blocking
+                select.select([], [self._fd], [])
+                continue
+            except OSError as error:
+                self.error, written = error, len(view)
+            view = view[written:]
+            self._done += written
+            self._moved()
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._queue.put(None)  # a thread that is stuck in its write ends with the process
