@@ -99,7 +99,8 @@ class Machine:
         _check(kernel=kernel, initrd=initrd, bios=bios, append=append, audio=audio, clock=clock, trace=trace)
         self.clock: Clock = make_clock(clock) if isinstance(clock, str) else clock
         joints = Joints() if trace is None else trace.joints(self.clock)
-        kernel, initrd, append = _software(kernel, initrd, append)
+        #: ``append`` is the kernel's command line.
+        kernel, initrd, self.append = _software(kernel, initrd, append)
         ram = Ram(RAM_BASE, parse_size(memory))
         #: What the guest asked of the power switch; the machine doesn't run any more then.
         self.power: PowerRequest | None = None
@@ -141,7 +142,7 @@ class Machine:
             self.virtio: list[VirtioDevice] = [self.sound, EntropyDevice(), *blocks, self.hvc]
             board = self._build_board(ram, joints)
             self.console.connect(board.uart)
-            if last_console(append).startswith("hvc"):
+            if last_console(self.append).startswith("hvc"):
                 self.console.type_on(self.hvc)
             self.plic = board.plic
             self.placements = board.placements
@@ -153,7 +154,7 @@ class Machine:
                     kernel=Path(kernel),
                     initrd=None if initrd is None else Path(initrd),
                     bios=None if bios is None else Path(bios),
-                    bootargs=append,
+                    bootargs=self.append,
                 )
             self._begin(start, ram, joints)
             self._closing = opened.pop_all()

@@ -1,9 +1,10 @@
-"""The thread that listens outside: to standard input, and for signals. All it does is to post messages."""
+"""The thread that listens outside: to standard input, to a clock, and for signals. It only posts messages."""
 
 import os
 import select
 import signal
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from types import TracebackType
@@ -45,6 +46,7 @@ class Listener:
         self._machine: Target | None = None
         self._arrived: deque[bytes] = deque()  # what no machine has taken yet, for the next may
         self._read = self._received = 0  # bytes: by this thread, and by the machine's
+        self._reminder: tuple[float, Callable[[], None]] | None = None
         self._closed = False
         self._thread = threading.Thread(target=self._run, name="pyemu listener", daemon=True)
 
@@ -52,6 +54,11 @@ class Listener:
         """Send messages to ``machine`` from now on."""
         self._machine = machine
         machine.post(self._hand_over)
+
+    def remind(self, seconds: float, message: Callable[[], None]) -> None:
+        """Post ``message`` after so much real time; it takes the place of one that has not been posted yet."""
+        self._reminder = time.monotonic() + seconds, message
+        os.write(self._waker, b"\0")
 
     def send(self, data: bytes) -> None:
         """Type ``data`` on the console of the machine."""
@@ -62,14 +69,22 @@ class Listener:
         while not self._closed:  # what was just read may have said so
             full = self._stdin is not None and self._waiting() > _ENOUGH
             inputs = [self._wake] if self._stdin is None or full else [self._wake, self._stdin]
-            ready = select.select(inputs, [], [], _LOOK_AGAIN_S if full else None)[0]
+            ready = select.select(inputs, [], [], _LOOK_AGAIN_S if full else self._time_left())[0]
             if self._closed:
                 return
+            if self._time_left() == 0:
+                assert self._reminder is not None
+                (_, message), self._reminder = self._reminder, None
+                self._post(message)
             if self._wake in ready:
                 os.read(self._wake, _CHUNK)
                 self._post(_nothing)  # that it comes is all: the CPU returns, and Python runs its signal handlers
             if self._stdin in ready:
                 self._read_input(self._stdin)
+
+    def _time_left(self) -> float | None:
+        reminder = self._reminder
+        return None if reminder is None else max(0.0, reminder[0] - time.monotonic())
 
     def _read_input(self, stdin: int) -> None:
         try:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 
 from devices.errors import MachineError
 from devices.power import PowerAction
+from emu.cli import silence
 from emu.cli.keys import Keys
 from emu.cli.listener import Listener
 from emu.cli.output import GuestOutput
@@ -59,6 +60,7 @@ def run(
                     terminal.measure()
                     listener.receive = Keys(machine, listener.send, output.stamps)
                 listener.attach(machine)
+                silence.watch(machine, listener.remind, say)
                 signals.check()
                 if commands:
                     from emu.shell import run_commands  # noqa: PLC0415 - not needed to boot

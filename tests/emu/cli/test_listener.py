@@ -2,6 +2,7 @@
 
 import os
 import threading
+from queue import SimpleQueue
 
 import pytest
 
@@ -30,3 +31,18 @@ def test_it_ends_although_what_says_so_is_read_together_with_a_signal(monkeypatc
 
         monkeypatch.setattr(os, "write", write_and_let_read)
     assert not listener._thread.is_alive()
+
+
+@pytest.mark.timeout(10)
+def test_it_posts_a_reminder_when_its_time_has_come():
+    posted, reminded = SimpleQueue(), threading.Event()
+
+    class Machine:
+        post = posted.put
+
+    with Listener(None) as listener:
+        listener.attach(Machine())
+        listener.remind(3600, lambda: pytest.fail("which another one has replaced"))
+        listener.remind(0.05, reminded.set)
+        while not reminded.is_set():
+            posted.get(timeout=10)()
