@@ -169,11 +169,11 @@ class Shell:
         """Switch the guest off, in order if it can do that; raises ShellError if it does not go, or restarts."""
         for command in ("poweroff", "sync; poweroff -f"):
             self._console.sendline(command)
-            self._machine.run_for(_POWER_OFF)
-            power = self._machine.power
-            if power is not None and power.action is not PowerAction.OFF:
-                raise SwitchedError(self._user, power.action)
-            if power is not None:
+            try:
+                self._run(lambda: False, _POWER_OFF)
+            except SwitchedError as switched:
+                if switched.action is not PowerAction.OFF:
+                    raise
                 return
         raise ShellError(f"{self._user}: the guest cannot be switched off with poweroff")
 
@@ -292,7 +292,9 @@ class Shell:
         machine = self._machine
         over: list[bool] = []
         end = machine.events.at(machine.clock.now() + round(seconds * 1e9), lambda: over.append(True))
-        machine.run_until(lambda: done() or bool(over) or self._is_late())
+        # Without a limit, a machine that is paused is one whose output waits for a reader: it will go on.
+        timeout = math.inf if self._give_up == math.inf else None
+        machine.run_until(lambda: done() or bool(over) or self._is_late(), timeout)
         end.cancel()
         if self._is_late() and not done():
             what = "not finished after {:g} s, still running" if self._busy else "no shell after {:g} s"

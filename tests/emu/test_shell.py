@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from devices.errors import UsageError
 from devices.power import PowerAction, PowerRequest
 from emu.console import Console
 from emu.shell import Shell, ShellError, run_commands
@@ -23,6 +24,7 @@ class Guest:
         self.console = Console(lambda done, _timeout: self.run_until(done), shell=lambda: Shell(self, "run"))
         self.console.connect(self)
         self.power: PowerRequest | None = None
+        self.paused = False
         self.ready = None
         self.lines: list[str] = []  # typed, not yet read
         self._partial = ""
@@ -38,7 +40,9 @@ class Guest:
     listening = True
 
     # the machine
-    def run_until(self, done: Callable[[], bool]) -> bool:
+    def run_until(self, done: Callable[[], bool], timeout: float | None = None) -> bool:
+        if self.paused and timeout is None:
+            raise UsageError("paused")
         while not done() and self.power is None:
             if self.lines:
                 next(self._script, None)
@@ -49,11 +53,6 @@ class Guest:
             self.console.flush()
             self.events.run_due(self.clock.now())
         return done()
-
-    def run_for(self, seconds: float) -> None:
-        over: list[bool] = []
-        self.events.at(self.clock.now() + round(seconds * 1e9), lambda: over.append(True))
-        self.run_until(lambda: bool(over))
 
     # the script's tools
     def show(self, text: str) -> None:
@@ -97,6 +96,14 @@ def test_status_of_the_last_command_when_all_succeed():
     guest = Guest(lambda guest: shell(guest, answers={"one": ("1\r\n", 0)}))
     assert run_commands(guest, ["one", "two"]) == 0
     assert guest.power == PowerRequest(PowerAction.OFF)
+
+
+def test_a_machine_that_pauses_until_its_output_is_read_is_waited_for():
+    guest = Guest(shell)
+    guest.paused = True
+    assert run_commands(guest, ["one"]) == 0
+    with pytest.raises(UsageError, match="paused"):
+        guest.console.run("one")
 
 
 def test_stops_at_the_first_command_that_fails_and_still_powers_off():

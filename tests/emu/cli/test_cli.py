@@ -151,6 +151,14 @@ def test_closed_standard_files_are_not_replaced_by_the_disk(kernel, tmp_path):
     assert disk.read_bytes() == bytes(1 << 20)
 
 
+COPY = "\x1b]52;c;eA==\x07"
+
+
+def test_a_pipe_gets_every_byte(kernel, pyemu):
+    image = kernel(tiny.say(f"before{COPY}after\x1b[6n\n"), tiny.POWER_OFF)
+    assert pyemu("boot", image)[1] == f"before{COPY}after\x1b[6n\n"
+
+
 # ---------------------------------------------------------------- reset
 
 

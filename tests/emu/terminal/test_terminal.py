@@ -296,6 +296,13 @@ def test_every_byte_passes_unchanged_both_ways(session):
     assert running.shown.endswith(data + b"\x01end")
 
 
+@pytest.mark.parametrize(("arguments", "shown"), [((), b""), (("--clipboard",), b"\x1b]52;c;eA==\x07")])
+def test_the_guest_may_set_the_title_but_not_the_clipboard(session, arguments, shown):
+    running = session(tiny.say("\x1b]0;title\x07\x1b]52;c;eA==\x07end"), tiny.SPIN, arguments=arguments)
+    running.wait_for(b"end")
+    assert b"ready\n\x1b]0;title\x07" + shown + b"end" in running.shown
+
+
 def test_paste_of_100_kb_loses_nothing(session):
     running = session(tiny.ECHO)
     data = b"".join(b"line %6d of what was pasted\r" % number for number in range(3200))
