@@ -204,10 +204,10 @@ class Uart16550:
         return bytes(self._read_rbr() for _ in range(min(size, len(self._fifo))))
 
     def hold(self, held: bool) -> None:
-        """Hold the guest's output up, or let it go on.
+        """Hold up the guest's output, or let it go on.
 
-        A driver that waits for the transmitter's interrupt has to wait. One that polls does not: it would keep the CPU
-        all the while, as the kernel does for its own messages.
+        This holds back the transmitter's interrupt. A driver that polls is not held up, since it would only spin: Linux
+        polls when it prints messages of the kernel.
         """
         self._held = held
         self._update_irq()

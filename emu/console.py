@@ -64,7 +64,7 @@ class Line(Protocol):
 
 
 class SerialLine(Line, Protocol):
-    """The UART: there before the guest is, so it takes what nobody reads yet."""
+    """The UART, which accepts input even before a driver has started."""
 
     @property
     def listening(self) -> bool:
@@ -76,7 +76,7 @@ class SerialLine(Line, Protocol):
         ...
 
     def hold(self, held: bool) -> None:
-        """Hold the guest's output up, or let it go on, as far as its driver can wait."""
+        """Hold up the guest's output, or let it go on; a driver that polls is not held up."""
         ...
 
 
@@ -246,10 +246,10 @@ class Console:
             self.output(data)
 
     def hold(self, held: bool) -> None:
-        """Hold the guest's output up, or let it go on: for an ``output`` that cannot keep pace.
+        """Hold up the guest's output, or let it go on, when ``output`` cannot keep pace.
 
-        That is flow control: a program waits in its write, and the rest of the guest runs on. Only the UART's driver
-        waits in its sleep; Linux' one for hvc0, and the kernel for its own messages, would keep the CPU all the while.
+        This is flow control: a program that prints waits in its write while the rest of the guest runs. It works on the
+        UART only: for kernel messages, and on hvc0, Linux would wait in a busy loop with interrupts off.
         """
         if self._uart is not None:
             self._uart.hold(held)

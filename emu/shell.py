@@ -292,7 +292,7 @@ class Shell:
         machine = self._machine
         over: list[bool] = []
         end = machine.events.at(machine.clock.now() + round(seconds * 1e9), lambda: over.append(True))
-        # Without a limit, a machine that is paused is one whose output waits for a reader: it will go on.
+        # --exec sets no limit, and there a pause only means that the output waits for its reader.
         timeout = math.inf if self._give_up == math.inf else None
         machine.run_until(lambda: done() or bool(over) or self._is_late(), timeout)
         end.cancel()

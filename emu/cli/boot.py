@@ -126,7 +126,7 @@ def _check_timeout(_context: click.Context, _option: click.Parameter, seconds: f
 @click.option(
     "--meter", is_flag=True, help="Show levels, xruns, clock skew and processor time at the bottom of the terminal."
 )
-@click.option("--clipboard", is_flag=True, help="Let the guest at your terminal's clipboard (OSC 52).")
+@click.option("--clipboard", is_flag=True, help="Let the guest read and write your terminal's clipboard (OSC 52).")
 @debug_option
 def boot_command(
     *,
@@ -150,8 +150,8 @@ def boot_command(
     the default guest, which is built when it is needed first: that takes some minutes.
 
     The guest's console is on stdin and stdout; everything else is said on stderr. C-a x quits, C-a h helps. Files and
-    pipes get every byte that the guest prints. So does a terminal, which does what its escape sequences say, like
-    another title; but not what is for its clipboard.
+    pipes get every byte that the guest prints. A terminal obeys the guest's escape sequences, which may set its title,
+    for example; only those for the clipboard are removed.
     """
     with reporting(debug), Signals(timeout) as signals, _tracing(trace, trace_file, signals) as tracer:
         from emu.cli import session  # noqa: PLC0415

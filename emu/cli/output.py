@@ -1,4 +1,4 @@
-"""What the guest prints, on its way to standard output, and what holds the guest up when nobody reads that."""
+"""The guest's output on its way to stdout, and the flow control that makes the guest wait for a slow reader."""
 
 import contextlib
 import os
@@ -19,11 +19,11 @@ __all__ = ["GuestOutput", "finish", "write_now"]
 _STDOUT, _STDERR = 1, 2
 #: Exit status of a process whose reader has gone, as a shell shows SIGPIPE.
 _BROKEN_PIPE = 141
-#: Bytes that wait for a reader: from here on the guest's programs wait too, to here they do,
+#: Pending bytes: above the first, the guest's programs are held up; at the second, they may go on.
 _MUCH, _LITTLE = 64 << 10, 16 << 10
-#: and from here on the whole guest, for some of what prints cannot be made to wait.
+#: Above this, the machine is paused, because parts of the guest print without regard to flow control.
 _TOO_MUCH = 1 << 20
-#: How long a reader may take no byte, when the run was ended from outside, before it is taken for one that has stopped.
+#: When the run was ended from outside, a reader that takes nothing for this long is considered stopped.
 _PATIENCE_S = 0.5
 
 
@@ -49,14 +49,14 @@ class Target(Protocol):
 
 
 class GuestOutput:
-    """While it is entered: standard output, which gets what the guest prints, soon and beside ``stamps`` as it is.
+    """Writes what the guest prints to stdout, while entered; ``stamps`` may put the time before each line.
 
-    It never waits for a reader. Where one is slow, the guest's programs are held up, by the UART's flow control; the
-    guest's kernel, and programs on hvc0, only when a megabyte waits, and then the whole machine pauses. In the end
-    everything is written, unless ``signals``, or whatever ends the run from outside, comes while no reader reads.
+    It never blocks the machine. If the reader is slow, the UART's flow control holds up the guest's programs. The
+    kernel's own messages and hvc0 ignore that, so with more than a megabyte pending the machine is paused. At the end
+    everything is written, unless the run is ended from outside while the reader has stopped.
 
-    Raises Ending when the reader has gone, MachineError when nothing can be written for another reason: from a message
-    to the machine, or in the end.
+    Raises Ending if the reader has gone, and MachineError if writing fails for another reason, either from a message
+    posted to the machine or at the end.
     """
 
     def __init__(self, signals: Signals, filter_: Filter, fd: int = _STDOUT) -> None:
@@ -80,9 +80,9 @@ class GuestOutput:
             self._hold_up()
 
     def aside(self, data: bytes) -> None:
-        """Write what is not the guest's to stderr, in its place among the guest's output if that is the same terminal.
+        """Write to stderr something that is not the guest's, in order with its output if both are one terminal.
 
-        It is dropped if that does not move.
+        It is dropped while that terminal is stuck.
         """
         if self._machine is None or not self._is_terminal:
             write_now(_STDERR, data, self._signals)
@@ -91,7 +91,7 @@ class GuestOutput:
 
     @contextlib.contextmanager
     def of(self, machine: Target) -> Iterator[None]:
-        """Have the output come from ``machine``; in the end a terminal, whose mode then changes, has all of it."""
+        """Take the output of ``machine``; on a terminal all of it is written at the end, before the mode changes."""
         self._machine = machine
         self._held = self._paused = False
         if self._writer.pending > _MUCH:
@@ -117,8 +117,8 @@ class GuestOutput:
             machine.console.hold(True)
         if self._writer.pending > _TOO_MUCH and not self._paused:
             self._paused = True
-            machine.post(machine.pause)  # the CPU comes back for that
-        self._go_on()  # the writer may have come to its end before it could know of this
+            machine.post(machine.pause)  # posting makes the CPU return soon
+        self._go_on()  # the writer may have finished before it could see that somebody waits
 
     def _go_on(self) -> None:
         machine = self._machine
@@ -144,7 +144,7 @@ class GuestOutput:
     # ---------------------------------------------------------------- the end
 
     def settle(self, seconds: float) -> None:
-        """Wait until everything is written, or nothing was for some seconds."""
+        """Wait until everything is written, or nothing has been for ``seconds``."""
         self._writer.finish(seconds)
 
     def _finish(self, error: BaseException | None) -> None:
@@ -170,7 +170,7 @@ class GuestOutput:
     ) -> None:
         try:
             self._writer(self._filter.rest())
-            if self._unfinished_line and self._is_terminal:  # pyemu's words, and a shell's prompt, begin a line
+            if self._unfinished_line and self._is_terminal:  # so that messages and the shell's prompt begin a line
                 self._writer(b"\r\n")
             self._finish(value)
         finally:
@@ -178,9 +178,9 @@ class GuestOutput:
 
 
 def finish(writer: Writer, signals: Signals, error: BaseException | None) -> None:
-    """Wait until all is written, at the end of a run that ``error`` ends; raises Ending for a signal.
+    """Wait until all is written, at the end of a run that ended with ``error``; raises Ending on a signal.
 
-    An Ending is one from outside, which does not wait for a reader that has stopped.
+    After an Ending, which comes from outside, a reader that has stopped is not waited for.
     """
     ending = isinstance(error, Ending)
     signals.interruptible = True
@@ -193,7 +193,7 @@ def finish(writer: Writer, signals: Signals, error: BaseException | None) -> Non
 
 
 def write_now(fd: int, data: bytes, signals: Signals) -> None:
-    """Write all of ``data`` to ``fd``, if anybody is there; while that has to wait, signals end it."""
+    """Write all of ``data`` to ``fd``, ignoring errors; signals can interrupt it while it blocks."""
     signals.interruptible = True
     try:
         while data:

@@ -20,7 +20,7 @@ from emu.terminal.terminal import RawTerminal, say
 __all__ = ["run"]
 
 _STDIN, _STDOUT = 0, 1
-#: How long what is already printed may take to reach the terminal before pyemu is suspended.
+#: How long pending output may delay a suspension.
 _SETTLE_S = 0.1
 
 _BANNER = "C-a x quits, C-a h helps"
@@ -37,8 +37,8 @@ def run(
     """Run machines that ``switch_on(output)`` makes, a new one for each reset, and return the exit status.
 
     The user's keys go to the guest, or else ``commands`` are typed at its shell. So many rows of the user's window are
-    not the guest's; the user's ``clipboard`` is not either, unless that is said. Raises what Machine and Shell do, and
-    Ending for whatever ends the run from outside.
+    not the guest's; with ``clipboard`` the guest may use that of the user's terminal. Raises what Machine and Shell do,
+    and Ending for whatever ends the run from outside.
     """
     # While a machine is made, or closed, signals wait until they are asked for: one that raised at once could do so in
     # the middle of anything, a __del__ even.

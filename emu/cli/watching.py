@@ -19,7 +19,7 @@ __all__ = ["metering", "tracing"]
 
 _STDERR = 2
 
-#: Bytes of the trace that nobody has read yet, beyond which the machine waits: it prints more than any guest.
+#: Pending bytes of the trace above which the machine waits for whoever reads it.
 _TOO_MUCH = 1 << 20
 
 SwitchOn = Callable[[GuestOutput], "Machine"]
@@ -62,7 +62,7 @@ def metering(switch_on: SwitchOnFor, signals: Signals) -> Iterator[SwitchOn]:
 
 @contextlib.contextmanager
 def _lines(signals: Signals) -> Iterator[Callable[[str], None]]:
-    """Have what writes a line on stderr."""
+    """Yield a function that writes a line on stderr."""
     end = "\r\n" if os.isatty(_STDERR) else "\n"  # which a terminal in raw mode needs, and no other minds
     with Writer(_STDERR) as writer:
 

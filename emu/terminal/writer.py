@@ -1,4 +1,4 @@
-"""Writes to a file that may be slow, like a pipe whose reader has stopped, from a thread of its own."""
+"""Writes to a file that may block, such as a pipe whose reader has stopped, on a thread of its own."""
 
 import os
 import select
@@ -10,16 +10,15 @@ from typing import Self
 
 __all__ = ["Writer"]
 
-#: So much is written at a time: small pieces are put together, and a slow reader is seen to be one that reads.
+#: Bytes per system call: small pieces are joined, and large ones split so that a slow reader's progress shows.
 _CHUNK = 4 << 10
 
 
 class Writer:
-    """While it is entered, call it with bytes for the file descriptor ``fd``: they are written in order, and soon.
+    """While entered, call it with bytes: they are written to the file descriptor ``fd`` soon, and in order.
 
-    Nothing but ``finish`` waits, and nothing here is bounded: whoever writes looks at ``pending``. ``moved`` is called
-    on the writer's thread whenever something was written, or could not be: then ``error`` says why, and nothing more
-    is written.
+    Only ``finish`` waits. The queue is not bounded; callers watch ``pending``. ``moved`` is called on the writer's
+    thread whenever something was written, or failed to be: then ``error`` is set, and everything later is dropped.
     """
 
     def __init__(self, fd: int, moved: Callable[[], None] = lambda: None) -> None:
@@ -27,7 +26,7 @@ class Writer:
         self._fd = fd
         self._moved = moved
         self._given = self._done = 0  # bytes: by the callers, and by this thread
-        self._queue: SimpleQueue[bytes | threading.Event | None] = SimpleQueue()  # which signal handlers may use, too
+        self._queue: SimpleQueue[bytes | threading.Event | None] = SimpleQueue()  # safe in signal handlers
         self._thread = threading.Thread(target=self._run, name="pyemu writer", daemon=True)
 
     def __call__(self, data: bytes) -> None:
@@ -41,9 +40,9 @@ class Writer:
         return self._given - self._done
 
     def finish(self, patience: float | None = None) -> bool:
-        """Wait until all is written, or nothing can be; False if nothing was for ``patience`` seconds.
+        """Wait until everything is written or dropped; return False if nothing moved for ``patience`` seconds.
 
-        For the main thread, where a signal's handler may end it with an exception.
+        On the main thread, a signal handler may end the wait by raising an exception.
         """
         finished = threading.Event()
         self._queue.put(finished)
@@ -60,7 +59,7 @@ class Writer:
             data = bytearray()
             while isinstance(item, bytes):
                 data += item
-                if len(data) >= _CHUNK or self._queue.empty():  # nobody else takes anything out
+                if len(data) >= _CHUNK or self._queue.empty():  # only this thread takes items out
                     break
                 item = self._queue.get()
             self._write(data)
@@ -90,4 +89,4 @@ class Writer:
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._queue.put(None)  # a thread that is stuck in its write ends with the process
+        self._queue.put(None)  # a thread stuck in a write ends with the process

@@ -34,7 +34,9 @@ def test_it_is_said_once():
     for _ in range(3):
         machine.pass_time()
     assert len(machine.said) == 1
-    assert machine.said[0].startswith("the guest has printed nothing for 10 s, and runs on; a kernel may need more mem")
+    assert machine.said[0].startswith(
+        "the guest has printed nothing for 10 s, and is still running; the kernel may need more mem"
+    )
 
 
 def test_nothing_is_said_of_a_guest_that_has_printed_something():
@@ -59,8 +61,8 @@ def test_a_slow_host_and_a_paused_machine_get_more_time(slow):
 @pytest.mark.parametrize(
     ("append", "hint"),
     [
-        ("console=tty0", "its console=tty0 is not there: use ttyS0 or hvc0 (-a)"),
-        ("console=ttyS0 console=tty1 quiet", "its console=tty1 is not there"),
+        ("console=tty0", "this machine has no console tty0: use ttyS0 or hvc0 (-a)"),
+        ("console=ttyS0 console=tty1 quiet", "no console tty1"),
         ("console=ttyS0,115200", "more memory"),
         ("quiet", "more memory"),
     ],
