@@ -2,7 +2,7 @@
 
 It owns everything between the bus and the device's behaviour: what the driver may write when, what a queue is made
 of, when the device runs. Registers are 32 bits wide and accessed so; only the configuration space takes any width.
-Whatever else the guest does reads as zero or is ignored.
+Whatever else the guest does reads as zero or is ignored; stores that are ignored are logged at debug level.
 """
 
 import logging
@@ -21,7 +21,7 @@ TRANSPORT_FEATURES = F_VERSION_1 | F_INDIRECT_DESC | F_EVENT_IDX
 
 MAGIC = 0x7472_6976  # "virt"
 VERSION = 2
-VENDOR_ID = 0x7965_7970  # "pyey", for who looks: any value will do
+VENDOR_ID = 0x554D_4551  # "QEMU": any value will do for the specification, but xv6 takes no other
 WINDOW_SIZE = 0x1000
 CONFIG_SPACE = 0x100
 
@@ -174,6 +174,9 @@ class MmioTransport(_Slot):
         writer = self._writers[offset >> 2]
         if writer is not None and size == 4:
             writer(value)
+        else:
+            name = next((one.name for one in self.registers if one.offset == offset), f"offset {offset:#x}")
+            self._refuse(name, value, f"{size} bytes cannot be written there")
 
     def reset(self) -> None:
         """Put transport and device into their state at power-on: the driver's reset, and the board's."""
@@ -192,8 +195,11 @@ class MmioTransport(_Slot):
         self._device_features_sel = value
 
     def _write_driver_features(self, value: int) -> None:
-        # There are no features beyond 64; what was agreed on stays.
-        if self._driver_features_sel < 2 and not self._status & FEATURES_OK:
+        if self._driver_features_sel > 1:
+            self._refuse("DriverFeatures", value, "there are no features beyond 64")
+        elif self._status & FEATURES_OK:
+            self._refuse("DriverFeatures", value, "the features have been agreed on")
+        else:
             high = self._driver_features_sel == 1
             self._driver_features = with_half(self._driver_features, high=high, half=value)
 
@@ -213,17 +219,25 @@ class MmioTransport(_Slot):
         phase = self._status & (FEATURES_OK | DRIVER_OK | FAILED)
         return self._selected_queue() if phase == FEATURES_OK else None
 
+    def _unready_queue(self, register: str, value: int) -> _QueueRegisters | None:
+        """Return the selected queue while it may be given another size or place; else it is a refusal."""
+        queue = self._configurable_queue()
+        if queue is None or queue.ready:
+            self._refuse(register, value, f"queue {self._queue_sel} cannot be configured now")
+            return None
+        return queue
+
     def _read_queue_num_max(self) -> int:
         return self._device.queue_sizes[self._queue_sel] if self._queue_sel < len(self._device.queue_sizes) else 0
 
     def _write_queue_num(self, value: int) -> None:
-        queue = self._configurable_queue()
-        if queue is not None and not queue.ready:
+        queue = self._unready_queue("QueueNum", value)
+        if queue is not None:
             queue.size = value
 
     def _set_address(self, field: str, high: bool, value: int) -> None:
-        queue = self._configurable_queue()
-        if queue is not None and not queue.ready:
+        queue = self._unready_queue(f"the address of {field}", value)
+        if queue is not None:
             setattr(queue, field, with_half(getattr(queue, field), high=high, half=value))
 
     def _read_queue_ready(self) -> int:
@@ -236,6 +250,8 @@ class MmioTransport(_Slot):
             queue.ready = bool(value & 1)
         elif value == 0:
             self._stop_selected_queue()
+        else:
+            self._refuse("QueueReady", value, f"queue {self._queue_sel} cannot be configured now")
 
     def _stop_selected_queue(self) -> None:
         """Never touch a queue again whose QueueReady has become 0 (section 4.2.2.2); a reset alone revives it."""
@@ -248,6 +264,8 @@ class MmioTransport(_Slot):
         # Any number may come (CVE-2011-2512), and at any time.
         if value < len(self._queues) and self._queues[value].running:
             self._device.notify(value)
+        else:
+            self._refuse("QueueNotify", value, "no such queue is running")
 
     # Interrupts (virtio 1.2 section 4.2.2.1).
 
@@ -276,14 +294,23 @@ class MmioTransport(_Slot):
         # A driver never clears a bit but by a reset, so only new ones count; DEVICE_NEEDS_RESET is not the driver's.
         added = value & ~self._status
         self._status |= added & (ACKNOWLEDGE | DRIVER | FAILED)
-        if added & FEATURES_OK and self._features_are_acceptable():
-            self._status |= FEATURES_OK
-        if added & DRIVER_OK and self._status & (FEATURES_OK | FAILED) == FEATURES_OK:
-            self._status |= DRIVER_OK
-            self._activate()
+        if added & FEATURES_OK:
+            # Without VERSION_1 a device may go on or not (section 6.2): xv6 never accepts it, and means this layout.
+            unknown = self._driver_features & ~self._offered
+            if unknown:
+                self._refuse("Status", value, f"features {unknown:#x} were not offered")
+            else:
+                self._status |= FEATURES_OK
+        if added & DRIVER_OK:
+            if self._status & (FEATURES_OK | FAILED) == FEATURES_OK:
+                self._status |= DRIVER_OK
+                self._activate()
+            else:
+                self._refuse("Status", value, "there is no FEATURES_OK, or the driver has failed")
 
-    def _features_are_acceptable(self) -> bool:
-        return not self._driver_features & ~self._offered and bool(self._driver_features & F_VERSION_1)
+    def _refuse(self, register: str, value: int, why: str) -> None:
+        """Note that a store was ignored, for the author of a driver: nothing tells the driver itself."""
+        _log.debug("virtio device %d ignores %#x for %s: %s", self._device.device_id, value, register, why)
 
     def _activate(self) -> None:
         """Start the device on the queues that the driver has configured."""

@@ -67,7 +67,7 @@ class Storm(CheckedDriver):
         rng = self.rng
         if rng.random() < 0.2:
             unknown = 1 << rng.choice([1, 2, 24, 27, 33, 40, 63])
-            assert not self.driver.negotiate(rng.choice([0, INDIRECT_DESC | EVENT_IDX, VERSION_1 | unknown]))
+            assert not self.driver.negotiate(rng.choice([0, INDIRECT_DESC | EVENT_IDX, VERSION_1]) | unknown)
         features = VERSION_1 | sum(f for f in (INDIRECT_DESC, EVENT_IDX, F_CTLS) if rng.random() < 0.7)
         sizes = [rng.choice([most, most, 16, 4]) for most in self.device.queue_sizes]
         for index in (EVENTQ, TXQ, RXQ):
