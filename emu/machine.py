@@ -14,6 +14,7 @@ from devices.audio.patchbay import Patchbay
 from devices.clint import ticks_from_ns
 from devices.errors import MachineError, UsageError
 from devices.power import PowerAction, PowerRequest
+from devices.stimer import SupervisorTimer
 from devices.virtio.aside import Aside, AsideThread, at_once
 from devices.virtio.blk import BlockDevice
 from devices.virtio.console import ConsoleDevice
@@ -32,7 +33,7 @@ from emu.panic import Suspicion
 from emu.timing.clock import Clock, HostClock, make_clock
 from emu.timing.loop import Loop
 from firmware import boot
-from firmware.sbi import Sbi, SbiHart, SupervisorTimer
+from firmware.sbi import Sbi, SbiHart
 
 if TYPE_CHECKING:
     from emu.counters import Counters
@@ -139,7 +140,7 @@ class Machine:
                 BlockDevice(one, f"pyemu-disk{number}", self._make_aside(opened))
                 for number, one in enumerate(self.disks)
             ]
-            self.virtio: list[VirtioDevice] = [self.sound, EntropyDevice(), *blocks, self.hvc]
+            self.virtio: list[VirtioDevice] = [*blocks, self.sound, EntropyDevice(), self.hvc]
             board = self._build_board(ram, joints)
             self.console.connect(board.uart)
             if last_console(self.append).startswith("hvc"):
@@ -306,10 +307,10 @@ class Machine:
         return board
 
     def _begin(self, start: boot.Boot, ram: Ram, joints: Joints) -> None:
+        timer = SupervisorTimer(self.clock, self.events, joints.timer(self._engine.line(STIP)))
         if start.machine_mode:
-            self.hart.start_machine(start.pc, start.dtb, start.dynamic_info)
+            self.hart.start_machine(start.pc, start.dtb, start.dynamic_info, timer.set)
         else:
-            timer = SupervisorTimer(self.clock, self.events, joints.timer(self._engine.line(STIP)))
             hart = SbiHart(timer.set, self._engine.line(SSIP), self._engine.synchronize_code, self._engine.flush_tlb)
             sbi = Sbi(hart, ram, self._switch, self.console.print, self.console.take)
             self.hart.start_supervisor(start.pc, start.dtb, joints.calls(sbi.call))

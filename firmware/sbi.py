@@ -6,11 +6,11 @@ BASE, TIME, IPI, RFENCE, HSM, SRST, DBCN and the legacy console; every other cal
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from devices.clint import ns_from_ticks
-from devices.contracts import Clock, Event, Events, GuestMemory, IrqLine, OutsideRamError
+from devices.contracts import GuestMemory, IrqLine, OutsideRamError
 from devices.power import PowerAction, PowerRequest, PowerSwitch
+from devices.stimer import SetTimer
 
-__all__ = ["Sbi", "SbiHart", "SupervisorTimer"]
+__all__ = ["Sbi", "SbiHart"]
 
 _SUCCESS, _FAILED, _NOT_SUPPORTED, _INVALID_PARAM, _INVALID_ADDRESS, _ALREADY_AVAILABLE = 0, -1, -2, -3, -5, -6
 
@@ -41,32 +41,10 @@ class SbiHart:
     ``sfence_vma`` make changed code and page tables visible.
     """
 
-    set_timer: Callable[[int], None]
+    set_timer: SetTimer
     software: IrqLine
     fence_i: Callable[[], None]
     sfence_vma: Callable[[], None]
-
-
-class SupervisorTimer:
-    """The S-mode timer: ``line`` is high from the programmed time (ticks of ``time``) until it is programmed again."""
-
-    def __init__(self, clock: Clock, events: Events, line: IrqLine) -> None:
-        self._clock, self._events, self._line = clock, events, line
-        self._event: Event | None = None
-
-    def set(self, ticks: int) -> None:
-        """Interrupt when ``time`` reaches ``ticks``; one in the past does so at once, all ones never."""
-        if self._event is not None:
-            self._event.cancel()
-            self._event = None
-        deadline = ns_from_ticks(ticks)
-        due = deadline <= self._clock.now()
-        self._line(due)
-        if not due and ticks != _ALL_HARTS:
-            self._event = self._events.at(deadline, self._expire)
-
-    def _expire(self) -> None:
-        self._line(True)
 
 
 class Sbi:

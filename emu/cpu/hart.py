@@ -1,13 +1,16 @@
 """The hart's privileged architecture as far as Unicorn leaves it to its caller: entering exceptions.
 
 Interrupts, sret, mret, CSRs and page tables are Unicorn's own; here are the synchronous exceptions (Privileged
-Architecture 3.1.6 to 3.1.15, 4.1), the calls to the built-in firmware, and fence.i.
+Architecture 3.1.6 to 3.1.15, 4.1), the calls to the built-in firmware, and the instructions that Unicorn lacks. What
+it gets wrong beyond that is in UNICORN.md.
 """
 
 from collections.abc import Callable, Sequence
 
 from devices.errors import MachineError
+from devices.stimer import SetTimer
 from emu.cpu.engine import Engine, Reg
+from emu.cpu.sstc import Sstc
 
 __all__ = ["CAUSES", "ECALL", "MEIP", "MSIP", "MTIP", "SEIP", "SSIP", "STIP", "Hart", "SupervisorCalls"]
 
@@ -16,6 +19,9 @@ SSIP, MSIP, STIP, MTIP, SEIP, MEIP = 1 << 1, 1 << 3, 1 << 5, 1 << 7, 1 << 9, 1 <
 _USER, _SUPERVISOR, _MACHINE = 0, 1, 3
 _SIE, _MIE, _SPIE, _MPIE, _SPP, _MPP = 1 << 1, 1 << 3, 1 << 5, 1 << 7, 1 << 8, 3 << 11
 
+#: UXL and SXL: 64 bits, which is all that there is. Unicorn leaves them 0, and as they are.
+_XLEN_64 = 2 << 32 | 2 << 34
+
 _ILLEGAL, _BREAKPOINT, ECALL = 2, 3, 8
 CAUSES = {
     0: "instruction address misaligned", 1: "instruction access fault", 2: "illegal instruction", 3: "breakpoint",
@@ -23,7 +29,12 @@ CAUSES = {
     8: "ecall from U mode", 9: "ecall from S mode", 11: "ecall from M mode", 12: "instruction page fault",
     13: "load page fault", 15: "store page fault",
 }  # fmt: skip
+INTERRUPTS = {
+    1: "supervisor software", 3: "machine software", 5: "supervisor timer", 7: "machine timer",
+    9: "supervisor external", 11: "machine external",
+}  # fmt: skip
 _FENCE_I, _FENCE_I_MASK = 0x100F, 0x707F  # its other fields are to be ignored
+_INTERRUPT = 1 << 63  # in scause and mcause
 _U64 = _NO_RESERVATION = (1 << 64) - 1
 
 #: The exceptions that a supervisor handles itself under the built-in firmware: all but its own calls.
@@ -45,6 +56,7 @@ class Hart:
     def __init__(self, engine: Engine) -> None:
         self._engine, self._state = engine, engine.state
         self._calls: SupervisorCalls | None = None
+        self._sstc: Sstc | None = None
         self._traps = 0
         #: Of the traps, the calls from S mode to the firmware, built in or not.
         self.supervisor_calls = 0
@@ -69,13 +81,22 @@ class Hart:
         state[Reg.MEDELEG], state[Reg.MIDELEG] = _DELEGATED_EXCEPTIONS, _DELEGATED_INTERRUPTS
         state[Reg.MCOUNTEREN] = 0b111
         state[Reg.A0], state[Reg.A1] = 0, a1
-        state[Reg.PRIV], state[Reg.PC] = _SUPERVISOR, pc
+        self._start(_SUPERVISOR, pc)
 
-    def start_machine(self, pc: int, a1: int, a2: int) -> None:
-        """Begin in M mode at ``pc``, as a reset vector does: a0 the hart, a1 the device tree, a2 fw_dynamic's info."""
+    def start_machine(self, pc: int, a1: int, a2: int, set_timer: SetTimer | None = None) -> None:
+        """Begin in M mode at ``pc``, as a reset vector does: a0 the hart, a1 the device tree, a2 fw_dynamic's info.
+
+        With ``set_timer``, which programs the supervisor timer, the hart has Sstc.
+        """
         state = self._state
         state[Reg.A0], state[Reg.A1], state[Reg.A2] = 0, a1, a2
-        state[Reg.PRIV], state[Reg.PC] = _MACHINE, pc
+        self._sstc = None if set_timer is None else Sstc(state, set_timer)
+        self._start(_MACHINE, pc)
+
+    def _start(self, mode: int, pc: int) -> None:
+        state = self._state
+        state[Reg.MSTATUS] |= _XLEN_64
+        state[Reg.PRIV], state[Reg.PC] = mode, pc
 
     def wakes(self) -> bool:
         """Whether an interrupt is pending that ends WFI: enabled in mie, globally enabled or not."""
@@ -103,24 +124,44 @@ class Hart:
                 self._engine.synchronize_code()
                 state[Reg.PC] = pc + 4
                 return
+            if self._sstc is not None and self._sstc.execute(value):
+                self._traps -= 1
+                state[Reg.PC] = pc + 4
+                return
         else:
             value = pc if cause == _BREAKPOINT else state[Reg.BADADDR]
+        delegated = mode != _MACHINE and state[Reg.MEDELEG] >> cause & 1
+        handler = state[Reg.STVEC if delegated else Reg.MTVEC] & ~3
+        if handler == pc:  # its first instruction traps to itself: a real hart would do so for ever
+            raise MachineError(f"hart 0 has no handler for its trap: {self._first_trap(cause, pc, value)}")
         status = state[Reg.MSTATUS]
-        if mode != _MACHINE and state[Reg.MEDELEG] >> cause & 1:
+        if delegated:
             status = status & ~(_SPP | _SPIE | _SIE) | mode << 8 | (status & _SIE) << 4
             state[Reg.SEPC], state[Reg.SCAUSE], state[Reg.STVAL] = pc, cause, value
             state[Reg.PRIV] = _SUPERVISOR
-            handler = state[Reg.STVEC] & ~3
         else:
             status = status & ~(_MPP | _MPIE | _MIE) | mode << 11 | (status & _MIE) << 4
             state[Reg.MEPC], state[Reg.MCAUSE], state[Reg.MTVAL] = pc, cause, value
             state[Reg.PRIV] = _MACHINE
-            handler = state[Reg.MTVEC] & ~3
         state[Reg.MSTATUS] = status
         state[Reg.LOAD_RES] = _NO_RESERVATION
         state[Reg.PC] = handler
-        if handler == pc:  # the handler's first instruction traps to itself: a real hart would do so for ever
-            raise MachineError(
-                f"hart 0 has no handler for its trap: pc {pc:#x}, cause {cause} "
-                f"({CAUSES.get(cause, 'reserved')}), value {value:#x}"
-            )
+
+    def _first_trap(self, cause: int, pc: int, value: int) -> str:
+        """Describe the trap for which there is no handler: the one that led to ``pc``, if this one is its handler's."""
+        state = self._state
+        what = _describe(cause, pc, value)
+        if state[Reg.PRIV] == _MACHINE:
+            enabled, first = _MIE, (state[Reg.MCAUSE], state[Reg.MEPC], state[Reg.MTVAL])
+        else:
+            enabled, first = _SIE, (state[Reg.SCAUSE], state[Reg.SEPC], state[Reg.STVAL])
+        if state[Reg.PRIV] == _USER or state[Reg.MSTATUS] & enabled or not any(first):
+            return what  # no trap led here but a jump
+        return f"{_describe(*first)}; where the handler should be is another: {what}"
+
+
+def _describe(cause: int, pc: int, value: int) -> str:
+    if cause & _INTERRUPT:
+        number = cause & ~_INTERRUPT
+        return f"pc {pc:#x}, interrupt {number} ({INTERRUPTS.get(number, 'reserved')})"
+    return f"pc {pc:#x}, cause {cause} ({CAUSES.get(cause, 'reserved')}), value {value:#x}"

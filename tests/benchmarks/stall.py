@@ -27,11 +27,11 @@ from devices.audio import PcmParams
 from devices.audio.pcm import FORMATS
 from devices.clint import ticks_from_ns
 from devices.contracts import Clock, Event, Events, IrqLine
+from devices.stimer import SupervisorTimer
 from devices.virtio.sound.output import PreparedOutput
 from emu import guest
 from emu.machine import Machine
 from emu.shell import ShellError
-from firmware.sbi import SupervisorTimer
 from tests.guest.studio import Studio, aplay, studio
 
 S16_STEREO = PcmParams(FORMATS["S16"], 48000, 2)

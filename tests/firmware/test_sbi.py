@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from devices.power import PowerAction, PowerRequest
 from emu.memory import Ram
-from firmware.sbi import Sbi, SbiHart, SupervisorTimer
-from tests.fakes import FakeClock, FakeEvents, FakeIrq
+from firmware.sbi import Sbi, SbiHart
+from tests.fakes import FakeIrq
 
 SUCCESS, FAILED, NOT_SUPPORTED, INVALID_PARAM, ALREADY_AVAILABLE = 0, -1, -2, -3, -6
 BASE, TIME, IPI, RFENCE, HSM, SRST, DBCN = 0x10, 0x54494D45, 0x735049, 0x52464E43, 0x48534D, 0x53525354, 0x4442434E
@@ -199,45 +199,3 @@ def test_no_call_ever_raises(extension: int, function: int, arguments: list[int]
     error, value = Board().call(extension, function, *arguments)
     assert -(1 << 63) <= error < 1 << 63
     assert value is None or 0 <= value <= ALL_ONES
-
-
-# ---------------------------------------------------------------- the timer
-
-
-@pytest.fixture
-def clock() -> FakeClock:
-    return FakeClock(1_000_000)
-
-
-def test_the_timer_rises_at_its_tick_and_stays(clock: FakeClock) -> None:
-    events, line = FakeEvents(clock), FakeIrq()
-    timer = SupervisorTimer(clock, events, line)
-    timer.set(10_010)  # 1,000 ns from now
-    events.advance(999)
-    assert not line.level
-    events.advance(1)
-    assert line.level
-    events.advance(10_000)
-    assert line.level
-    timer.set(1 << 62)
-    assert not line.level
-
-
-@pytest.mark.parametrize("ticks", [0, 9_999, 10_000])
-def test_the_timer_in_the_past(clock: FakeClock, ticks: int) -> None:
-    events, line = FakeEvents(clock), FakeIrq()
-    SupervisorTimer(clock, events, line).set(ticks)
-    assert line.level
-    assert events.pending == []
-
-
-def test_set_again_and_switched_off(clock: FakeClock) -> None:
-    events, line = FakeEvents(clock), FakeIrq()
-    timer = SupervisorTimer(clock, events, line)
-    timer.set(10_010)
-    timer.set(10_020)
-    assert events.pending == [1_002_000]
-    timer.set(ALL_ONES)
-    assert events.pending == []
-    events.advance(1 << 40)
-    assert line.edges == 0

@@ -6,11 +6,11 @@ import pytest
 
 from devices.clint import Clint, HartLines
 from devices.plic import Plic
+from devices.stimer import SupervisorTimer
 from emu.cpu.engine import Reg
 from emu.cpu.hart import MEIP, MSIP, MTIP, SEIP, SSIP, STIP
 from emu.timing.clock import ManualClock
 from emu.timing.events import DeadlineHeap
-from firmware.sbi import SupervisorTimer
 from tests.emu.asm import (
     A0,
     S0,

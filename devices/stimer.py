@@ -1,0 +1,37 @@
+"""The supervisor timer: what the firmware's TIME calls and Sstc's ``stimecmp`` set (Privileged Architecture, Sstc)."""
+
+from collections.abc import Callable
+
+from devices.clint import ns_from_ticks
+from devices.contracts import Clock, Event, Events, IrqLine
+
+__all__ = ["NEVER", "SetTimer", "SupervisorTimer"]
+
+#: The comparator's value that is never reached; SBI 2.0 6.1 has it, too.
+NEVER = (1 << 64) - 1
+
+#: ``SupervisorTimer.set``.
+SetTimer = Callable[[int], None]
+
+
+class SupervisorTimer:
+    """The S-mode timer: ``line`` is high from the programmed time (ticks of ``time``) until it is programmed again."""
+
+    def __init__(self, clock: Clock, events: Events, line: IrqLine) -> None:
+        self._clock, self._events, self._line = clock, events, line
+        self._event: Event | None = None
+
+    def set(self, ticks: int) -> None:
+        """Interrupt when ``time`` reaches ``ticks``: at once if that is in the past, and not at all if it is NEVER."""
+        if self._event is not None:
+            self._event.cancel()
+            self._event = None
+        deadline = ns_from_ticks(ticks)
+        due = deadline <= self._clock.now()
+        self._line(due)
+        if not due and ticks != NEVER:
+            self._event = self._events.at(deadline, self._expire)
+
+    def _expire(self) -> None:
+        self._event = None
+        self._line(True)
