@@ -57,8 +57,9 @@ class Machine:
     """A RISC-V machine, switched on.
 
     ``kernel``, ``initrd`` and ``bios`` are files; without a kernel it is the default guest's, with its root file
-    system unless ``initrd`` is another, and they are built if this is their first use (minutes). ``memory`` is a size
-    ("256M" or bytes); ``append`` the kernel's command line, whose last ``console=`` (ttyS0 or hvc0) gets what is typed;
+    system unless ``initrd`` is another, and they are built if this is their first use (minutes). A ``bios`` without a
+    kernel is all that runs, in M mode. ``memory`` is a size ("256M" or bytes); ``append`` the kernel's command line,
+    all of it, whose last ``console=`` (ttyS0 or hvc0) gets what is typed;
     ``disk`` and ``disks`` opened disks or texts like "disk.img,snapshot", the guest's vda, vdb ... (five at most);
     ``audio`` a backend, or a text like "wav:out.wav" (default: played nowhere, in time); ``clock`` "host", "warp" or a
     clock; ``output`` gets what the guest prints; ``trace`` is a Trace of what happens.
@@ -101,7 +102,7 @@ class Machine:
         self.clock: Clock = make_clock(clock) if isinstance(clock, str) else clock
         joints = Joints() if trace is None else trace.joints(self.clock)
         #: ``append`` is the kernel's command line.
-        kernel, initrd, self.append = _software(kernel, initrd, append)
+        kernel, initrd, self.append = _software(kernel, initrd, append, bios)
         ram = Ram(RAM_BASE, parse_size(memory))
         #: What the guest asked of the power switch; the machine doesn't run any more then.
         self.power: PowerRequest | None = None
@@ -152,7 +153,7 @@ class Machine:
                     ram.load,
                     range(ram.base, ram.base + ram.size),
                     board.placements,
-                    kernel=Path(kernel),
+                    kernel=None if kernel is None else Path(kernel),
                     initrd=None if initrd is None else Path(initrd),
                     bios=None if bios is None else Path(bios),
                     bootargs=self.append,
@@ -346,12 +347,15 @@ class Machine:
         self.close()
 
 
+_File = str | os.PathLike[str]
+
+
 def _software(
-    kernel: str | os.PathLike[str] | None, initrd: str | os.PathLike[str] | None, append: str | None
-) -> tuple[str | os.PathLike[str], str | os.PathLike[str] | None, str]:
-    """Return what is to be booted: the user's, or the default guest's where there is none."""
+    kernel: _File | None, initrd: _File | None, append: str | None, bios: _File | None
+) -> tuple[_File | None, _File | None, str]:
+    """Return what is to be booted: the user's, or the default guest's where there is neither a kernel nor firmware."""
     default = DEFAULT_APPEND
-    if kernel is None:
+    if kernel is None and bios is None:
         from emu import guest  # noqa: PLC0415 - whoever has a kernel needs no other
 
         kernel, rootfs = guest.files()

@@ -10,12 +10,11 @@ from devices.placement import Placement
 from firmware.fdt import board_tree
 from firmware.image import fw_dynamic_info, load_bios, load_initrd, load_kernel
 from firmware.layout import DTB_SPACE, place
+from firmware.program import FIRMWARE_SPACE
 
 __all__ = ["Boot", "load"]
 
 ISA = "rv64imafdc"
-#: What M-mode firmware may use at the start of RAM: kernels are linked to begin behind it.
-FIRMWARE_SPACE = 2 << 20
 #: Where Debian's fw_jump.bin moves the device tree (FW_JUMP_FDT_ADDR), from the start of RAM.
 FW_JUMP_FDT_OFFSET = 0x220_0000
 _PAGE = 4096
@@ -36,7 +35,7 @@ def load(
     ram: range,
     placements: Sequence[Placement],
     *,
-    kernel: Path,
+    kernel: Path | None,
     initrd: Path | None,
     bios: Path | None,
     bootargs: str,
@@ -44,15 +43,19 @@ def load(
 ) -> tuple[Boot, bytes]:
     """Put everything into ``ram`` with ``store(address, data)``; return where to begin, and the device tree.
 
+    There must be a kernel or M-mode firmware; firmware alone is the whole software of its machine.
+
     Raises UsageError for files that can't be booted.
     """
-    image = load_kernel(kernel)
-    archive = load_initrd(initrd) if initrd is not None else b""
-    firmware = load_bios(bios) if bios is not None else b""
+    image = load_kernel(kernel, ram) if kernel is not None else None
+    archive = load_initrd(initrd, for_linux=image is not None and image.is_linux) if initrd is not None else b""
+    firmware = load_bios(bios, ram) if bios is not None else None
     info = range(ram.stop - _PAGE, ram.stop)
     fw_jump_fdt = range(ram.start + FW_JUMP_FDT_OFFSET, ram.start + FW_JUMP_FDT_OFFSET + DTB_SPACE)
-    reserved = [range(ram.start, ram.start + max(FIRMWARE_SPACE, len(firmware))), info, fw_jump_fdt] if firmware else []
-    layout = place(ram, image, len(archive), reserved)
+    next_stage = ram.start + FIRMWARE_SPACE  # where firmware expects it that is not told
+    reserved = [range(ram.start, next_stage), firmware.space, info, fw_jump_fdt] if firmware else []
+    kernel_space = image.space if image is not None else range(ram.start, ram.start)
+    layout = place(ram, kernel_space, len(archive), reserved)
     dtb = board_tree(
         placements,
         ram=ram,
@@ -62,12 +65,14 @@ def load(
         initrd=layout.initrd,
         rng_seed=os.urandom(32) if rng_seed is None else rng_seed,
     )
-    store(layout.kernel, image.data)
+    if image is not None:
+        store(image.start, image.data)
+        next_stage = image.entry
     store(layout.dtb, dtb)
     if layout.initrd is not None:
         store(layout.initrd.start, archive)
-    if not firmware:
-        return Boot(False, layout.kernel, layout.dtb, 0), dtb
-    store(ram.start, firmware)
-    store(info.start, fw_dynamic_info(layout.kernel))
-    return Boot(True, ram.start, layout.dtb, info.start), dtb
+    if firmware is None:
+        return Boot(False, next_stage, layout.dtb, 0), dtb
+    store(firmware.start, firmware.data)
+    store(info.start, fw_dynamic_info(next_stage))
+    return Boot(True, firmware.entry, layout.dtb, info.start), dtb

@@ -24,6 +24,7 @@ __all__ = [
     "is_compressed",
     "is_elf",
     "is_riscv_image",
+    "is_text",
     "is_whole_cpio",
     "peek",
     "read_file",
@@ -158,6 +159,8 @@ CPIO_MAGICS = (b"070701", b"070702")
 #: With the sizes of the file and of its name.
 _CPIO_HEADER = re.compile(rb"\0*07070[12][0-9A-Fa-f]{48}([0-9A-Fa-f]{8})[0-9A-Fa-f]{32}([0-9A-Fa-f]{8})[0-9A-Fa-f]{8}")
 _ONE_MORE_CPIO = re.compile(rb"\0*07070[12]")
+#: Printable ASCII, white space, and what UTF-8 has for everything else.
+_TEXT = bytes((*b"\t\n\f\r", *range(0x20, 0x7F), *range(0x80, 0xF5)))
 #: Enough of a file to tell what it is.
 SIGNATURE_SIZE = 2048
 
@@ -165,6 +168,11 @@ SIGNATURE_SIZE = 2048
 def is_riscv_image(head: bytes) -> bool:
     """Whether a file is a Linux Image for RISC-V, by either of the two magic numbers in its header."""
     return head[0x38:0x3C] == b"RSC\x05" or head[0x30:0x38] == b"RISCV\0\0\0"
+
+
+def is_text(head: bytes) -> bool:
+    """Whether a file begins like a text: a script, or a web page that was downloaded instead of the file."""
+    return not head.translate(None, _TEXT)
 
 
 def is_whole_cpio(data: bytes) -> bool:

@@ -3,29 +3,33 @@
 The header of a kernel is the one of Linux's Documentation/riscv/boot-image-header.rst.
 """
 
+import logging
 import struct
-from dataclasses import dataclass
 from pathlib import Path
 
 from devices.errors import UsageError
+from firmware.elf import load_elf
 from firmware.files import (
     CPIO_MAGICS,
     MAX_SIZE,
     MIB,
     SIGNATURE_SIZE,
     describe_disk_image,
-    describe_elf,
     describe_foreign_kernel,
     is_compressed,
     is_elf,
     is_riscv_image,
+    is_text,
     is_whole_cpio,
     peek,
     read_file,
     unpack,
 )
+from firmware.program import FIRMWARE_SPACE, Program
 
-__all__ = ["Kernel", "fw_dynamic_info", "load_bios", "load_initrd", "load_kernel"]
+__all__ = ["fw_dynamic_info", "load_bios", "load_initrd", "load_kernel"]
+
+logger = logging.getLogger(__name__)
 
 #: Linux/riscv maps itself with pages of this size.
 KERNEL_ALIGNMENT = 2 * MIB
@@ -37,16 +41,11 @@ AUIPC_A4 = 0x717
 ADDI_A4_A4 = 0x70713
 PAGE = 4096
 
+_PARCEL = 2
+#: All zeros and all ones are defined to be illegal, so that nothing there is no code (Unprivileged ISA, 1.5).
+_NEVER_INSTRUCTIONS = (b"\0\0", b"\xff\xff")
+
 SWAPPED = "the kernel comes first and the initramfs second: pyemu boot IMAGE ROOTFS"
-
-
-@dataclass(frozen=True, slots=True)
-class Kernel:
-    """An unpacked ``Image``, to be put ``text_offset`` above the start of RAM; it uses ``image_size`` bytes there."""
-
-    data: bytes
-    text_offset: int
-    image_size: int
 
 
 #: code0 and code1, text_offset, image_size, flags; then version, the two magic numbers and what is reserved.
@@ -56,12 +55,32 @@ FLAG_BIG_ENDIAN = 1
 TEXT_OFFSET_32_BIT = 0x40_0000
 
 
-def load_kernel(path: Path) -> Kernel:
-    """Read an ``Image``, plain or packed with gzip, xz, bzip2 or lzma; raises UsageError for anything else."""
+def load_kernel(path: Path, ram: range) -> Program:
+    """Read what is to run in S mode, plain or packed with gzip, xz, bzip2 or lzma.
+
+    It is Linux's ``Image``, an ELF file with its own addresses, or a raw binary for the end of the firmware's space
+    (0x8020_0000), as U-Boot's is. Raises UsageError for what can't run.
+    """
     image = unpack(read_file(path, "kernel"), path, "kernel")
     head = image[:SIGNATURE_SIZE]
-    if not is_riscv_image(head):
-        raise UsageError(f"{path}: not a RISC-V kernel Image but {_not_a_kernel(head)}")
+    if is_riscv_image(head):
+        return _load_linux(image, path, ram)
+    next_stage = ram.start + FIRMWARE_SPACE
+    if is_elf(head):
+        program = load_elf(image, path, ram)
+        if program.start < next_stage:
+            raise UsageError(
+                f"{path}: linked to {program.start:#x}, where M-mode software is; if it is that, give it with --bios, "
+                f"else link it to {next_stage:#x}"
+            )
+        return program
+    what = _not_a_kernel(head)
+    if what is not None:
+        raise UsageError(f"{path}: not a RISC-V kernel Image but {what}")
+    return Program(next_stage, image, len(image), next_stage)
+
+
+def _load_linux(image: bytes, path: Path, ram: range) -> Program:
     if len(image) < HEADER.size:
         raise UsageError(f"{path}: the kernel is truncated: {len(image)} bytes, less than its header")
     _, text_offset, image_size, flags = HEADER.unpack_from(image)
@@ -75,19 +94,29 @@ def load_kernel(path: Path) -> Kernel:
         raise UsageError(f"{path}: the header of the kernel makes no sense (offset {text_offset}, size {image_size})")
     if len(image) < _length_at_least(image):
         raise UsageError(f"{path}: the kernel is truncated; copy or download it again")
-    return Kernel(image, text_offset, max(image_size, len(image)))
+    start = ram.start + text_offset
+    return Program(start, image, max(image_size, len(image)), start, is_linux=True)
 
 
-def _not_a_kernel(head: bytes) -> str:
-    """Say what a file is that was given as the kernel, and what to do."""
+def _not_a_kernel(head: bytes) -> str | None:
+    """Say what a file is that was given as the kernel and is known to be none, and what to do."""
     if head.startswith(CPIO_MAGICS):
         return f"a cpio archive; {SWAPPED}"
     disk = describe_disk_image(head)
     return (
         describe_foreign_kernel(head)
         or (disk and f"{disk}; give the kernel's arch/riscv/boot/Image, and this with --disk")
-        or "something unknown; give the kernel's arch/riscv/boot/Image"
+        or _no_code(head)
     )
+
+
+def _no_code(head: bytes) -> str | None:
+    """Say what a file is that can't be a raw binary; nearly everything can."""
+    if is_text(head):
+        return "a text; give the kernel's arch/riscv/boot/Image"
+    if len(head) < _PARCEL or head[:_PARCEL] in _NEVER_INSTRUCTIONS:
+        return "something unknown, which begins with no instruction; give the kernel's arch/riscv/boot/Image"
+    return None
 
 
 def _length_at_least(image: bytes) -> int:
@@ -124,9 +153,15 @@ def _bss_distance(code: bytes) -> int | None:
     return distance
 
 
-def load_initrd(path: Path) -> bytes:
-    """Read a cpio archive (newc), plain or in any compression: the kernel unpacks it. Raises UsageError for others."""
+def load_initrd(path: Path, *, for_linux: bool) -> bytes:
+    """Read an initramfs as it is: any file, if the kernel is not Linux.
+
+    Linux takes a cpio archive (newc), plain or in any compression, which it unpacks itself; raises UsageError for what
+    it can't take. What it could take as an old RAM disk (root=/dev/ram0) gets a warning.
+    """
     data = read_file(path, "initramfs")
+    if not for_linux:
+        return data
     head = peek(data, SIGNATURE_SIZE)
     if head.startswith(CPIO_MAGICS):
         if head == data[: len(head)] and not is_whole_cpio(data):
@@ -136,25 +171,30 @@ def load_initrd(path: Path) -> bytes:
         return data  # a compression that only the kernel knows, or a damaged file, which the kernel will say
     if is_riscv_image(head) or describe_foreign_kernel(head):
         raise UsageError(f"{path}: not an initramfs but a kernel; {SWAPPED}")
+    hint = "make it with: find . | cpio -o -H newc"
+    if head.startswith((b"070707", b"\xc7\x71")):
+        raise UsageError(f"{path}: not a cpio archive (newc) but a cpio archive in an old format; {hint}")
     disk = describe_disk_image(head)
     if disk is not None:
-        raise UsageError(f"{path}: not an initramfs but {disk}; give it with --disk")
-    hint = "make it with: find . | cpio -o -H newc"
-    kind = "a cpio archive in an old format" if head.startswith((b"070707", b"\xc7\x71")) else "something unknown"
-    raise UsageError(f"{path}: not a cpio archive (newc) but {kind}; {hint}")
+        hint = "give it with --disk and root=/dev/vda, or, if the kernel has RAM disks, root=/dev/ram0"
+    logger.warning("%s: not a cpio archive (newc) but %s; %s", path, disk or "something unknown", hint)
+    return data
 
 
-def load_bios(path: Path) -> bytes:
-    """Read M-mode firmware as a raw binary, which is to be put at the start of RAM; raises UsageError for others."""
+def load_bios(path: Path, ram: range) -> Program:
+    """Read what is to run in M mode: a raw binary for the start of RAM, or an ELF file with its own addresses.
+
+    Raises UsageError for anything else.
+    """
     data = read_file(path, "firmware")
     head = data[:SIGNATURE_SIZE]
     if is_elf(head):
-        raise UsageError(f"{path}: the firmware is {describe_elf(head)}; give the .bin beside it")
+        return load_elf(data, path, ram)
     if is_riscv_image(head):
         raise UsageError(f"{path}: not firmware but a kernel; give it as the IMAGE")
-    if is_compressed(head) or describe_foreign_kernel(head) or head.startswith(CPIO_MAGICS):
-        raise UsageError(f"{path}: not a raw firmware binary; give OpenSBI's fw_jump.bin or fw_dynamic.bin")
-    return data
+    if is_compressed(head) or describe_foreign_kernel(head) or head.startswith(CPIO_MAGICS) or _no_code(head):
+        raise UsageError(f"{path}: not M-mode software; give a raw binary, like OpenSBI's fw_jump.bin, or an ELF file")
+    return Program(ram.start, data, len(data), ram.start)
 
 
 #: OpenSBI, include/sbi/fw_dynamic.h: magic, version, next_addr, next_mode, options, boot_hart

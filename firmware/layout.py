@@ -1,11 +1,10 @@
-"""Where in RAM the loader puts the kernel, the device tree and the initramfs."""
+"""Where in RAM the loader puts the device tree and the initramfs."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from devices.errors import UsageError
 from firmware.files import MIB
-from firmware.image import Kernel
 
 __all__ = ["DTB_SPACE", "Layout", "place"]
 
@@ -16,57 +15,50 @@ DTB_SPACE = 64 << 10
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """Physical addresses of what the loader puts into RAM."""
+    """Physical addresses of what the loader chooses a place for."""
 
-    kernel: int
     dtb: int
     initrd: range | None
 
 
-def place(ram: range, kernel: Kernel, initrd_size: int = 0, reserved: Sequence[range] = ()) -> Layout:
-    """Choose addresses in ``ram``: the kernel where it was linked for, the rest above it, as high as it goes.
+def place(ram: range, kernel: range, initrd_size: int = 0, reserved: Sequence[range] = ()) -> Layout:
+    """Choose addresses in ``ram`` above those of the kernel (which may be empty), as high as it goes.
 
     The DTB gets DTB_SPACE bytes, the initramfs whole pages. Nothing touches ``reserved``, which belongs to firmware.
     Raises UsageError when that is not possible, with the least memory with which it is.
     """
-    image = _kernel_range(ram, kernel)
     for piece in reserved:
-        if _overlap(image, piece):
+        if _overlap(kernel, piece):
             raise UsageError(
-                f"the kernel, {len(image) // MIB} MiB, reaches into what the M-mode firmware needs "
+                f"the kernel, {len(kernel) // MIB} MiB, reaches into what the M-mode firmware needs "
                 f"at {piece.start:#x}; use a smaller kernel or other firmware"
             )
-    layout = _try(ram, image, initrd_size, reserved)
+    layout = _try(ram, kernel, initrd_size, reserved)
     if layout is None:
         raise UsageError(
-            f"the kernel and the initramfs don't fit into {len(ram) // MIB} MiB of memory: "
-            f"use --memory {_least_memory(ram, image, initrd_size, reserved) // MIB}M or more"
+            f"what is to be booted doesn't fit into {len(ram) // MIB} MiB of memory: "
+            f"use --memory {_least_memory(ram, kernel, initrd_size, reserved) // MIB}M or more"
         )
     return layout
 
 
-def _kernel_range(ram: range, kernel: Kernel) -> range:
-    start = ram.start + kernel.text_offset
-    return range(start, start + kernel.image_size)
-
-
-def _try(ram: range, image: range, initrd_size: int, reserved: Sequence[range]) -> Layout | None:
+def _try(ram: range, kernel: range, initrd_size: int, reserved: Sequence[range]) -> Layout | None:
     """Return the layout, or None if it doesn't fit."""
-    if any(piece.stop > ram.stop for piece in (image, *reserved)):
+    if any(piece.stop > ram.stop for piece in (kernel, *reserved)):
         return None
-    above = range(image.stop, ram.stop)  # Linux before 6.4 can't reach what is below it
+    above = range(kernel.stop, ram.stop)  # Linux before 6.4 can't reach what is below it
     dtb = _highest_free(above, DTB_SPACE, reserved)
     if dtb is None:
         return None
     if not initrd_size:
-        return Layout(image.start, dtb.start, None)
+        return Layout(dtb.start, None)
     initrd = _highest_free(above, initrd_size, [*reserved, dtb])
-    return None if initrd is None else Layout(image.start, dtb.start, initrd)
+    return None if initrd is None else Layout(dtb.start, initrd)
 
 
-def _least_memory(ram: range, image: range, initrd_size: int, reserved: Sequence[range]) -> int:
+def _least_memory(ram: range, kernel: range, initrd_size: int, reserved: Sequence[range]) -> int:
     size = len(ram) // MIB * MIB + MIB
-    while _try(range(ram.start, ram.start + size), image, initrd_size, reserved) is None:
+    while _try(range(ram.start, ram.start + size), kernel, initrd_size, reserved) is None:
         size += MIB
     return size
 

@@ -34,6 +34,8 @@ Examples:
       What the guest plays goes to a file, as fast as it can be done.
   pyemu boot Image rootfs.cpio -m 1G --disk data.img,snapshot
       A kernel and a root file system of your own, and a disk that stays as it is.
+  pyemu boot --bios kernel/kernel --disk fs.img
+      xv6, or anything else that runs in M mode, alone on the machine.
 
 \b
 Exit status:
@@ -61,7 +63,8 @@ def _check_timeout(_context: click.Context, _option: click.Parameter, seconds: f
     "--append",
     metavar="TEXT",
     help="More for the kernel's command line, after \"console=ttyS0\" (the default guest's has norandmaps, too); with "
-    "a console= of its own, instead. The last of them gets what is typed: ttyS0, or hvc0, the virtio console.",
+    "a console= of its own, instead. The last of them gets what is typed: ttyS0, or hvc0, the virtio console. "
+    "=TEXT is the whole command line, whatever is in it.",
 )
 @click.option(
     "--disk",
@@ -104,7 +107,8 @@ def _check_timeout(_context: click.Context, _option: click.Parameter, seconds: f
     "--bios",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="M-mode firmware, like OpenSBI's fw_jump.bin, instead of the built-in one.",
+    help="M-mode firmware, like OpenSBI's fw_jump.bin, instead of the built-in one; a raw binary, or an ELF file. "
+    "Without IMAGE it is all that runs, like xv6.",
 )
 @click.option(
     "--dump-dtb",
@@ -146,8 +150,9 @@ def boot_command(
 ) -> int:
     """Switch on a machine with the kernel IMAGE and the initramfs ROOTFS.
 
-    IMAGE is a kernel's arch/riscv/boot/Image, ROOTFS a cpio archive, both plain or compressed. Without them it is
-    the default guest, which is built when it is needed first: that takes some minutes.
+    IMAGE is Linux's arch/riscv/boot/Image, and ROOTFS a cpio archive, both plain or compressed. Without them it is
+    the default guest, which is built when it is needed first: that takes some minutes. IMAGE may also be any other
+    program for S mode, like U-Boot: an ELF file, or a raw binary, which is put at 0x80200000; ROOTFS is any file then.
 
     The guest's console is on stdin and stdout; everything else is said on stderr. C-a x quits, C-a h helps. Files and
     pipes get every byte that the guest prints. A terminal obeys the guest's escape sequences, which may set its title,
@@ -158,12 +163,12 @@ def boot_command(
         from emu.machine import DEFAULT_APPEND, GUEST_APPEND, Machine  # noqa: PLC0415
 
         default = DEFAULT_APPEND
-        if image is None:
+        if image is None and hardware["bios"] is None:
             from emu import guest  # noqa: PLC0415
 
             image, rootfs = guest.files(say)
             default = GUEST_APPEND
-        hardware["append"] = default if append is None else append if "console=" in append else f"{default} {append}"
+        hardware["append"] = _command_line(append, default)
         if hardware["memory"] is None:
             del hardware["memory"]
 
@@ -181,6 +186,15 @@ def boot_command(
             rows_taken = 1 if meter and sys.stderr.isatty() else 0
             status = session.run(switch_on_and_show, signals, commands, rows_taken=rows_taken, clipboard=clipboard)
         return 1 if backend.lost and not status else status
+
+
+def _command_line(append: str | None, default: str) -> str:
+    """What ``-a`` makes of the command line, as its help says."""
+    if append is None:
+        return default
+    if append.startswith("="):
+        return append[1:]
+    return append if "console=" in append else f"{default} {append}"
 
 
 @contextlib.contextmanager

@@ -157,7 +157,7 @@ class Hart:
             enabled, first = _SIE, (state[Reg.SCAUSE], state[Reg.SEPC], state[Reg.STVAL])
         if state[Reg.PRIV] == _USER or state[Reg.MSTATUS] & enabled or not any(first):
             return what  # no trap led here but a jump
-        return f"{_describe(*first)}; where the handler should be is another: {what}"
+        return f"{_describe(*first)}; its handler traps, too: {what}"
 
 
 def _describe(cause: int, pc: int, value: int) -> str:

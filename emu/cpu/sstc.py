@@ -28,7 +28,7 @@ class Sstc:
         self._stimecmp = NEVER
 
     def execute(self, instruction: int) -> bool:
-        """Do what ``instruction`` does to ``state``, all but the pc, and say whether it is a legal access to the two."""
+        """Do what ``instruction`` does, but to the pc, and say so; False if it is no legal access to the two."""
         csr, operation = instruction >> 20, instruction >> 12 & 3
         if instruction & 0x7F != _SYSTEM or not operation or not self._may_access(csr):
             return False

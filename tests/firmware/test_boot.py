@@ -13,6 +13,7 @@ from emu.memory import Ram
 from firmware.boot import Boot, load
 from tests.emu.asm import j
 from tests.emu.tiny import write_image
+from tests.firmware.test_elf import code, elf
 
 BASE, SIZE = 0x8000_0000, 64 << 20
 CPIO = b"070701" + b"0" * 88 + b"0000000B" + b"0" * 8 + b"TRAILER!!!\0\0\0\0"
@@ -23,7 +24,7 @@ class Loader:
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
-        self.kernel = write_image(directory / "Image", j(0))
+        self.kernel: Path | None = write_image(directory / "Image", j(0))
         self.ram = Ram(BASE, SIZE)
 
     def file(self, name: str, data: bytes) -> Path:
@@ -52,6 +53,7 @@ def loader(tmp_path: Path) -> Loader:
 
 def test_a_kernel_begins_in_s_mode_with_its_device_tree(loader: Loader) -> None:
     start, dtb = loader.load(bootargs="console=ttyS0 quiet")
+    assert loader.kernel is not None
     image = loader.kernel.read_bytes()
     assert (start.machine_mode, start.pc, start.dynamic_info) == (False, BASE + (2 << 20), 0)
     assert loader.ram.read(start.pc, len(image)) == image
@@ -86,6 +88,33 @@ def test_firmware_begins_in_m_mode_at_the_start_of_ram(loader: Loader) -> None:
 def test_firmware_that_reaches_into_the_kernel(loader: Loader) -> None:
     with pytest.raises(UsageError, match="firmware"):
         loader.load(bios=loader.file("fw.bin", b"\x13\0\0\0" * (1 << 20)))
+
+
+def test_firmware_alone_is_a_machine(loader: Loader) -> None:
+    bios = loader.file("fw.bin", b"\x13\0\0\0" * (1 << 20))  # larger than a kernel's firmware may be
+    loader.kernel = None
+    start, dtb = loader.load(bios=bios, initrd=loader.file("any", b"hello"))
+    assert (start.machine_mode, start.pc) == (True, BASE)
+    assert loader.ram.read(start.dtb, len(dtb)) == dtb
+    assert loader.ram.buffer.find(b"hello") > 4 << 20
+    assert struct.unpack("<6Q", loader.ram.read(start.dynamic_info, 48))[2] == BASE + (2 << 20)
+
+
+def test_firmware_begins_where_its_elf_file_says(loader: Loader) -> None:
+    loader.kernel = None
+    start, _ = loader.load(bios=loader.file("fw.elf", elf(code(BASE + 0x1000, b"code"), entry=BASE + 0x1002)))
+    assert (start.machine_mode, start.pc) == (True, BASE + 0x1002)
+    assert loader.ram.read(BASE + 0x1000, 4) == b"code"
+
+
+def test_another_kernel_than_linux(loader: Loader) -> None:
+    at = BASE + (3 << 20)
+    loader.kernel = loader.file("kernel.elf", elf(code(at, b"code"), entry=at + 2))
+    start, _ = loader.load(initrd=loader.file("any", b"hello"))
+    assert (start.machine_mode, start.pc) == (False, at + 2)
+    assert loader.ram.read(at, 4) == b"code"
+    start, _ = loader.load(bios=loader.file("fw.bin", b"\x13\0\0\0" * 64))
+    assert struct.unpack("<6Q", loader.ram.read(start.dynamic_info, 48))[2] == at + 2
 
 
 def test_a_missing_file(loader: Loader) -> None:

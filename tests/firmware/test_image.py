@@ -12,8 +12,12 @@ from devices.errors import UsageError
 from emu.guest import cpio
 from firmware import files
 from firmware.image import fw_dynamic_info, load_bios, load_initrd, load_kernel
+from firmware.program import Program
+from tests.firmware.test_elf import code, elf
 
 IMAGE_SIZE = 0x9000
+BASE = 0x8000_0000
+RAM = range(BASE, BASE + (64 << 20))
 CPIO = b"070701" + b"0" * 88 + b"0000000B" + b"0" * 8 + b"TRAILER!!!\0\0\0\0"
 
 #: With a program that unpacks archives itself.
@@ -76,14 +80,24 @@ UserFile = Callable[[bytes], Path]
 @pytest.mark.parametrize("mz", [False, True], ids=["", "efi stub"])
 def test_kernel_is_unpacked(user_file: UserFile, pack: Callable[[bytes], bytes], mz: bool) -> None:
     image = riscv_image(mz=mz)
-    kernel = load_kernel(user_file(pack(image)))
-    assert kernel.data == image
-    assert kernel.text_offset == 0x20_0000
-    assert kernel.image_size == IMAGE_SIZE
+    kernel = load_kernel(user_file(pack(image)), RAM)
+    assert kernel == Program(BASE + 0x20_0000, image, IMAGE_SIZE, BASE + 0x20_0000, is_linux=True)
 
 
-def elf(machine: int, bits: int = 2) -> bytes:
-    return (b"\x7fELF" + bytes([bits, 1, 1]) + bytes(9) + struct.pack("<HH", 2, machine)).ljust(4096, b"\0")
+UBOOT = b"\x2a\x84\xae\x84" + bytes(4000)  # mv s0,a0; mv s1,a1
+
+
+@pytest.mark.parametrize("pack", [bytes, gzip.compress])
+def test_a_raw_binary_goes_behind_the_firmware(user_file: UserFile, pack: Callable[[bytes], bytes]) -> None:
+    program = load_kernel(user_file(pack(UBOOT)), RAM)
+    assert program == Program(BASE + 0x20_0000, UBOOT, len(UBOOT), BASE + 0x20_0000)
+
+
+@pytest.mark.parametrize("load", [load_kernel, load_bios])
+def test_an_elf_file_goes_where_it_wants(user_file: UserFile, load: Callable[[Path, range], Program]) -> None:
+    at, nops = BASE + 0x40_0000, b"\x13\0\0\0" * 16
+    program = load(user_file(elf(code(at, nops, 0x1000), entry=at + 16)), RAM)
+    assert program == Program(at, nops, 0x1000, at + 16)
 
 
 def patched(data: bytes, offset: int, patch: bytes) -> bytes:
@@ -93,9 +107,16 @@ def patched(data: bytes, offset: int, patch: bytes) -> bytes:
 NOTHING = bytes(4096)
 
 WRONG_KERNELS = {
-    "vmlinux": (elf(243), r"64-bit ELF file for RISC-V .*boot/Image"),
-    "vmlinux of a PC": (elf(62), "ELF file for x86-64"),
-    "vmlinux, 32 bits": (elf(243, bits=1), "32-bit ELF file for RISC-V"),
+    "vmlinux": (
+        elf(code(0xFFFF_FFFF_8000_0000)),
+        r"64-bit ELF file for RISC-V .*boot/Image",
+    ),
+    "ELF for M mode": (
+        elf(code()),
+        "linked to 0x80000000, where M-mode software is; .*--bios, else link it to 0x80200000",
+    ),
+    "vmlinux of a PC": (elf(machine=62), "ELF file for x86-64"),
+    "vmlinux, 32 bits": (elf(bits=1), "32-bit ELF file for RISC-V"),
     "bzImage": (patched(patched(NOTHING, 0x1FE, b"\x55\xaa"), 0x202, b"HdrS"), "x86 bzImage; .*ARCH=riscv"),
     "bzImage with EFI stub": (
         patched(patched(patched(NOTHING, 0, b"MZ"), 0x1FE, b"\x55\xaa"), 0x202, b"HdrS"),
@@ -126,9 +147,11 @@ WRONG_KERNELS = {
     "packed cpio": (gzip.compress(CPIO), "cpio archive; the kernel comes first"),
     "ext4": (patched(NOTHING, 0x438, b"\x53\xef"), "ext2/3/4 file system; .*--disk"),
     "empty": (b"", "empty"),
-    "a byte": (b"x", "something unknown"),
-    "text": (b"#!/bin/sh\nexit 0\n", "something unknown"),
-    "noise": (bytes(range(256)) * 16, "something unknown"),
+    "a byte": (b"\x13", "something unknown"),
+    "text": (b"#!/bin/sh\nexit 0\n", "a text; give the kernel's arch/riscv/boot/Image"),
+    "web page": ("<!DOCTYPE html><p>Où?".encode() * 1000, "a text"),
+    "zeros": (NOTHING, "something unknown, which begins with no instruction"),
+    "erased": (b"\xff" * 4096, "something unknown, which begins with no instruction"),
 }
 
 
@@ -136,12 +159,20 @@ WRONG_KERNELS = {
 def test_wrong_kernel_gets_one_line(user_file: UserFile, data: bytes, message: str) -> None:
     path = user_file(data)
     with pytest.raises(UsageError, match=message) as error:
-        load_kernel(path)
+        load_kernel(path, RAM)
     assert str(path) in str(error.value)
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("load", [load_kernel, load_initrd, load_bios])
+@pytest.mark.parametrize(
+    "load",
+    [
+        lambda path: load_kernel(path, RAM),
+        lambda path: load_initrd(path, for_linux=True),
+        lambda path: load_initrd(path, for_linux=False),
+        lambda path: load_bios(path, RAM),
+    ],
+)
 def test_what_is_not_a_file(tmp_path: Path, load: Callable[[Path], object]) -> None:
     with pytest.raises(UsageError, match="is a directory"):
         load(tmp_path)
@@ -158,67 +189,102 @@ def test_unreadable_kernel(user_file: UserFile) -> None:
     path = user_file(riscv_image())
     path.chmod(0)
     with pytest.raises(UsageError, match="Permission denied"):
-        load_kernel(path)
+        load_kernel(path, RAM)
 
 
 def test_bomb_is_bounded(user_file: UserFile, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(files, "MAX_SIZE", files.MIB)
     with pytest.raises(UsageError, match="larger than 1 MiB when unpacked"):
-        load_kernel(user_file(gzip.compress(bytes(64 * files.MIB))))
+        load_kernel(user_file(gzip.compress(bytes(64 * files.MIB))), RAM)
     with pytest.raises(UsageError, match="larger than 1 MiB"):
-        load_kernel(user_file(bytes(files.MIB + 1)))
+        load_kernel(user_file(bytes(files.MIB + 1)), RAM)
 
 
 @pytest.mark.parametrize("data", [BUSYBOX, CPIO + bytes(1 << 20), CPIO + BUSYBOX, CPIO + gzip.compress(CPIO)])
 def test_whole_archives(user_file: UserFile, data: bytes) -> None:
-    assert load_initrd(user_file(data)) == data
+    assert load_initrd(user_file(data), for_linux=True) == data
 
 
 @pytest.mark.parametrize("pack", [bytes, gzip.compress, lzma.compress, bz2.compress])
 def test_initramfs_is_left_as_it_is(user_file: UserFile, pack: Callable[[bytes], bytes]) -> None:
     data = pack(CPIO)
-    assert load_initrd(user_file(data)) == data
+    assert load_initrd(user_file(data), for_linux=True) == data
 
 
 def test_initramfs_in_a_compression_of_the_kernels_is_left_to_it(user_file: UserFile) -> None:
     data = b"\x28\xb5\x2f\xfd" + bytes(100)
-    assert load_initrd(user_file(data)) == data
+    assert load_initrd(user_file(data), for_linux=True) == data
 
 
 WRONG_INITRDS = {
     "kernel": (riscv_image(), "not an initramfs but a kernel; the kernel comes first"),
     "packed kernel": (gzip.compress(riscv_image()), "not an initramfs but a kernel"),
-    "vmlinux": (elf(243), "not an initramfs but a kernel"),
+    "vmlinux": (elf(), "not an initramfs but a kernel"),
     "truncated": (CPIO[:100], "truncated or damaged cpio"),
     "truncated in a program with the mark in it": (BUSYBOX[: -len(CPIO)], "truncated or damaged cpio"),
     "the second of two": (CPIO + bytes(400) + BUSYBOX[:-100], "truncated or damaged cpio"),
     "negative sizes": (CPIO[:54] + b"-0000100" + CPIO[62:], "truncated or damaged cpio"),
-    "ext4": (patched(NOTHING, 0x438, b"\x53\xef"), "ext2/3/4 file system; give it with --disk"),
     "old cpio": (b"070707" + NOTHING, "old format; .*-H newc"),
     "empty": (b"", "empty"),
-    "text": (b"hello", "something unknown"),
-    "packed text": (gzip.compress(b"hello"), "something unknown"),
 }
 
 
 @pytest.mark.parametrize(("data", "message"), WRONG_INITRDS.values(), ids=WRONG_INITRDS)
 def test_wrong_initramfs_gets_one_line(user_file: UserFile, data: bytes, message: str) -> None:
     with pytest.raises(UsageError, match=message) as error:
-        load_initrd(user_file(data))
+        load_initrd(user_file(data), for_linux=True)
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("data", "warning"),
+    [
+        (
+            patched(NOTHING, 0x438, b"\x53\xef"),
+            "but an ext2/3/4 file system; give it with --disk and root=/dev/vda, or",
+        ),
+        (b"hsqs" + NOTHING, "but a squashfs file system"),
+        (b"hello", "but something unknown; make it with: find"),
+        (gzip.compress(b"hello"), "but something unknown"),
+    ],
+)
+def test_linux_may_have_another_use_for_what_is_no_archive(
+    user_file: UserFile, caplog: pytest.LogCaptureFixture, data: bytes, warning: str
+) -> None:
+    """Linux takes a file system for a RAM disk if it was built so, which nobody here can know."""
+    path = user_file(data)
+    assert load_initrd(path, for_linux=True) == data
+    (record,) = caplog.records
+    assert record.levelname == "WARNING"
+    assert record.getMessage().startswith(f"{path}: not a cpio archive (newc) {warning}")
+
+
+@pytest.mark.parametrize("data", [b"hello", riscv_image(), CPIO[:100], gzip.compress(b"x"), NOTHING])
+def test_another_kernel_gets_any_file(user_file: UserFile, caplog: pytest.LogCaptureFixture, data: bytes) -> None:
+    assert load_initrd(user_file(data), for_linux=False) == data
+    assert caplog.records == []
+
+
 def test_firmware_is_taken_raw(user_file: UserFile) -> None:
-    assert load_bios(user_file(b"\x13\x04\x05\x00" * 100)) == b"\x13\x04\x05\x00" * 100
+    data = b"\x13\x04\x05\x00" * 100
+    assert load_bios(user_file(data), RAM) == Program(BASE, data, len(data), BASE)
 
 
 @pytest.mark.parametrize(
     ("data", "message"),
-    [(elf(243), "give the .bin"), (riscv_image(), "give it as the IMAGE"), (gzip.compress(b"x"), "raw"), (CPIO, "raw")],
+    [
+        (elf(), "nothing to be loaded"),
+        (elf(machine=62), "ELF file for x86-64; build it for RISC-V"),
+        (riscv_image(), "give it as the IMAGE"),
+        (gzip.compress(b"x"), "raw"),
+        (CPIO, "raw"),
+        (b"hello", "not M-mode software"),
+        (NOTHING, "not M-mode software"),
+    ],
 )
 def test_wrong_firmware_gets_one_line(user_file: UserFile, data: bytes, message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        load_bios(user_file(data))
+        load_bios(user_file(data), RAM)
 
 
 def test_fw_dynamic_info() -> None:

@@ -5,7 +5,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from devices.errors import UsageError
-from firmware.image import Kernel
 from firmware.layout import DTB_SPACE, place
 
 MIB = 1 << 20
@@ -16,13 +15,12 @@ def ram(mib: int) -> range:
     return range(BASE, BASE + mib * MIB)
 
 
-def kernel(size: int = 5 * MIB) -> Kernel:
-    return Kernel(b"", 2 * MIB, size)
+def kernel(size: int = 5 * MIB) -> range:
+    return range(BASE + 2 * MIB, BASE + 2 * MIB + size)
 
 
-def test_kernel_low_and_the_rest_high() -> None:
+def test_above_the_kernel_and_high() -> None:
     layout = place(ram(256), kernel(), 3 * MIB + 1)
-    assert layout.kernel == 0x8020_0000
     assert layout.dtb == 0x9000_0000 - DTB_SPACE
     assert layout.initrd is not None
     assert len(layout.initrd) == 3 * MIB + 1
@@ -31,6 +29,13 @@ def test_kernel_low_and_the_rest_high() -> None:
 
 def test_without_initramfs() -> None:
     assert place(ram(256), kernel()).initrd is None
+
+
+def test_without_a_kernel() -> None:
+    firmware = range(BASE, BASE + 2 * MIB)
+    assert place(ram(16), range(BASE, BASE), MIB, [firmware]).initrd is not None
+    with pytest.raises(UsageError, match="fit into 3 MiB of memory: use --memory 4M or more"):
+        place(ram(3), range(BASE, BASE), MIB, [firmware])
 
 
 def test_reserved_memory_is_left_alone() -> None:
@@ -62,10 +67,10 @@ def test_nothing_overlaps_and_all_is_ram(
 ) -> None:
     reserved = [range(BASE + start, BASE + start + size) for start, size in holes]
     try:
-        layout = place(ram(mib), kernel(image_size), initrd_size, reserved)
+        layout = place(ram(mib), image := kernel(image_size), initrd_size, reserved)
     except UsageError:
         return
-    pieces = [range(layout.kernel, layout.kernel + image_size), range(layout.dtb, layout.dtb + DTB_SPACE)]
+    pieces = [image, range(layout.dtb, layout.dtb + DTB_SPACE)]
     if initrd_size:
         assert layout.initrd is not None
         assert layout.initrd.start % 4096 == 0
@@ -73,7 +78,7 @@ def test_nothing_overlaps_and_all_is_ram(
         pieces.append(layout.initrd)
     assert layout.dtb % 8 == 0
     for piece in pieces:
-        assert piece.start >= layout.kernel
+        assert piece.start >= image.start
         assert piece.stop <= ram(mib).stop
     for one, other in (*combinations(pieces, 2), *((piece, hole) for piece in pieces for hole in reserved)):
         assert one.stop <= other.start or other.stop <= one.start

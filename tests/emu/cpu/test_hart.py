@@ -41,6 +41,7 @@ from tests.emu.asm import (
     fmv_x_d,
     fsd,
     j,
+    jr,
     la,
     ld,
     li,
@@ -290,6 +291,17 @@ def test_the_state_a_kernel_starts_in() -> None:
     assert bare[Reg.MSTATUS] & SIE == 0
 
 
+UXL, SXL = 3 << 32, 3 << 34
+
+
+def test_s_and_u_mode_are_64_bits_wide_whatever_is_written() -> None:
+    """Unicorn shows them 0; UXL in sstatus it still does."""
+    bare = Bare()
+    bare.run(csrr(A0, Csr.MSTATUS), csrw(Csr.MSTATUS, ZERO), csrr(A1, Csr.MSTATUS), wfi())
+    assert bare[A0] & (UXL | SXL) == bare[A1] & (UXL | SXL) == 2 << 32 | 2 << 34
+    assert supervisor(wfi())[0].csr(Csr.MSTATUS) & (UXL | SXL) == 2 << 32 | 2 << 34
+
+
 def test_a_call_to_the_firmware() -> None:
     bare, calls = supervisor(
         li(A0, 11), li(A1, 22), li(A2, 33), li(A6, 4), li(A7, 0x1234_5678), c_nop(), ecall(), c_addi(A2, 1), wfi()
@@ -353,7 +365,36 @@ def test_wfi_wakes_for_what_is_enabled_in_mie_even_if_it_cannot_be_taken() -> No
 def test_no_handler_at_power_on() -> None:
     bare = Bare()
     bare.put(BASE, c_nop(), ebreak())
-    with pytest.raises(MachineError, match=r"hart 0 .* pc 0x0, cause 1 \(instruction access fault\)"):
+    with pytest.raises(MachineError) as error:
+        bare.go()
+    assert str(error.value) == (
+        "hart 0 has no handler for its trap: pc 0x80000002, cause 3 (breakpoint), value 0x80000002; "
+        "its handler traps, too: pc 0x0, cause 1 (instruction access fault), value 0x0"
+    )
+
+
+@pytest.mark.parametrize("delegated", [0, 0xFFFF])
+def test_the_first_of_two_traps_is_told_whichever_mode_should_have_handled_it(delegated: int) -> None:
+    bare = Bare()
+    bare[Reg.MEDELEG], bare[Reg.PRIV] = delegated, SUPERVISOR
+    bare.put(BASE, nop(), 0xFFFF_FFFF)
+    with pytest.raises(MachineError, match=r"trap: pc 0x80000004, cause 2 \(illegal instruction\), value 0xffffffff; "):
+        bare.go()
+
+
+def test_an_interrupt_without_a_handler_is_told() -> None:
+    bare = Bare()
+    bare[Reg.MIE], bare[Reg.MSTATUS] = STIP, MIE
+    bare.engine.set_pending(STIP, True)
+    bare.put(BASE, j(0))
+    with pytest.raises(MachineError, match=r"trap: pc 0x80000000, interrupt 5 \(supervisor timer\); its handler"):
+        bare.go()
+
+
+def test_a_jump_to_nowhere_is_no_trap_of_a_handler() -> None:
+    bare = Bare()
+    bare.put(BASE, jr(ZERO))
+    with pytest.raises(MachineError, match=r"trap: pc 0x0, cause 1 \(instruction access fault\), value 0x0$"):
         bare.go()
 
 
