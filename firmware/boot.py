@@ -50,11 +50,15 @@ def load(
     image = load_kernel(kernel, ram) if kernel is not None else None
     archive = load_initrd(initrd, for_linux=image is not None and image.is_linux) if initrd is not None else b""
     firmware = load_bios(bios, ram) if bios is not None else None
-    info = range(ram.stop - _PAGE, ram.stop)
-    fw_jump_fdt = range(ram.start + FW_JUMP_FDT_OFFSET, ram.start + FW_JUMP_FDT_OFFSET + DTB_SPACE)
     next_stage = ram.start + FIRMWARE_SPACE  # where firmware expects it that is not told
-    reserved = [range(ram.start, next_stage), firmware.space, info, fw_jump_fdt] if firmware else []
-    kernel_space = image.space if image is not None else range(ram.start, ram.start)
+    info = range(ram.stop - _PAGE, ram.stop)
+    reserved = [range(ram.start, next_stage), firmware.space, info] if firmware is not None else []
+    kernel_space = range(ram.start, ram.start)
+    if image is not None:
+        next_stage, kernel_space = image.entry, image.space
+        if firmware is not None:
+            fdt = ram.start + FW_JUMP_FDT_OFFSET
+            reserved.append(range(fdt, fdt + DTB_SPACE))
     layout = place(ram, kernel_space, len(archive), reserved)
     dtb = board_tree(
         placements,
@@ -67,7 +71,6 @@ def load(
     )
     if image is not None:
         store(image.start, image.data)
-        next_stage = image.entry
     store(layout.dtb, dtb)
     if layout.initrd is not None:
         store(layout.initrd.start, archive)

@@ -11,7 +11,9 @@ import pytest
 from devices.audio import NullSink
 from devices.errors import MachineError, UsageError
 from devices.power import PowerAction, PowerRequest
+from emu import guest
 from emu.console import ExpectError
+from emu.cpu.sstc import MENVCFG, STIMECMP
 from emu.machine import Machine
 from emu.timing.clock import HostClock, ManualClock
 from tests.emu.asm import (
@@ -28,6 +30,7 @@ from tests.emu.asm import (
     Item,
     add,
     addi,
+    assemble,
     bltu,
     csrr,
     csrsi,
@@ -43,6 +46,7 @@ from tests.emu.asm import (
 )  # fmt: skip
 from tests.emu.tiny import ECHO, FAIL, POWER_OFF, RESET, SPIN, TRAP, WAIT, panic, say, write_image
 
+BASE = 0x8000_0000
 TIME, SRST, DBCN = 0x54494D45, 0x53525354, 0x4442434E
 Make = Callable[..., Machine]
 STI = 1 << 5
@@ -313,6 +317,21 @@ def test_after_an_exception_nothing_rings_on(make: Make, monkeypatch: pytest.Mon
     monkeypatch.setattr(machine._loop._alarm_thread, "_stop", lambda: stops.append(True))
     time.sleep(0.1)
     assert stops == []
+
+
+# ---------------------------------------------------------------- M mode
+
+
+def test_firmware_alone_with_a_timer_of_its_supervisor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As xv6 begins, and every tick of it: with Sstc, and without the default guest."""
+    monkeypatch.setattr(guest, "files", lambda *_: pytest.fail("the default guest was asked for"))
+    bios = tmp_path / "firmware.bin"
+    switch_on = [li(T0, 1 << 63), csrw(MENVCFG, T0), li(T0, STI), csrw(Csr.MIE, T0)]
+    wait = [rdtime(A0), li(T1, 50 * TICKS_PER_MS), add(A0, A0, T1), csrw(STIMECMP, A0), wfi()]
+    bios.write_bytes(assemble(BASE, switch_on, wait, csrr(A0, Csr.MIP), POWER_OFF))
+    with Machine(bios=bios, memory="16M", clock="warp") as machine:
+        assert machine.run().action is PowerAction.OFF
+        assert 50 * MS <= machine.clock.now() < 51 * MS
 
 
 # ---------------------------------------------------------------- hostile guests

@@ -4,6 +4,7 @@ import os
 import re
 import shlex
 import signal
+import struct
 import subprocess
 import sys
 import time
@@ -235,6 +236,40 @@ def test_append_with_a_console_replaces_the_default(kernel, tmp_path, pyemu):
     pyemu("boot", kernel(tiny.SPIN), "-a", "console=hvc0 quiet", "--dump-dtb", dtb)
     assert b"console=hvc0 quiet\0" in dtb.read_bytes()
     assert machine.DEFAULT_APPEND.encode() not in dtb.read_bytes()
+
+
+@pytest.mark.parametrize("text", ["", "selftest a  b", "=console=hvc0 quiet"])
+def test_append_with_an_equals_sign_is_the_whole_command_line(kernel, tmp_path, pyemu, text):
+    dtb = tmp_path / "dtb"
+    pyemu("boot", kernel(tiny.SPIN), "-a", f"={text}", "--dump-dtb", dtb)
+    of_this_size = struct.pack(">II", 3, len(text) + 1)  # FDT_PROP
+    assert re.search(re.escape(of_this_size) + b"(?s:....)" + text.encode() + b"\0", dtb.read_bytes())
+    assert machine.DEFAULT_APPEND.encode() not in dtb.read_bytes()
+
+
+def test_firmware_alone_is_a_machine_without_the_default_guest(pyemu, tmp_path, monkeypatch):
+    monkeypatch.setattr(guest, "files", lambda *_: pytest.fail("the default guest was asked for"))
+    bios = tmp_path / "firmware.bin"
+    bios.write_bytes(asm.assemble(0x8000_0000, tiny.say("M mode\n"), tiny.POWER_OFF))
+    assert pyemu("boot", "--bios", bios) == (0, "M mode\n", "")
+
+
+def test_a_raw_binary_runs_in_s_mode(pyemu, tmp_path):
+    image = tmp_path / "u-boot.bin"
+    image.write_bytes(
+        asm.assemble(0x8020_0000, asm.csrr(asm.T0, asm.Csr.SSTATUS), tiny.say("S mode\n"), tiny.POWER_OFF)
+    )
+    assert pyemu("boot", image) == (0, "S mode\n", "")
+
+
+def test_linux_with_an_initramfs_that_is_no_archive_gets_a_warning(kernel, pyemu, tmp_path):
+    initrd = tmp_path / "root.squashfs"
+    initrd.write_bytes(b"hsqs" + bytes(1000))
+    status, _, error = pyemu("boot", kernel(tiny.POWER_OFF), initrd)
+    assert status == 0
+    assert error.startswith(
+        f"pyemu: warning: {initrd}: not a cpio archive (newc) but a squashfs file system; give it with"
+    )
 
 
 def test_dump_dtb_writes_the_tree_and_does_not_boot(kernel, tmp_path, pyemu):
