@@ -5,7 +5,7 @@
 0x0200_0000  CLINT
 0x0C00_0000  PLIC, contexts M and S
 0x1000_0000  UART, interrupt 10
-0x1000_1000  virtio-mmio slots 0 to 7, 0x1000 apart, interrupts 1 to 8
+0x1000_1000  virtio-mmio slots 0 to 7, 0x1000 apart, interrupts 1 to 8; the disks come first, as xv6 looks at slot 0
 0x8000_0000  RAM
 """
 

@@ -42,6 +42,7 @@ class Csr:
     SSCRATCH, SEPC, SCAUSE, STVAL, SIP, SATP = 0x140, 0x141, 0x142, 0x143, 0x144, 0x180
     MSTATUS, MISA, MEDELEG, MIDELEG, MIE, MTVEC, MCOUNTEREN = 0x300, 0x301, 0x302, 0x303, 0x304, 0x305, 0x306
     MSCRATCH, MEPC, MCAUSE, MTVAL, MIP = 0x340, 0x341, 0x342, 0x343, 0x344
+    MCYCLE, MINSTRET = 0xB00, 0xB02
     PMPCFG0, PMPADDR0, PMPADDR1 = 0x3A0, 0x3B0, 0x3B1
     MHARTID = 0xF14
 
@@ -362,6 +363,38 @@ def fmv_d_x(fd: int, rs1: int) -> int:
 
 def fmv_x_d(rd: int, fs1: int) -> int:
     return _r(0x53, 0, 0x71, rd, fs1, 0)
+
+
+def fmv_w_x(fd: int, rs1: int) -> int:
+    return _r(0x53, 0, 0x78, fd, rs1, 0)
+
+
+def fmv_x_w(rd: int, fs1: int) -> int:
+    return _r(0x53, 0, 0x70, rd, fs1, 0)
+
+
+def fadd_s(fd: int, fs1: int, fs2: int) -> int:
+    return _r(0x53, 7, 0x00, fd, fs1, fs2)
+
+
+def fcvt_d_s(fd: int, fs1: int) -> int:
+    return _r(0x53, 0, 0x21, fd, fs1, 0)
+
+
+def fmin_s(fd: int, fs1: int, fs2: int) -> int:
+    return _r(0x53, 0, 0x14, fd, fs1, fs2)
+
+
+def fmax_s(fd: int, fs1: int, fs2: int) -> int:
+    return _r(0x53, 1, 0x14, fd, fs1, fs2)
+
+
+def fmin_d(fd: int, fs1: int, fs2: int) -> int:
+    return _r(0x53, 0, 0x15, fd, fs1, fs2)
+
+
+def fmax_d(fd: int, fs1: int, fs2: int) -> int:
+    return _r(0x53, 1, 0x15, fd, fs1, fs2)
 
 
 def fdiv_d(fd: int, fs1: int, fs2: int) -> int:

@@ -3,7 +3,31 @@
 import pytest
 
 from emu.cpu.engine import Reg
-from tests.emu.asm import A0, S1, T0, ZERO, addi, assemble, beq, bne, c_addi, ebreak, j, jal, la, li, lw, sd, wfi
+from tests.emu.asm import (
+    A0,
+    S1,
+    T0,
+    ZERO,
+    addi,
+    assemble,
+    beq,
+    bne,
+    c_addi,
+    ebreak,
+    fadd_s,
+    fcvt_d_s,
+    fmax_d,
+    fmin_s,
+    fmv_w_x,
+    fmv_x_w,
+    j,
+    jal,
+    la,
+    li,
+    lw,
+    sd,
+    wfi,
+)  # fmt: skip
 from tests.emu.cpu.bare import Bare
 
 
@@ -26,3 +50,7 @@ def test_labels_forwards_and_backwards() -> None:
 def test_encodings() -> None:
     words = assemble(0, lw(A0, S1, -4), sd(A0, S1, 2040), jal(1, -8), beq(A0, S1, 16))
     assert words.hex(" ", 4) == "03a5c4ff 23bca47e eff09fff 63089500"
+    words = assemble(
+        0, fmv_w_x(1, A0), fmv_x_w(A0, 1), fadd_s(2, 1, 1), fcvt_d_s(3, 1), fmin_s(3, 1, 2), fmax_d(3, 1, 2)
+    )
+    assert words.hex(" ", 4) == "d30005f0 538500e0 53f11000 d3810042 d3812028 d391202a"
