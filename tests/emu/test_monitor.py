@@ -70,7 +70,7 @@ def test_info_covers_everything(machine):
 def test_info_devices_is_the_board(machine):
     lines = machine.monitor("info devices").splitlines()
     assert "0x10000000  serial, irq 10" in lines
-    assert "0x10003000  virtio-blk, irq 3" in lines
+    assert "0x10001000  virtio-blk, irq 1" in lines
     assert lines[-1] == "disk 0: 1024 bytes, read-only"
 
 
