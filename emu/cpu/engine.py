@@ -21,6 +21,7 @@ from typing import Any
 
 from devices.errors import PyemuError
 from emu.cpu import unicorn
+from emu.cpu.blockhook import BlockHook
 from emu.cpu.codepages import PAGE, CodePages
 from emu.cpu.native import Native, NotNativeError, install
 from emu.cpu.operand import memory_operand
@@ -151,6 +152,8 @@ class Engine:
         self._before_store: bytes | None = None  # the state before a store to nothing, see _on_unmapped_store
         self._keep: list[Any] = []  # callbacks live as long as the engine
         self.native: Native | None = None
+        self._counter: Native | BlockHook | None = None
+        self._block_hook: BlockHook | None = None
         #: Why the native part is not in use; "" if it is.
         self.why_not_native = ""
         library = None
@@ -196,7 +199,12 @@ class Engine:
         Raises whatever a handler raised, and PyemuError if Unicorn itself gives up.
         """
         state = self.state
-        error = uclib.uc_emu_start(self._handle, state[Reg.PC], 0, 0, 0)
+        if self._counter is not None and self._counter.blocks_left <= 0:
+            return False
+        if self._block_hook is None:
+            error = uclib.uc_emu_start(self._handle, state[Reg.PC], 0, 0, 0)
+        else:
+            error = self._block_hook.run(lambda: state[Reg.PC], self._is_over)
         if self._before_store is not None:
             self._access_fault(unicorn.UC_ERR_WRITE_UNMAPPED)
         elif error in _ACCESS_ERRORS:
@@ -233,6 +241,47 @@ class Engine:
         """How often the guest has read the time so far."""
         return self._time_reads + (0 if self.native is None else self.native.time_reads)
 
+    # ---------------------------------------------------------------- counting
+
+    def count_blocks(self) -> None:
+        """Count the blocks of code that the guest executes, from now on, which is before the first ``run``.
+
+        A block is what Unicorn translates at once: instructions up to the next jump, branch, system instruction or
+        end of the page. It counts when it begins, once, whether it comes to its end or not; so the count depends on
+        nothing but the guest, and is the same with the native part and without it; then no other thread may ``stop``.
+        """
+        if self.native is not None:
+            self.native.count_blocks()
+            self._counter = self.native
+            return
+        try:
+            self._counter = self._block_hook = BlockHook(self._address, self._hook)
+        except LookupError as error:
+            raise self._misfit(str(error)) from error
+
+    @property
+    def blocks(self) -> int:
+        """How many blocks have begun; in a handler, the one that it is called from is the last of them."""
+        return self._counted.blocks
+
+    def stop_after(self, blocks: int) -> None:
+        """Have ``run`` return when so many more blocks have been executed, of this run and later ones.
+
+        With 0 in a handler, the block that it is called from is the last one.
+        """
+        self._counted.stop_after(blocks)
+
+    @property
+    def _counted(self) -> "Native | BlockHook":
+        assert self._counter is not None, "count_blocks comes first"
+        return self._counter
+
+    def _is_over(self) -> bool:
+        """Whether the guest came back for another reason than an interrupt."""
+        return bool(self._halted[0]) or self._before_store is not None or self._failure is not None
+
+    # ---------------------------------------------------------------- from outside
+
     def leave_traps_to_python(self) -> None:
         """Have ``exception`` called for each exception, from now on; the native part enters most of them itself."""
         self._watched = True
@@ -244,7 +293,10 @@ class Engine:
 
         Without effect when the CPU is not running: whoever needs it to stop asks again until it has.
         """
-        uclib.uc_emu_stop(self._handle)
+        if self._block_hook is None:
+            uclib.uc_emu_stop(self._handle)
+        else:
+            self._block_hook.stop()
 
     def set_pending(self, mask: int, level: bool) -> None:
         """Raise or lower bits of mip. An interrupt that is enabled is entered at the start of the next block."""
@@ -256,7 +308,10 @@ class Engine:
         state[Reg.MIP] = pending
         if pending:
             self._interrupt_request[0] |= _CPU_INTERRUPT_HARD
-            self._exit_chain[1] = _EXIT_NOW
+            if self._block_hook is None:
+                self._exit_chain[1] = _EXIT_NOW
+            else:
+                self._block_hook.interrupt()
         else:
             self._interrupt_request[0] &= ~_CPU_INTERRUPT_HARD
 
@@ -348,6 +403,8 @@ class Engine:
         if self._before_store is None:
             state = self.state
             self._before_store = state.tobytes()
+            if self._block_hook is not None:
+                self._block_hook.stop()  # as Unicorn does; but that would count the next block
             if self.native is not None:
                 self.native.leave_traps(to_python=True)
             state[Reg.MSTATUS] = state[Reg.MSTATUS] & ~_MPP | _MPRV
@@ -422,10 +479,11 @@ class Engine:
         self._failure = self._failure or failure
         self.stop()
 
-    def _hook(self, kind: int, callback: Any, begin: int = 0, end: int = _NEVER, user: Any = None) -> None:
+    def _hook(self, kind: int, callback: Any, begin: int = 0, end: int = _NEVER, user: Any = None) -> int:
         self._keep.append(callback)
         hook = ctypes.c_size_t()
         self._try(uclib.uc_hook_add(self._handle, ctypes.byref(hook), kind, callback, user, begin, end))
+        return hook.value
 
     @staticmethod
     def _try(error: int) -> None:

@@ -4,6 +4,7 @@
    traps          system calls and page faults that go to S mode are entered without calling Python
    time           rdtime reads the host's clock, and the CPU looks at it every few blocks and stops at its deadline: neither
                   waits for Python's lock, nor for another thread to wake up
+   counted time   instead of that, the CPU counts its blocks, and stops after as many as it was told
    sstatus.SUM    two TLBs for S mode, one for each value; Unicorn has one, and flushes everything at each change
    changed code   a page with translated code stays write-protected in the TLB, so that each write to it is noticed;
                   Unicorn stops to look after the first one
@@ -16,6 +17,7 @@
 #include <stdint.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/time.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -28,10 +30,11 @@ enum { U = 0, S = 1, M = 3 };                                                   
 enum { SIE = 1 << 1, SPIE = 1 << 5, SPP = 1 << 8, MPRV = 1 << 17, SUM = 1 << 18 };         /* mstatus */
 enum { ECALL = 8, FETCH_PAGE_FAULT = 12, LOAD_PAGE_FAULT = 13, STORE_PAGE_FAULT = 15 };    /* scause */
 enum { FETCH = 2, EXECUTE = 4 };                                                           /* MMU_INST_FETCH, PAGE_EXEC */
-enum { SSTATUS_CSR = 0x100, MSTATUS_CSR = 0x300, TIME_CSR = 0xC01, NS_PER_TICK = 100 };
+enum { SSTATUS_CSR = 0x100, MSTATUS_CSR = 0x300, TIME_CSR = 0xC01, NS_PER_TICK = 100, PS_PER_NS = 1000 };
 enum { ORIGIN, SEEN, PAUSED, STOPPED };                                                    /* HostClock.shared */
+enum { JUMPED, PS_PER_BLOCK };                                                             /* WarpClock.shared */
 enum { BLOCKS = 64 };    /* between two looks at the clock, which then cost nothing that can be measured; about 1 us */
-enum { CPU = 440, NEXT_PC = 2024 }; /* uc_struct: CPUState *; a word that is there for MIPS, and here counts blocks up to 0 */
+enum { CPU = 440, NEXT_PC = 2024 }; /* uc_struct: CPUState *; a word that is there for MIPS, and here counts blocks: up to 0, then one is looked at */
 enum { PAGE = 4096, NOTDIRTY = 1 << 10, VICTIMS = 8, MODES = 4, OTHER_S = 2 };             /* nobody has mode 2 */
 
 struct entry { u64 read, write, code, physical, to_host, unused[3]; };                     /* CPUTLBEntry */
@@ -55,6 +58,9 @@ struct hart {
   int64_t *clock;          /* or 0: Python knows the time */
   int64_t deadline;        /* in guest time, ns */
   u64 tells_time, time_reads; /* whether rdtime reads that clock; how often it has */
+  u64 counts;              /* whether the word at NEXT_PC is how many blocks were executed, less: */
+  int64_t limit;           /* how many there may be */
+  int64_t *work;           /* or 0: what WarpClock shares */
   u64 access;              /* why the TLB is being filled */
 };
 
@@ -64,13 +70,15 @@ static void (*reset_dirty_virtual)(void *cpu, u64 address, u64 size), (*drop_cod
 static int (*fill)(void *cpu, u64 address, int size, int access, int mode, int probe, u64 caller);
 static void (*set_page)(void *cpu, u64 page, u64 physical, int prot, int mode, u64 size);
 static void (*check_exit)(void *uc, uint32_t in_delay_slot), (*stop)(void *uc);
+static void (*flush)(void *cpu, uint16_t modes), (*flush_page)(void *cpu, u64 address, uint16_t modes);
 static u64 (*load_pte)(void *uc, void *space, u64 address, uint32_t attributes, uint32_t *failed);
 struct csr {
   void *predicate;
   int (*read)(u64 *state, int number, u64 *value), (*write)(u64 *state, int number, u64 value);
   void *both;
 };
-static struct csr sstatus, mstatus, time_csr;
+static struct csr sstatus, mstatus, time_csr, counter; /* the latter is what Unicorn has for each of: */
+static const int counters[] = {0xB00, 0xB02, 0xC00, 0xC02}; /* mcycle, minstret, cycle, instret */
 
 static struct hart *of_cpu(void *cpu) { return env_offset ? ((struct hart **)((char *)cpu + env_offset))[HART] : 0; }
 static struct hart *of_uc(void *uc) { return of_cpu(*(void **)((char *)uc + CPU)); }
@@ -128,28 +136,74 @@ static int look(struct hart *hart, int64_t *ns) {
   return 1;
 }
 
+static int64_t *blocks_left(void *uc) { return (int64_t *)((char *)uc + NEXT_PC); } /* as a negative number */
+
+static int64_t work_time(struct hart *hart) {
+  return hart->work[JUMPED] + (hart->limit + *blocks_left(hart->uc)) * hart->work[PS_PER_BLOCK] / PS_PER_NS;
+}
+
 static int read_time(u64 *state, int number, u64 *value) {
   struct hart *hart = (struct hart *)state[HART];
   int64_t ns;
-  if (!hart || !hart->tells_time || !look(hart, &ns)) return time_csr.read(state, number, value);
+  if (!hart || !hart->tells_time) return time_csr.read(state, number, value);
+  if (hart->work) ns = work_time(hart);
+  else if (!look(hart, &ns)) return time_csr.read(state, number, value);
   *value = ns / NS_PER_TICK;
   hart->time_reads++;
   return 0;
 }
 
-static __attribute__((noinline)) void look_at_deadline(void *uc, uint32_t in_delay_slot) {
+/* Unicorn's cycles and instructions are the host's; where guest time is counted, so are they: as at 1 GHz. */
+static int read_counter(u64 *state, int number, u64 *value) {
+  struct hart *hart = (struct hart *)state[HART];
+  if (!hart || !hart->work) return counter.read(state, number, value);
+  *value = work_time(hart);
+  return 0;
+}
+
+/* A block is not to begin, or not before the clock was looked at. */
+static __attribute__((noinline)) void on_exit_request(void *uc, uint32_t in_delay_slot) {
   struct hart *hart = of_uc(uc);
-  int64_t ns;
-  *(int64_t *)((char *)uc + NEXT_PC) = -BLOCKS;
-  if (hart && hart->clock && (!look(hart, &ns) || ns >= hart->deadline)) stop(uc);
+  int64_t *left = blocks_left(uc), ns;
+  if (hart && hart->counts) {
+    if (*left > 0) stop(uc);
+    --*left; /* it doesn't begin now: somebody asked for a stop, if not we */
+  } else {
+    *left = -BLOCKS;
+    if (hart && hart->clock && (!look(hart, &ns) || ns >= hart->deadline)) stop(uc);
+  }
   check_exit(uc, in_delay_slot);
 }
 
 /* Each block begins with this question, whether to stop; an instruction more or less here is a percent in short blocks.
    The original needs its caller's address, so it is jumped to. */
 static void on_check_exit(void *uc, uint32_t in_delay_slot) {
-  if (likely(++*(int64_t *)((char *)uc + NEXT_PC) < 0) && likely(*(int32_t *)(*(char **)((char *)uc + CPU) + exit_offset) >= 0)) return;
-  look_at_deadline(uc, in_delay_slot);
+  if (likely(++*(int64_t *)((char *)uc + NEXT_PC) <= 0) && likely(*(int32_t *)(*(char **)((char *)uc + CPU) + exit_offset) >= 0)) return;
+  on_exit_request(uc, in_delay_slot);
+}
+
+/* Unicorn makes a TLB smaller when little of it was in use for 100 ms: of counted time, where time is counted. */
+static __thread struct hart *flushing;
+
+static int on_gettimeofday(struct timeval *now, void *zone) {
+  if (!flushing) return gettimeofday(now, zone);
+  int64_t ns = work_time(flushing);
+  now->tv_sec = ns / 1000000000, now->tv_usec = ns / 1000 % 1000000;
+  return 0;
+}
+
+static void on_flush(void *cpu, uint16_t modes) {
+  struct hart *hart = of_cpu(cpu);
+  flushing = hart && hart->work ? hart : 0;
+  flush(cpu, modes);
+  flushing = 0;
+}
+
+static void on_flush_page(void *cpu, u64 address, uint16_t modes) {
+  struct hart *hart = of_cpu(cpu);
+  flushing = hart && hart->work ? hart : 0;
+  flush_page(cpu, address, modes);
+  flushing = 0;
 }
 
 /* ---- changed code: no TLB entry of a page with code is ever dirty, as QEMU has it */
@@ -278,6 +332,7 @@ const char *native_install(void *unicorn) {
       {"tlb_protect_code_riscv64", on_protect, 0}, {"tlb_unprotect_code_riscv64", on_unprotect, 0},
       {"tlb_set_dirty_riscv64", on_set_dirty, &set_dirty}, {"tlb_reset_dirty_by_vaddr_riscv64", on_reset_dirty_virtual, &reset_dirty_virtual},
       {"tlb_set_page_riscv64", on_set_page, &set_page}, {"address_space_ldq_riscv64", on_load_pte, &load_pte},
+      {"tlb_flush_by_mmuidx_riscv64", on_flush, &flush}, {"tlb_flush_page_by_mmuidx_riscv64", on_flush_page, &flush_page},
       {"riscv_cpu_tlb_fill_riscv64", on_fill, &fill}, {"helper_check_exit_request_riscv64", on_check_exit, &check_exit}, {"uc_emu_stop", 0, &stop},
       {"tlb_reset_dirty_riscv64", 0, &reset_dirty}, {"tb_invalidate_phys_range_riscv64", 0, &drop_code}};
   const char *const get_name = "riscv_get_csr_ops_riscv64", *const set_name = "riscv_set_csr_ops_riscv64";
@@ -292,10 +347,12 @@ const char *native_install(void *unicorn) {
   }
   for (size_t i = 0; i < sizeof functions / sizeof *functions; i++)
     if (functions[i].ours && !replace(map, functions[i].name, functions[i].ours)) return functions[i].name;
+  if (!replace(map, "gettimeofday", on_gettimeofday)) return "gettimeofday";
   get_csr(SSTATUS_CSR, &sstatus), get_csr(MSTATUS_CSR, &mstatus), get_csr(TIME_CSR, &time_csr);
   struct csr ours = sstatus;
   ours.write = write_sstatus, set_csr(SSTATUS_CSR, &ours);
   ours = mstatus, ours.write = write_mstatus, set_csr(MSTATUS_CSR, &ours);
   ours = time_csr, ours.read = read_time, set_csr(TIME_CSR, &ours);
+  for (int i = 0; i < 4; i++) get_csr(counters[i], &counter), ours = counter, ours.read = read_counter, set_csr(counters[i], &ours);
   return 0;
 }

@@ -23,7 +23,9 @@ LIBRARY = Path(__file__).with_name("libnative.so")
 SWITCH = "PYEMU_NATIVE"
 
 _U64 = ctypes.c_uint64
+_MANY = 1 << 60
 _PAGE_BITS = 12
+_UC_NEXT_PC = 2024  # struct uc_struct: uint64_t next_pc, which is MIPS's
 _HART = 194  # word of the CPU state: QEMUTimer *timer, of which Unicorn makes no use
 # Sizes of Unicorn's TLB: CPUTLBEntry, CPUTLBDesc, CPUTLBCommon, CPUTLBDescFast; IcountDecr follows.
 _MODES, _VICTIMS, _ENTRIES = 4, 8, 256
@@ -43,7 +45,8 @@ class _Hart(ctypes.Structure):
         (name, _U64)
         for name in (
             "state", "tlb", "uc", "cpu", "ram", "ram_size", "ram_base", "has_code", "python", "only_python", "traps",
-            "last_write", "ascending", "clock", "deadline", "tells_time", "time_reads", "access",
+            "last_write", "ascending", "clock", "deadline", "tells_time", "time_reads", "counts", "limit", "work",
+            "access",
         )
     ]  # fmt: skip
 
@@ -76,6 +79,7 @@ class Native:
             has_code=ctypes.addressof(self._has_code), python=ctypes.cast(python, ctypes.c_void_p).value,
         )  # fmt: skip
         word.value = ctypes.addressof(self._hart)
+        self._left = ctypes.c_int64.from_address(uc + _UC_NEXT_PC)
         #: A callback for Unicorn's exceptions, and the user data that it needs.
         self.trap = library.native_trap
         self.user = ctypes.c_void_p(word.value)
@@ -98,6 +102,31 @@ class Native:
     def stop_at(self, deadline: int) -> None:
         """Have the CPU stop when it is so late (guest time, ns), at the start of a block. For any thread."""
         self._hart.deadline = deadline
+
+    def count_blocks(self) -> None:
+        """Count the blocks that the guest executes, and look at no clock; see ``Engine.count_blocks``."""
+        self._hart.limit, self._left.value = _MANY, -_MANY
+        self._hart.counts = True
+
+    @property
+    def blocks(self) -> int:
+        """How many blocks have begun."""
+        return int(self._hart.limit + self._left.value)
+
+    @property
+    def blocks_left(self) -> int:
+        """How many more may begin."""
+        return -self._left.value
+
+    def stop_after(self, blocks: int) -> None:
+        """Have the CPU stop after so many more."""
+        self._hart.limit, self._left.value = self.blocks + blocks, -blocks
+
+    def share_work(self, shared: memoryview) -> None:
+        """Tell the time by the blocks that were counted, and by a WarpClock's ``shared`` words."""
+        self._clock = shared
+        self._hart.tells_time = True
+        self._hart.work = ctypes.addressof(ctypes.c_char.from_buffer(shared))
 
     @property
     def time_reads(self) -> int:

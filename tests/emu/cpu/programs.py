@@ -123,8 +123,11 @@ def program(choose: random.Random) -> list[Item]:
     return [*items, ecall(), j("start")]
 
 
-def digest(items: list[Item], *, native: bool) -> str:
-    """Run a program, and sum up all that it did to registers and memory."""
+def digest(items: list[Item], *, native: bool, stops: random.Random | None = None) -> str:
+    """Run a program, and sum up all that it did to registers and memory.
+
+    With ``stops``, its blocks are counted, too, and it is stopped after random numbers of them.
+    """
     before = os.environ.get(SWITCH, "")
     os.environ[SWITCH] = "" if native else "off"
     try:
@@ -148,7 +151,25 @@ def digest(items: list[Item], *, native: bool) -> str:
     assert len(assemble(BASE, items)) < 0x8000
     bare[Reg.MEDELEG], bare[Reg.STVEC] = ALL_EXCEPTIONS, HANDLER
     bare[S10], bare[S11] = LOG, TRAPS
-    bare.run(mode=SUPERVISOR)
+    blocks = 0
+    if stops is None:
+        bare.run(mode=SUPERVISOR)
+    else:
+        blocks = _count(bare, stops)
     state = bare.state.tobytes()[: 8 * (Reg.MCOUNTEREN + 1)]
     memory = bare.ram.read(BASE, bare.ram.size)
-    return hashlib.sha256(state + memory + b"%d" % bare.hart.traps).hexdigest()
+    return hashlib.sha256(state + memory + b"%d %d" % (bare.hart.traps, blocks)).hexdigest()
+
+
+def _count(bare: Bare, stops: random.Random) -> int:
+    engine = bare.engine
+    engine.count_blocks()
+    bare[Reg.PRIV], bare[Reg.PC] = SUPERVISOR, BASE
+    waits = False
+    while not waits:
+        end = engine.blocks + (piece := stops.choice([1, 1, 2, 3, 10, 100]))
+        engine.stop_after(piece)
+        while not waits and engine.blocks < end:
+            waits = engine.run()
+        assert engine.blocks <= end
+    return engine.blocks
