@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from emu.counters import Counters
     from emu.machine import Machine
     from emu.shell import ShellError
-    from emu.timing.clock import Clock, HostClock, ManualClock, WarpClock
+    from emu.timing.clock import Clock, HostClock, ManualClock
+    from emu.timing.warp import WarpClock
     from emu.trace import Record, Trace, TraceFile
 
 __all__ = [
@@ -55,7 +56,8 @@ _MODULES = {
     "devices.audio": ("AudioBackend", "Loopback", "NullSink", "WavSink"),
     "devices.power": ("PowerAction", "PowerRequest"),
     "devices.virtio.disk": ("open_disk",),
-    "emu.timing.clock": ("Clock", "HostClock", "ManualClock", "WarpClock"),
+    "emu.timing.clock": ("Clock", "HostClock", "ManualClock"),
+    "emu.timing.warp": ("WarpClock",),
     "emu.console": ("CommandResult", "ExpectError"),
     "emu.counters": ("Counters",),
     "devices.errors": ("MachineError", "MissingPackageError", "PyemuError", "UsageError"),

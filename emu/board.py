@@ -9,6 +9,7 @@
 0x8000_0000  RAM
 """
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -64,10 +65,11 @@ def build_board(
     virtio: Sequence[VirtioDevice],
     print_: Callable[[bytes], None],
     watch: Callable[[int, str, IrqLine], IrqLine] = lambda _source, _name, line: line,
+    wall: Callable[[], int] = time.time_ns,
 ) -> Board:
     """Make the devices; ``virtio`` ones go into the slots in their order. Raises UsageError if they are too many.
 
-    ``watch(source, name, line)`` may get between a device and its line.
+    ``watch(source, name, line)`` may get between a device and its line. ``wall()`` is the calendar's time (ns).
     """
     if len(virtio) > VIRTIO_SLOTS:
         raise UsageError(f"there is room for {VIRTIO_SLOTS} virtio devices, not {len(virtio)}; use fewer --disk")
@@ -93,7 +95,7 @@ def build_board(
         slots.append(Placement(transport, VIRTIO_BASE + slot * VIRTIO_STRIDE, source))
     placements = (
         Placement(TestDevice(power), TEST_BASE),
-        Placement(GoldfishRtc(irq(RTC_IRQ, "rtc"), clock, events), RTC_BASE, RTC_IRQ),
+        Placement(GoldfishRtc(irq(RTC_IRQ, "rtc"), clock, events, wall), RTC_BASE, RTC_IRQ),
         Placement(Clint(clock, events, [HartLines(lines.machine_software, lines.machine_timer)]), CLINT_BASE),
         Placement(plic, PLIC_BASE),
         Placement(uart, UART_BASE, UART_IRQ),

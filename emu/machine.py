@@ -5,6 +5,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
@@ -23,6 +24,7 @@ from devices.virtio.disk import Disk
 from devices.virtio.rng import EntropyDevice
 from devices.virtio.sound import SoundDevice
 from emu.board import RAM_BASE, Board, Lines, build_board
+from emu.chance import Chance
 from emu.console import Console
 from emu.cpu.engine import Engine
 from emu.cpu.hart import MEIP, MSIP, MTIP, SEIP, SSIP, STIP, Hart
@@ -32,6 +34,7 @@ from emu.options import last_console, parse_disk, parse_size
 from emu.panic import Suspicion
 from emu.timing.clock import Clock, HostClock, make_clock
 from emu.timing.loop import Loop
+from emu.timing.warp import WarpClock
 from firmware import boot
 from firmware.sbi import Sbi, SbiHart
 
@@ -45,6 +48,8 @@ __all__ = ["DEFAULT_APPEND", "DEFAULT_MEMORY", "GUEST_APPEND", "Machine"]
 
 DEFAULT_MEMORY = "256M"
 DEFAULT_APPEND = "console=ttyS0"
+#: With the warp clock.
+DEFAULT_SEED = 0
 #: The default guest's. Translated code belongs to an address: without a new random one at each start, programs with
 #: shared libraries start three times as fast.
 GUEST_APPEND = f"{DEFAULT_APPEND} norandmaps"
@@ -62,7 +67,9 @@ class Machine:
     all of it, whose last ``console=`` (ttyS0 or hvc0) gets what is typed;
     ``disk`` and ``disks`` opened disks or texts like "disk.img,snapshot", the guest's vda, vdb ... (five at most);
     ``audio`` a backend, or a text like "wav:out.wav" (default: played nowhere, in time); ``clock`` "host", "warp" or a
-    clock; ``output`` gets what the guest prints; ``trace`` is a Trace of what happens.
+    clock; ``output`` gets what the guest prints; ``trace`` is a Trace of what happens. ``seed`` is where random bytes
+    and the calendar's time at power-on come from: of the host, unless there is one; with the warp clock it is 0 unless
+    it is another, and a run that gets the same input is the same to the bit.
 
     Use it as a context manager: at the end everything is flushed and closed, the disks and the audio backend included
     (but with ``close_audio=False`` the next machine can play on in the latter).
@@ -96,10 +103,13 @@ class Machine:
         output: Callable[[bytes], None] | None = None,
         close_audio: bool = True,
         trace: "Trace | None" = None,
+        seed: int | None = None,
     ) -> None:
         self._closing = ExitStack()  # closes what was opened, the newest first, whatever happens to the others
-        _check(kernel=kernel, initrd=initrd, bios=bios, append=append, audio=audio, clock=clock, trace=trace)
+        _check(kernel=kernel, initrd=initrd, bios=bios, append=append, audio=audio, clock=clock, trace=trace, seed=seed)
         self.clock: Clock = make_clock(clock) if isinstance(clock, str) else clock
+        #: What differs from run to run.
+        self.chance = Chance(DEFAULT_SEED if seed is None and isinstance(self.clock, WarpClock) else seed)
         joints = Joints() if trace is None else trace.joints(self.clock)
         #: ``append`` is the kernel's command line.
         kernel, initrd, self.append = _software(kernel, initrd, append, bios)
@@ -113,7 +123,7 @@ class Machine:
         self._switched_on = time.monotonic_ns()
         with ExitStack() as opened:
             #: What is played and recorded: the backend, and Python's access to it.
-            self.audio = Patchbay(_open_audio(audio, real_time=clock != "warp"))
+            self.audio = Patchbay(_open_audio(audio, real_time=not isinstance(self.clock, WarpClock)))
             if close_audio:
                 opened.callback(self.audio.close)
             for one in disks if disk is None else (disk, *disks):
@@ -126,13 +136,12 @@ class Machine:
             ram.changed = engine.invalidate
             self.hart = Hart(engine)
             self.hart.watch(joints.exceptions)
+            engine.time = _ticks_of(self.clock)  # which Loop may let the native part tell
             run, wait = joints.run(engine.run), joints.wait(self.clock.wait)
             self._loop = Loop(engine, self.hart, self.clock, run=run, wait=wait, look=self._look)
             opened.callback(self._loop.close)
             #: ``events.at(ns, action)`` has something done at a guest time.
             self.events = self._loop.events
-            now = self.clock.now
-            engine.time = lambda: ticks_from_ns(now())
             outputs, inputs = self.audio.streams
             self.sound = SoundDevice(self.clock, self.events, joints.audio(self.audio), outputs=outputs, inputs=inputs)
             #: hvc0; ``hvc.resize(columns, rows)`` tells the guest the size of the window that it is shown in.
@@ -141,7 +150,8 @@ class Machine:
                 BlockDevice(one, f"pyemu-disk{number}", self._make_aside(opened))
                 for number, one in enumerate(self.disks)
             ]
-            self.virtio: list[VirtioDevice] = [*blocks, self.sound, EntropyDevice(), self.hvc]
+            entropy = EntropyDevice(partial(self.chance.draw, "entropy"))
+            self.virtio: list[VirtioDevice] = [*blocks, self.sound, entropy, self.hvc]
             board = self._build_board(ram, joints)
             self.console.connect(board.uart)
             if last_console(self.append).startswith("hvc"):
@@ -157,6 +167,7 @@ class Machine:
                     initrd=None if initrd is None else Path(initrd),
                     bios=None if bios is None else Path(bios),
                     bootargs=self.append,
+                    rng_seed=self.chance.draw("device tree", 32),
                 )
             self._begin(start, ram, joints)
             self._closing = opened.pop_all()
@@ -301,6 +312,7 @@ class Machine:
             virtio=[joints.virtio(slot, device) for slot, device in enumerate(self.virtio)],
             print_=self.console.print,
             watch=joints.irq,
+            wall=self.chance.wall_time,
         )
         for placement in board.placements:
             size = -(-placement.device.size // _PAGE) * _PAGE
@@ -347,6 +359,12 @@ class Machine:
         self.close()
 
 
+def _ticks_of(clock: Clock) -> Callable[[], int]:
+    """Return what reads the ``time`` CSR."""
+    now = clock.now
+    return lambda: ticks_from_ns(now())
+
+
 _File = str | os.PathLike[str]
 
 
@@ -375,6 +393,7 @@ _ARGUMENTS = {
     "audio": (("open_playback", "encode"), 'a text like "wav:out.wav", or a backend'),
     "clock": (("now", "encode"), '"host", "warp" or a clock'),
     "trace": (("joints",), "a Trace"),
+    "seed": (("bit_length",), "a whole number"),
 }
 _REQUIRED = ("clock", "disk")
 

@@ -7,7 +7,6 @@ clock; only a command may take as long as it likes.
 """
 
 import math
-import os
 import re
 import shlex
 import time
@@ -99,7 +98,7 @@ class Shell:
         self._seconds = self._give_up = math.inf  # real time: how long it may take, and until when
         self._busy = False  # a command is running
         self._console = machine.console
-        self._word = word = f"pyemu-{os.urandom(3).hex()}"
+        self._word = word = f"pyemu-{machine.chance.draw('shell', 3).hex()}"
         at_exit = f"{_cut(word)}:$?.".replace("'", '"')
         self._setup = f"PS1='{_cut(word)}:$?# ' && trap 'echo \"{at_exit}\"' EXIT"
         # In the way that bash marks it.

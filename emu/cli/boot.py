@@ -91,7 +91,14 @@ def _check_timeout(_context: click.Context, _option: click.Parameter, seconds: f
     type=click.Choice(["host", "warp"]),
     default="host",
     show_default=True,
-    help="Real time; or time that jumps to the next event whenever the guest waits.",
+    help="Real time; or time that passes as the guest works, and jumps to the next event whenever it waits.",
+)
+@click.option(
+    "--seed",
+    type=int,
+    metavar="N",
+    help="Where all chance comes from: random bytes, the calendar.  [default: the host; 0 with --clock warp, where a "
+    "run with the same input is the same to the bit]",
 )
 @click.option(
     "--exec",

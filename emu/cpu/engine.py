@@ -271,6 +271,14 @@ class Engine:
         """
         self._counted.stop_after(blocks)
 
+    def share_work(self, shared: memoryview) -> None:
+        """Let the native part tell the time by the blocks that were counted and by what a WarpClock shares.
+
+        Without it, ``time`` is asked.
+        """
+        if self.native is not None:
+            self.native.share_work(shared)
+
     @property
     def _counted(self) -> "Native | BlockHook":
         assert self._counter is not None, "count_blocks comes first"

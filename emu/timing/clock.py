@@ -9,8 +9,9 @@ from collections.abc import Callable
 from typing import Protocol
 
 from devices.errors import UsageError
+from emu.timing.warp import WarpClock
 
-__all__ = ["Clock", "HostClock", "ManualClock", "WarpClock", "make_clock"]
+__all__ = ["Clock", "HostClock", "ManualClock", "make_clock"]
 
 #: Whoever sleeps is woken by messages, and each look for what else there may be costs an idle host more than the guest:
 #: coming out of its deep sleep takes a millisecond of cold caches. But a stop of the process is only known at its end.
@@ -111,19 +112,6 @@ class HostClock:
                 words[_ORIGIN] += gap - _MARGIN_NS
                 self._resumed = host
             words[_SEEN] = max(words[_SEEN], host)
-
-
-class WarpClock(HostClock):
-    """Real time while the guest computes; when the CPU waits, time jumps to the next deadline."""
-
-    def wait(self, deadline: int | None, sleep: Callable[[float], None]) -> None:
-        """Jump; with nothing to wait for, sleep until the doorbell rings."""
-        if deadline is None:
-            sleep(_LONGEST_SLEEP_NS / 1e9)
-        else:
-            left = max(deadline - self.now(), 0)
-            with self._lock:  # the doorbell's thread may be finding out that the process was stopped
-                self._words[_ORIGIN] -= left
 
 
 class ManualClock:

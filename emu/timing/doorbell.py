@@ -24,12 +24,16 @@ class Alarm(Protocol):
 class Doorbell:
     """Rings at a deadline (guest time, ns), or when another thread asks; ``alarm`` is what rings in the guest.
 
+    With ``deadlines_only``, whoever rings while the guest runs waits until it comes back by itself: where time is
+    counted, the host must not choose when.
+
     All methods but ``ring`` are for the machine's thread. Each side first stores what it wants and then looks at the
     other's, so neither can miss it.
     """
 
-    def __init__(self, alarm: Alarm) -> None:
+    def __init__(self, alarm: Alarm, *, deadlines_only: bool = False) -> None:
         self._alarm = alarm
+        self._deadlines_only = deadlines_only
         self._deadline = _FOREVER
         self._in_guest = self._rung = False
         self._sleep = threading.Lock()  # as a semaphore: a timed acquire is the most precise sleep that Python has
@@ -39,7 +43,7 @@ class Doorbell:
         """Call the machine's thread. For any thread."""
         self._rung = True
         _release(self._sleep)
-        if self._in_guest:
+        if self._in_guest and not self._deadlines_only:
             self._alarm.stop_at(_AT_ONCE)
 
     def enter(self, deadline: int | None) -> None:
@@ -55,7 +59,7 @@ class Doorbell:
     def _call_back(self, deadline: int) -> None:
         self._deadline = deadline
         self._alarm.stop_at(deadline)
-        if self._rung:  # who rings may have come first
+        if self._rung and not self._deadlines_only:  # who rings may have come first
             self._alarm.stop_at(_AT_ONCE)
 
     def acknowledge(self) -> None:

@@ -15,6 +15,7 @@ from emu.timing.doorbell import Alarm, AlarmThread, Doorbell
 from emu.timing.events import DeadlineHeap
 from emu.timing.grace import GRACE_NS, Grace
 from emu.timing.signals import HeldSignals
+from emu.timing.warp import WarpClock
 
 __all__ = ["Loop", "Wait"]
 
@@ -57,11 +58,13 @@ class Loop:
         self._engine, self._hart, self._clock = engine, hart, clock
         self._look = look
         self._alarm_thread: AlarmThread | None = None
-        self._doorbell = Doorbell(self._make_alarm())
+        # Where time is counted, nothing that the host does may change the guest's turns.
+        counted = isinstance(clock, WarpClock)
+        self._doorbell = Doorbell(self._make_alarm(), deadlines_only=counted)
         #: ``events.at(ns, action)`` has something done at a guest time.
         self.events = DeadlineHeap(self._doorbell.nearer)
         self._inbox: deque[Callable[[], None]] = deque()
-        self._grace = Grace(clock.now)
+        self._grace = None if counted else Grace(clock.now)
         self._signals = HeldSignals(self._doorbell.ring)
         self._halted = self._closed = False
         self._running = threading.Lock()
@@ -136,7 +139,8 @@ class Loop:
         finally:
             doorbell.acknowledge()
         now = clock.now()
-        self._grace.events_at(now)
+        if self._grace is not None:
+            self._grace.events_at(now)
         events.run_due(now)
         while self._inbox:
             self._inbox.popleft()()
@@ -147,11 +151,14 @@ class Loop:
         for _ in range(1 + _MOST_GRACES):
             self._doorbell.enter(until)
             self.waiting = self.run()
-            if self.waiting or self._halted or not self._grace.is_owed(until):
+            if self.waiting or self._halted or self._grace is None or not self._grace.is_owed(until):
                 break
             until = self._clock.now() + GRACE_NS
 
     def _make_alarm(self) -> Alarm:
+        if isinstance(self._clock, WarpClock):
+            self._clock.follow(self._engine)
+            return self._clock
         shared = self._clock.shared if isinstance(self._clock, HostClock) else None
         native = None if shared is None else self._engine.share_clock(shared)
         if native is not None:

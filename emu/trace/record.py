@@ -28,8 +28,8 @@ class Record(NamedTuple):
 
     ``name`` is what happened, ``track`` to what ("playback 0", "irq 1 virtio-sound"). Something that lasted has a
     ``span``, its start and end; the end may be earlier than ``time``, when it became known. ``host`` is the host's
-    monotonic clock (ns). ``machine`` numbers machines from 1: a reset makes a new one. Names in ``detail`` end in
-    their unit: late_us.
+    monotonic clock (ns), or 0 under the warp clock, whose traces are the same in every run. ``machine`` numbers
+    machines from 1: a reset makes a new one. Names in ``detail`` end in their unit: late_us.
     """
 
     time: int

@@ -7,6 +7,7 @@ import pytest
 
 from devices.errors import UsageError
 from devices.power import PowerAction, PowerRequest
+from emu.chance import Chance
 from emu.console import Console
 from emu.shell import Shell, ShellError, run_commands
 from emu.timing.clock import ManualClock
@@ -21,6 +22,7 @@ class Guest:
     def __init__(self, script: Script) -> None:
         self.clock = ManualClock()
         self.events = DeadlineHeap()
+        self.chance = Chance(0)
         self.console = Console(lambda done, _timeout: self.run_until(done), shell=lambda: Shell(self, "run"))
         self.console.connect(self)
         self.power: PowerRequest | None = None

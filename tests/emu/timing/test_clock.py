@@ -4,7 +4,8 @@ from collections.abc import Callable
 import pytest
 
 from devices.errors import UsageError
-from emu.timing.clock import HostClock, ManualClock, WarpClock, make_clock
+from emu.timing.clock import HostClock, ManualClock, make_clock
+from emu.timing.warp import WarpClock
 
 MS = 1_000_000
 
@@ -130,23 +131,6 @@ def test_the_host_clock_sleeps_until_the_deadline_but_not_too_long() -> None:
     clock.wait(None, slept.append)
     clock.wait(0, no_sleep)
     assert slept == [0.03, 0.2, 0.2]
-
-
-def test_warp_jumps_to_the_deadline_and_no_further() -> None:
-    host = Host()
-    clock = WarpClock(host)
-    clock.wait(3_000 * MS, no_sleep)
-    assert clock.now() == 3_000 * MS
-    clock.wait(1_000 * MS, no_sleep)  # gone by already
-    assert clock.now() == 3_000 * MS
-    host.ns += MS
-    assert clock.now() == 3_001 * MS
-
-
-def test_warp_sleeps_with_nothing_to_wait_for() -> None:
-    slept: list[float] = []
-    WarpClock(Host()).wait(None, slept.append)
-    assert slept == [0.2]
 
 
 def test_the_manual_clock_moves_when_told() -> None:

@@ -53,6 +53,23 @@ def test_another_thread_rings_while_the_guest_runs(cpu: Cpu) -> None:
     cpu.run()
 
 
+def test_where_only_deadlines_stop_the_guest_a_ring_waits() -> None:
+    """But it ends a sleep, and is looked at when the guest comes back by itself."""
+    deadlines: list[int] = []
+
+    class Alarm:
+        stop_at = staticmethod(deadlines.append)
+
+    doorbell = Doorbell(Alarm(), deadlines_only=True)
+    doorbell.ring()
+    doorbell.sleep(60)
+    doorbell.enter(5)
+    doorbell.ring()
+    doorbell.nearer(3)
+    assert deadlines == [5, 3]
+    doorbell.acknowledge()
+
+
 def test_a_ring_before_the_guest_is_entered_is_not_lost(cpu: Cpu) -> None:
     cpu.doorbell.ring()
     cpu.run()
