@@ -4,6 +4,9 @@ Given a count, Unicorn stops after so many instructions: it has a hook of its ow
 in uc.c, which counts and asks for a stop beyond the limit. Here the same function is hooked to blocks. It comes before
 the question whether to stop, so a block that doesn't begin because of a stop was counted already; so nobody else may
 ask for one, and then exactly what is beyond the limit did not begin.
+
+Two things stay the host's, for which native.c has a cure: the cycle and instret CSRs; and when the TLB changes its
+size, which only a guest can notice that changes page tables without a fence.
 """
 
 import ctypes

@@ -2,6 +2,7 @@
 
 import os
 import random
+import time
 from collections.abc import Callable
 
 import pytest
@@ -11,6 +12,7 @@ from emu.cpu import blockhook
 from emu.cpu.engine import Reg
 from emu.cpu.hart import MEIP
 from emu.cpu.native import SWITCH
+from emu.timing.warp import WarpClock
 from tests.emu.asm import (
     A0,
     A1,
@@ -24,8 +26,11 @@ from tests.emu.asm import (
     ZERO,
     Csr,
     Item,
+    add,
     addi,
     amoadd_w,
+    andi,
+    bltu,
     bne,
     csrr,
     csrsi,
@@ -42,6 +47,7 @@ from tests.emu.asm import (
     rdtime,
     ret,
     sc_w,
+    sd,
     sfence_vma,
     sret,
     sub,
@@ -50,7 +56,7 @@ from tests.emu.asm import (
 )  # fmt: skip
 from tests.emu.cpu import programs
 from tests.emu.cpu.bare import BASE, HANDLER, MACHINE, PAGE, SUPERVISOR, Bare, Recorder
-from tests.emu.cpu.paging import Sv
+from tests.emu.cpu.paging import KERNEL_DATA, A, Sv
 
 DEVICE, NOTHING = 0x1000_0000, 0x2000_0000
 FUNCTION = BASE + PAGE
@@ -285,3 +291,52 @@ def test_another_build_of_unicorn(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(blockhook, "_hook_count_cb", blockhook._hook_count_cb.__wrapped__)
     with pytest.raises(PyemuError, match="its counter is not where it should be; please report it"):
         Counted(native=False)
+
+
+# ---------------------------------------------------------------- what else Unicorn asks the host for
+
+
+def a_bit_after_little_use(seconds: float) -> int:
+    """Use much of the TLB, then little, with pauses of ``seconds``; say whether it then loses a page early.
+
+    The guest finds out when it clears the page's A bit, and leaves out the fence: an access sets it if it was lost.
+    """
+    bare = Counted()
+    WarpClock().follow(bare.engine)
+    bare.device.on_write = lambda: time.sleep(seconds)
+    tables = Sv(bare, 39)
+    for page in range(0, 8 * PAGE, PAGE):
+        tables.map(BASE + page, BASE + page)
+    tables.map(DEVICE, DEVICE)
+    for page in range(0, 1024 * PAGE, PAGE):
+        tables.map(NOTHING + page, BASE + (4 << 20) + page)
+    entry = tables.entry(NOTHING)
+    tables.map(KERNEL_DATA, entry & -PAGE)
+    tables.enable()
+    use_much = [
+        [
+            li(T0, NOTHING), li(T1, NOTHING + 400 * PAGE), li(T2, PAGE),
+            f"{n}", ld(ZERO, T0), add(T0, T0, T2), bltu(T0, T1, f"{n}"), sfence_vma(),
+        ] for n in range(3)
+    ]  # fmt: skip
+    use_little = [li(S0, DEVICE), [[sw(ZERO, S0), sfence_vma()] for _ in range(3)]]
+    # Pages on the same entry of a small TLB, and more of them than victims are kept.
+    use_rivals = [[li(T0, NOTHING + n * 64 * PAGE), ld(ZERO, T0)] for n in range(13)]
+    clear = [li(S1, KERNEL_DATA + entry % PAGE), ld(T1, S1), andi(T1, T1, ~A), sd(T1, S1)]
+    use = [li(T0, NOTHING), ld(ZERO, T0), ld(A0, S1)]
+    bare.run(use_much, use_little, use_rivals, clear, use, wfi(), mode=SUPERVISOR)
+    return bare[A0] & A
+
+
+def test_the_tlb_changes_its_size_in_guest_time() -> None:
+    """Unicorn makes it smaller when little of it was in use for 100 ms."""
+    assert a_bit_after_little_use(0.0) == a_bit_after_little_use(0.12) == 0
+
+
+@pytest.mark.parametrize("csr", [Csr.CYCLE, Csr.INSTRET, Csr.MCYCLE, Csr.MINSTRET])
+def test_cycles_and_instructions_are_guest_time(csr: int) -> None:
+    """Unicorn has the host's; at 1 GHz, a block of 4 ns has four cycles."""
+    bare = Counted()
+    WarpClock().follow(bare.engine)
+    bare.run(j("next"), "next", csrr(A0, csr), csrr(A1, csr), wfi())
+    assert (bare[A0], bare[A1]) == (8, 12)
