@@ -1,7 +1,6 @@
 """Goldfish RTC: nanoseconds since the epoch and one alarm (QEMU, docs/GOLDFISH-VIRTUAL-HARDWARE.TXT).
 
-It reads the host's calendar once, at power-on, and then follows the guest's clock, so that the guest's two notions of
-time also agree under warp, or after the process was stopped.
+It shows the calendar's time, which goes on while the guest's clock stands still because the process was stopped.
 """
 
 import time
@@ -26,7 +25,7 @@ U64 = 0xFFFF_FFFF_FFFF_FFFF
 
 
 class GoldfishRtc:
-    """A clock that shows ``wall()`` at power-on, in ns since the epoch, plus guest time."""
+    """A clock that shows ``wall()``, in ns since the epoch, until the guest sets it."""
 
     size = 0x1000
     node_name = "rtc"
@@ -37,7 +36,8 @@ class GoldfishRtc:
         self._irq = irq
         self._clock = clock
         self._events = events
-        self._offset = wall() - clock.now()  # the time shown minus guest time
+        self._wall = wall
+        self._offset = 0  # the time shown minus that
         self._latched_high = 0
         self._alarm_time = 0
         self._alarm: Event | None = None
@@ -85,15 +85,14 @@ class GoldfishRtc:
             self._update_irq()
 
     def _now(self) -> int:
-        return (self._clock.now() + self._offset) & U64
+        return (self._wall() + self._offset) & U64
 
     def _set_time(self, value: int) -> None:
-        self._offset = value - self._clock.now()
+        self._offset = value - self._wall()
 
     def _set_alarm(self) -> None:
         self._clear_alarm()
-        deadline = max(self._alarm_time - self._offset, self._clock.now())
-        self._alarm = self._events.at(deadline, self._ring)
+        self._alarm = self._events.at(self._clock.now() + max(self._alarm_time - self._now(), 0), self._ring)
 
     def _clear_alarm(self) -> None:
         if self._alarm is not None:

@@ -16,6 +16,8 @@ class Counters:
     #: Guest time and real time since power-on.
     guest_ns: int
     real_ns: int
+    #: Real time that the guest does not get, because the host had none for it (``clock="host"``).
+    given_up_ns: int
     #: Exceptions: page faults, system calls, calls to the firmware.
     traps: int
     #: Device interrupts claimed, by source; timer interrupts do not go through the PLIC.
@@ -51,6 +53,7 @@ def count(machine: "Machine", real_ns: int) -> Counters:
     return Counters(
         guest_ns=machine.clock.now(),
         real_ns=real_ns,
+        given_up_ns=machine.clock.given_up,
         traps=machine.hart.traps,
         interrupts=tuple(machine.plic.claims),
         printed=machine.console.printed,

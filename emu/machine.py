@@ -312,12 +312,19 @@ class Machine:
             virtio=[joints.virtio(slot, device) for slot, device in enumerate(self.virtio)],
             print_=self.console.print,
             watch=joints.irq,
-            wall=self.chance.wall_time,
+            wall=self._calendar(),
         )
         for placement in board.placements:
             size = -(-placement.device.size // _PAGE) * _PAGE
             self._engine.map_device(placement.base, size, *joints.registers(placement))
         return board
+
+    def _calendar(self) -> Callable[[], int]:
+        """What the real-time clock shows: the right time, also after a stop; or what comes from the seed."""
+        if self.chance.seed is None and isinstance(self.clock, HostClock):
+            return time.time_ns
+        now, begun = self.clock.now, self.chance.wall_time() - self.clock.now()
+        return lambda: begun + now()
 
     def _begin(self, start: boot.Boot, ram: Ram, joints: Joints) -> None:
         timer = SupervisorTimer(self.clock, self.events, joints.timer(self._engine.line(STIP)))

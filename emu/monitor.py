@@ -105,7 +105,9 @@ class Monitor:
         counters = self._machine.counters
         skew = counters.skew_ns / 1e9
         relation = f"{abs(skew):.3f} s {'ahead of' if skew > 0 else 'behind'} real time"
-        yield f"guest time {counters.guest_ns / 1e9:.3f} s, {relation}{', paused' if self._machine.paused else ''}"
+        paused = ", paused" if self._machine.paused else ""
+        given_up = f"{counters.given_up_ns / 1e9:.3f} s given up"
+        yield f"guest time {counters.guest_ns / 1e9:.3f} s, {relation}, {given_up}{paused}"
 
     def _cpu(self) -> Iterator[str]:
         now = self._machine.counters

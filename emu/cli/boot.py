@@ -88,7 +88,7 @@ def _check_timeout(_context: click.Context, _option: click.Parameter, seconds: f
 )
 @click.option(
     "--clock",
-    type=click.Choice(["host", "warp"]),
+    type=click.Choice(["host", "warp", "real"]),
     default="host",
     show_default=True,
     help="Real time; or time that passes as the guest works, and jumps to the next event whenever it waits.",

@@ -230,7 +230,8 @@ class Engine:
     def share_clock(self, shared: memoryview) -> Native | None:
         """Let the native part tell the time by what a HostClock shares; ``time`` is asked where that is not enough.
 
-        Returns what stops the CPU at a deadline then, without another thread; None if there is no native part.
+        Returns what counts the blocks then, and stops the CPU at a deadline without another thread; None if there is no
+        native part.
         """
         if self.native is not None:
             self.native.share_clock(shared)

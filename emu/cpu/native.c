@@ -31,7 +31,7 @@ enum { SIE = 1 << 1, SPIE = 1 << 5, SPP = 1 << 8, MPRV = 1 << 17, SUM = 1 << 18 
 enum { ECALL = 8, FETCH_PAGE_FAULT = 12, LOAD_PAGE_FAULT = 13, STORE_PAGE_FAULT = 15 };    /* scause */
 enum { FETCH = 2, EXECUTE = 4 };                                                           /* MMU_INST_FETCH, PAGE_EXEC */
 enum { SSTATUS_CSR = 0x100, MSTATUS_CSR = 0x300, TIME_CSR = 0xC01, NS_PER_TICK = 100, PS_PER_NS = 1000 };
-enum { ORIGIN, SEEN, PAUSED, STOPPED };                                                    /* HostClock.shared */
+enum { NOW, BLOCKS_THEN, ORIGIN, GIVEN_UP, SLOWEST_PS, MOST_BEHIND };                     /* HostClock.shared */
 enum { JUMPED, PS_PER_BLOCK };                                                             /* WarpClock.shared */
 enum { BLOCKS = 64 };    /* between two looks at the clock, which then cost nothing that can be measured; about 1 us */
 enum { CPU = 440, NEXT_PC = 2024 }; /* uc_struct: CPUState *; a word that is there for MIPS, and here counts blocks: up to 0, then one is looked at */
@@ -123,23 +123,28 @@ static int write_status(u64 *state, int number, u64 value, const struct csr *ori
 static int write_sstatus(u64 *state, int number, u64 value) { return write_status(state, number, value, &sstatus); }
 static int write_mstatus(u64 *state, int number, u64 value) { return write_status(state, number, value, &mstatus); }
 
-/* ---- time: HostClock.now(), which alone can tell when nobody has looked at the clock for long */
+/* ---- time: that of WarpClock is the work done; that of HostClock is real, but never more than the guest could work in it */
 
-static int look(struct hart *hart, int64_t *ns) {
+static int64_t *blocks_left(void *uc) { return (int64_t *)((char *)uc + NEXT_PC); } /* as a negative number */
+static int64_t blocks(struct hart *hart) { return hart->limit + *blocks_left(hart->uc); }
+
+/* HostClock.settle(). */
+static int settle(struct hart *hart, int64_t *ns) {
   int64_t *clock = hart->clock;
   struct timespec now;
   if (!clock || clock_gettime(CLOCK_MONOTONIC, &now)) return 0;
-  int64_t host = now.tv_sec * 1000000000ll + now.tv_nsec - clock[PAUSED], ahead = host - clock[SEEN];
-  if (ahead > clock[STOPPED]) return 0;
-  if (ahead > 0) clock[SEEN] = host;
-  *ns = host - clock[ORIGIN];
+  int64_t real = now.tv_sec * 1000000000ll + now.tv_nsec - clock[ORIGIN], then = blocks(hart);
+  int64_t most = clock[NOW] + (then - clock[BLOCKS_THEN]) * clock[SLOWEST_PS] / PS_PER_NS;
+  *ns = real < most ? real : most;
+  if (*ns < clock[NOW]) *ns = clock[NOW];
+  int64_t excess = real - *ns - clock[MOST_BEHIND];
+  if (excess > 0) clock[ORIGIN] += excess, clock[GIVEN_UP] += excess;
+  clock[BLOCKS_THEN] = then, clock[NOW] = *ns;
   return 1;
 }
 
-static int64_t *blocks_left(void *uc) { return (int64_t *)((char *)uc + NEXT_PC); } /* as a negative number */
-
 static int64_t work_time(struct hart *hart) {
-  return hart->work[JUMPED] + (hart->limit + *blocks_left(hart->uc)) * hart->work[PS_PER_BLOCK] / PS_PER_NS;
+  return hart->work[JUMPED] + blocks(hart) * hart->work[PS_PER_BLOCK] / PS_PER_NS;
 }
 
 static int read_time(u64 *state, int number, u64 *value) {
@@ -147,7 +152,7 @@ static int read_time(u64 *state, int number, u64 *value) {
   int64_t ns;
   if (!hart || !hart->tells_time) return time_csr.read(state, number, value);
   if (hart->work) ns = work_time(hart);
-  else if (!look(hart, &ns)) return time_csr.read(state, number, value);
+  else if (!settle(hart, &ns)) return time_csr.read(state, number, value);
   *value = ns / NS_PER_TICK;
   hart->time_reads++;
   return 0;
@@ -169,8 +174,9 @@ static __attribute__((noinline)) void on_exit_request(void *uc, uint32_t in_dela
     if (*left > 0) stop(uc);
     --*left; /* it doesn't begin now: somebody asked for a stop, if not we */
   } else {
+    if (hart) hart->limit += *left + BLOCKS; /* where there is a clock, a block more or less at a stop does not matter */
     *left = -BLOCKS;
-    if (hart && hart->clock && (!look(hart, &ns) || ns >= hart->deadline)) stop(uc);
+    if (hart && hart->clock && (!settle(hart, &ns) || ns >= hart->deadline)) stop(uc);
   }
   check_exit(uc, in_delay_slot);
 }

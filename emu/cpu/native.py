@@ -90,8 +90,12 @@ class Native:
         return int(self._hart.traps)
 
     def share_clock(self, shared: memoryview) -> None:
-        """Tell the time by a HostClock's ``shared`` words: for the ``time`` CSR, and for ``stop_at``."""
+        """Tell the time by a HostClock's ``shared`` words: for the ``time`` CSR, and for ``stop_at``.
+
+        Blocks are counted then, but a stop may count one that does not begin.
+        """
         self._clock = shared
+        self._hart.limit = -self._left.value
         self._hart.tells_time = True
         self._hart.clock = ctypes.addressof(ctypes.c_char.from_buffer(shared))
 

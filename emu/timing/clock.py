@@ -3,7 +3,6 @@
 All clocks count nanoseconds since power-on and never go back. They differ in what passes time when the CPU waits.
 """
 
-import threading
 import time
 from collections.abc import Callable
 from typing import Protocol
@@ -16,12 +15,18 @@ __all__ = ["Clock", "HostClock", "ManualClock", "make_clock"]
 #: Whoever sleeps is woken by messages, and each look for what else there may be costs an idle host more than the guest:
 #: coming out of its deep sleep takes a millisecond of cold caches. But a stop of the process is only known at its end.
 _LONGEST_SLEEP_NS = 200_000_000
-#: So much later than planned, the next look at the clock means that the process was stopped, or not scheduled.
-_STOPPED_NS = 50_000_000
-#: How much of a stop counts as time.
-_MARGIN_NS = 1_000_000
+#: The most guest time that a block of code may take, in picoseconds. Unicorn executes one in 15 to 40 ns, so a host
+#: that is not busy keeps real time; 100 ns for the 4.7 instructions of a block are a board of 50 MIPS, on which Linux
+#: and ALSA are still in time.
+SLOWEST_PS_PER_BLOCK = 100_000
+#: How far guest time may be behind real time before the rest is given up. A host that is busy lets a process wait for a
+#: few ms at a time; what is more would be heard as a burst of sound when it is caught up with.
+MOST_BEHIND_NS = 10_000_000
 #: What HostClock.shared has.
-_ORIGIN, _SEEN, _PAUSED, _STOPPED = range(4)
+_NOW, _BLOCKS, _ORIGIN, _GIVEN_UP, _SLOWEST_PS, _MOST_BEHIND = range(6)
+_PS_PER_NS = 1_000
+#: HostClock's limits, where there are to be none.
+UNLIMITED_PS, UNLIMITED_NS = 10**12, 10**18
 
 
 class Clock(Protocol):
@@ -29,6 +34,15 @@ class Clock(Protocol):
 
     def now(self) -> int:
         """Nanoseconds of guest time. For any thread."""
+        ...
+
+    @property
+    def given_up(self) -> int:
+        """How much real time has passed that the guest does not get (ns)."""
+        ...
+
+    def settle(self) -> None:
+        """The CPU is back: what it did has taken time. On the machine's thread, as ``wait`` is."""
         ...
 
     def wait(self, deadline: int | None, sleep: Callable[[float], None]) -> None:
@@ -47,75 +61,117 @@ class Clock(Protocol):
         ...
 
 
+class Worker(Protocol):
+    """A CPU that counts the blocks that it executes."""
+
+    @property
+    def blocks(self) -> int:
+        """How many have begun."""
+        ...
+
+
 class HostClock:
-    """Real time, what a person hears.
+    """Real time, what a person hears, but never more of it than the guest could have worked in.
 
-    While the process is stopped (SIGSTOP, a debugger, a suspended host, a host with too much else to do) guest time
-    stands still, so that timers and the pacing of sound go on together where they were, with nothing to catch up.
-    That is seen by nobody having looked when somebody should have: while the process runs, ``now`` is called by the
-    end of each ``wait``, and at least every 20 ms otherwise.
+    While the CPU executes, each block of code takes as long as it really takes, and ``slowest_ps`` at most: where the
+    host ran something else, or translated, or was in a device's model, the guest is behind real time. While the CPU
+    waits that is caught up with, for then it costs the guest nothing; its next event comes exactly when it is due,
+    however late the host woke up. What is behind by more than ``most_behind`` ns is given up: the process was stopped,
+    the host was suspended or has too much else to do. So nothing that the host does makes the guest miss a deadline,
+    and timers and the pacing of sound stay together.
 
-    ``shared`` is what it knows, for who tells the time without Python (native.c): the host time at which guest time
-    began; that of the last look, or of the next one that is planned; how long it was paused; after how long without a
-    look only ``now`` can tell. It is None if ``monotonic`` is not the host's.
+    ``shared`` is all of that, for code that tells the time without Python (native.c); None if ``monotonic`` is not the
+    host's clock.
     """
 
-    def __init__(self, monotonic: Callable[[], int] = time.monotonic_ns) -> None:
-        self._monotonic = self._host = monotonic
-        self._resumed = monotonic()
-        self._words = memoryview(bytearray(32)).cast("q")
-        self._words[_ORIGIN] = self._words[_SEEN] = self._resumed
-        self._words[_STOPPED] = _STOPPED_NS
+    def __init__(
+        self,
+        monotonic: Callable[[], int] = time.monotonic_ns,
+        *,
+        slowest_ps: int = SLOWEST_PS_PER_BLOCK,
+        most_behind: int = MOST_BEHIND_NS,
+    ) -> None:
+        self._monotonic = monotonic
+        self._words = memoryview(bytearray(48)).cast("q")
+        self._words[_ORIGIN] = monotonic()
+        self._words[_SLOWEST_PS], self._words[_MOST_BEHIND] = slowest_ps, most_behind
         self.shared = self._words if monotonic is time.monotonic_ns else None
-        self._lock = threading.Lock()
+        self._worker: Worker | None = None
+        self._native = False
+        self._paused_at: int | None = None
+
+    def follow(self, worker: Worker, *, native: bool) -> None:
+        """Let no more time pass than ``worker`` works, or waits; ``native``: it settles ``shared`` while it does."""
+        self.settle()
+        self._worker, self._native = worker, native
+        self._words[_BLOCKS] = worker.blocks
 
     def now(self) -> int:
-        """Nanoseconds of guest time."""
+        """Nanoseconds of guest time. For any thread."""
         words = self._words
-        while True:
-            origin = words[_ORIGIN]
-            host = self._monotonic()
-            ahead = host - words[_SEEN]
-            if ahead > _STOPPED_NS:
-                self._resume(host)
-            elif ahead > 0:
-                words[_SEEN] = host
-            if origin == words[_ORIGIN]:  # else another thread found, in between, that the process was stopped
-                return host - origin
+        if self._native:
+            return words[_NOW]
+        real = self._real()
+        if self._worker is None:
+            return real
+        worked = (self._worker.blocks - words[_BLOCKS]) * words[_SLOWEST_PS] // _PS_PER_NS
+        return max(words[_NOW], min(real, words[_NOW] + worked))
+
+    @property
+    def given_up(self) -> int:
+        """How much real time has passed that the guest does not get (ns); that of a pause is not counted."""
+        return self._words[_GIVEN_UP]
+
+    def settle(self) -> None:
+        """What the CPU did has taken time."""
+        words, real, blocks = self._words, self._real(), 0
+        now = real
+        if self._worker is not None:
+            blocks = self._worker.blocks
+            now = min(real, words[_NOW] + (blocks - words[_BLOCKS]) * words[_SLOWEST_PS] // _PS_PER_NS)
+        words[_BLOCKS], words[_NOW] = blocks, max(words[_NOW], now)
+        self._give_up(real - words[_NOW] - words[_MOST_BEHIND])
 
     def wait(self, deadline: int | None, sleep: Callable[[float], None]) -> None:
-        """Sleep in real time."""
+        """Sleep in real time; catch up with it first."""
+        self._pass(deadline)
         left = _LONGEST_SLEEP_NS
         if deadline is not None:
-            left = min(left, deadline - self.now())
+            left = min(left, deadline - self._real())
         if left > 0:
-            self._words[_SEEN] = self._monotonic() + left
+            begun = self._real()
             sleep(left / 1e9)
-            self.now()
+            self._give_up(self._real() - begun - left - self._words[_MOST_BEHIND])
+            self._pass(deadline)
 
     def pause(self) -> None:
         """Stand still."""
-        paused_at = self._monotonic()
-        self._monotonic = lambda: paused_at
+        self._paused_at = self._monotonic()
 
     def resume(self) -> None:
         """Go on where it was: what was paused is no time at all."""
-        paused = self._words[_PAUSED] = self._host() - self._monotonic()
-        self._monotonic = lambda: self._host() - paused  # one store, so that no thread finds anything in between
+        if self._paused_at is not None:
+            self._words[_ORIGIN] += self._monotonic() - self._paused_at
+            self._paused_at = None
 
-    def _resume(self, host: int) -> None:
-        with self._lock:
-            # Another thread may have come first; or one that was stopped has only now stored what it saw before.
-            words = self._words
-            gap = host - max(words[_SEEN], self._resumed)
-            if gap > _STOPPED_NS:
-                words[_ORIGIN] += gap - _MARGIN_NS
-                self._resumed = host
-            words[_SEEN] = max(words[_SEEN], host)
+    def _real(self) -> int:
+        return (self._monotonic() if self._paused_at is None else self._paused_at) - self._words[_ORIGIN]
+
+    def _pass(self, deadline: int | None) -> None:
+        """Nothing happens in the guest until ``deadline``: be there, if real time is."""
+        real = self._real()
+        self._words[_NOW] = max(self._words[_NOW], real if deadline is None else min(real, deadline))
+
+    def _give_up(self, excess: int) -> None:
+        if excess > 0:
+            self._words[_ORIGIN] += excess
+            self._words[_GIVEN_UP] += excess
 
 
 class ManualClock:
     """A clock that moves only when told, or to the next deadline when the CPU waits. For tests."""
+
+    given_up = 0
 
     def __init__(self) -> None:
         self._now = 0
@@ -123,6 +179,9 @@ class ManualClock:
     def now(self) -> int:
         """Nanoseconds of guest time."""
         return self._now
+
+    def settle(self) -> None:
+        """What the CPU does takes no time."""
 
     def advance(self, ns: int) -> None:
         """Let ``ns`` nanoseconds pass."""
@@ -144,8 +203,13 @@ class ManualClock:
 
 def make_clock(name: str) -> Clock:
     """Make the clock that the command line calls ``name``; raises UsageError for an unknown one."""
-    clocks: dict[str, Callable[[], Clock]] = {"host": HostClock, "warp": WarpClock}
+    clocks: dict[str, Callable[[], Clock]] = {"host": HostClock, "warp": WarpClock, "real": _real_clock}
     try:
         return clocks[name]()
     except KeyError:
-        raise UsageError(f"there is no clock {name!r}; use host or warp") from None
+        raise UsageError(f"there is no clock {name!r}; use host, warp or real") from None
+
+
+def _real_clock() -> HostClock:
+    """Make a clock that shows real time, whatever the guest makes of it."""
+    return HostClock(slowest_ps=UNLIMITED_PS, most_behind=UNLIMITED_NS)

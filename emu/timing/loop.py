@@ -13,7 +13,6 @@ from emu.cpu.hart import Hart
 from emu.timing.clock import Clock, HostClock
 from emu.timing.doorbell import Alarm, AlarmThread, Doorbell
 from emu.timing.events import DeadlineHeap
-from emu.timing.grace import GRACE_NS, Grace
 from emu.timing.signals import HeldSignals
 from emu.timing.warp import WarpClock
 
@@ -21,8 +20,6 @@ __all__ = ["Loop", "Wait"]
 
 #: How often the loop looks after a guest that computes without a pause: output, timeouts (guest time, ns).
 _LONGEST_RUN_NS = 20_000_000
-#: How often the guest may go on before the events, if the host stands still during its grace, too.
-_MOST_GRACES = 2
 #: How often a paused machine looks for messages that nobody rings for.
 _PAUSED_S = 1.0
 
@@ -64,7 +61,6 @@ class Loop:
         #: ``events.at(ns, action)`` has something done at a guest time.
         self.events = DeadlineHeap(self._doorbell.nearer)
         self._inbox: deque[Callable[[], None]] = deque()
-        self._grace = None if counted else Grace(clock.now)
         self._signals = HeldSignals(self._doorbell.ring)
         self._halted = self._closed = False
         self._running = threading.Lock()
@@ -78,6 +74,7 @@ class Loop:
         """
         end = None if timeout is None else time.monotonic() + timeout
         with self._owned(), _no_collection(), self._signals:
+            self._clock.settle()  # what Python did since the last time was not the guest's
             while not done():
                 left = None if end is None else end - time.monotonic()
                 if self._halted or (left is not None and left < 0):
@@ -135,34 +132,27 @@ class Loop:
                 self.wait(deadline, sleep)
             else:
                 latest = clock.now() + _LONGEST_RUN_NS
-                self._run_guest(latest if deadline is None else min(deadline, latest))
+                doorbell.enter(latest if deadline is None else min(deadline, latest))
+                self.waiting = self.run()
+                clock.settle()
         finally:
             doorbell.acknowledge()
-        now = clock.now()
-        if self._grace is not None:
-            self._grace.events_at(now)
-        events.run_due(now)
+        events.run_due(clock.now())
         while self._inbox:
             self._inbox.popleft()()
         self._look()
-
-    def _run_guest(self, until: int) -> None:
-        """Run the guest until ``until`` (guest time, ns), and a little longer if the host gave it no time to run."""
-        for _ in range(1 + _MOST_GRACES):
-            self._doorbell.enter(until)
-            self.waiting = self.run()
-            if self.waiting or self._halted or self._grace is None or not self._grace.is_owed(until):
-                break
-            until = self._clock.now() + GRACE_NS
 
     def _make_alarm(self) -> Alarm:
         if isinstance(self._clock, WarpClock):
             self._clock.follow(self._engine)
             return self._clock
-        shared = self._clock.shared if isinstance(self._clock, HostClock) else None
-        native = None if shared is None else self._engine.share_clock(shared)
-        if native is not None:
-            return native
+        if isinstance(self._clock, HostClock):
+            native = None if self._clock.shared is None else self._engine.share_clock(self._clock.shared)
+            if native is not None:
+                self._clock.follow(native, native=True)
+                return native
+            self._engine.count_blocks()
+            self._clock.follow(self._engine, native=False)
         self._alarm_thread = AlarmThread(self._engine.stop, self._clock.now)
         return self._alarm_thread
 

@@ -50,6 +50,11 @@ class WarpClock:
         self._shared[_PS] = ps_per_block
         self._worker: Worker | None = None
 
+    given_up = 0
+
+    def settle(self) -> None:
+        """It has counted what the CPU did."""
+
     def follow(self, worker: Worker) -> None:
         """Count the work of ``worker``, which has done none yet."""
         self._shared[_JUMPED] = self.now()

@@ -1,136 +1,157 @@
-import threading
 from collections.abc import Callable
 
 import pytest
 
 from devices.errors import UsageError
-from emu.timing.clock import HostClock, ManualClock, make_clock
+from emu.timing.clock import (
+    MOST_BEHIND_NS,
+    SLOWEST_PS_PER_BLOCK,
+    UNLIMITED_NS,
+    UNLIMITED_PS,
+    HostClock,
+    ManualClock,
+    make_clock,
+)
 from emu.timing.warp import WarpClock
 
 MS = 1_000_000
+#: How many blocks a CPU executes at least in 1 ms, for guest time to keep real time.
+BLOCKS_PER_MS = MS * 1_000 // SLOWEST_PS_PER_BLOCK
 
 
 class Host:
-    """The host's monotonic clock under the test's control."""
+    """The host's monotonic clock under the test's control, and a CPU that executes blocks of code."""
 
-    def __init__(self) -> None:
+    def __init__(self, make: Callable[..., HostClock] = HostClock) -> None:
         self.ns = 5_000 * MS
+        self.blocks = 123
+        self.clock = make(lambda: self.ns)
+        self.clock.follow(self, native=False)
 
-    def __call__(self) -> int:
-        return self.ns
+    def work(self, ms: float, *, speed: float = 1) -> None:
+        """Execute as many blocks in ``ms`` as keeps real time, times ``speed``."""
+        self.ns += round(ms * MS)
+        self.blocks += round(ms * speed * BLOCKS_PER_MS)
+
+    def stop(self, ms: float) -> None:
+        """Do nothing at all."""
+        self.ns += round(ms * MS)
+
+    def sleep(self, seconds: float) -> None:
+        """Sleep for exactly that long."""
+        self.ns += round(seconds * 1e9)
 
 
 def no_sleep(_seconds: float) -> None:
     raise AssertionError("slept")
 
 
-def test_it_begins_at_0_and_follows_the_host() -> None:
-    host = Host()
-    clock = HostClock(host)
+def test_without_a_cpu_it_begins_at_0_and_follows_the_host() -> None:
+    ns = 7
+    clock = HostClock(lambda: ns)
     assert clock.now() == 0
-    host.ns += 7 * MS
+    ns += 7 * MS
     assert clock.now() == 7 * MS
 
 
-@pytest.mark.parametrize("stop_ms", [60, 300, 60_000, 86_400_000])
-def test_it_stands_still_while_the_process_is_stopped(stop_ms: int) -> None:
+@pytest.mark.parametrize("speed", [1, 3, 100])
+def test_while_the_cpu_is_fast_enough_time_is_real(speed: float) -> None:
     host = Host()
-    clock = HostClock(host)
-    host.ns += 10 * MS
-    before = clock.now()
-    host.ns += stop_ms * MS
-    assert before <= clock.now() <= before + 2 * MS
-    host.ns += 3 * MS
-    assert before + 3 * MS <= clock.now() <= before + 5 * MS
+    host.work(70, speed=speed)
+    assert host.clock.now() == 70 * MS
+    host.clock.settle()
+    assert (host.clock.now(), host.clock.given_up) == (70 * MS, 0)
 
 
-def test_a_late_heartbeat_is_no_stop() -> None:
+def test_a_slow_cpu_gets_the_time_that_it_could_have_worked_in() -> None:
     host = Host()
-    clock = HostClock(host)
-    host.ns += 49 * MS
-    assert clock.now() == 49 * MS
+    for _ in range(70):
+        host.work(1, speed=0.25)
+        host.clock.settle()
+    assert host.clock.now() == 70 * MS // 4
+    assert host.clock.given_up == 70 * MS * 3 // 4 - MOST_BEHIND_NS
 
 
-@pytest.mark.parametrize(("late_ms", "counts_ms"), [(0, 0), (49, 49), (51, 1), (200, 1)])
-def test_a_sleep_that_is_planned_is_no_stop_but_one_that_ends_far_too_late_is(late_ms: int, counts_ms: int) -> None:
+def test_what_it_is_behind_is_caught_up_with_while_the_cpu_waits() -> None:
     host = Host()
-    clock = HostClock(host)
+    host.work(8, speed=0.25)
+    host.clock.settle()
+    assert host.clock.now() == 2 * MS
+    host.clock.wait(5 * MS, no_sleep)
+    assert host.clock.now() == 5 * MS  # its event, exactly when it is due
+    slept: list[float] = []
+    host.clock.wait(10 * MS, lambda seconds: (slept.append(seconds), host.sleep(seconds))[0])
+    assert (slept, host.clock.now(), host.clock.given_up) == ([0.002], 10 * MS, 0)
+
+
+def test_what_it_is_behind_is_caught_up_with_by_a_fast_cpu() -> None:
+    host = Host()
+    host.stop(5)
+    host.clock.settle()
+    for _ in range(10):
+        host.work(1, speed=1.5)
+        host.clock.settle()
+    assert (host.clock.now(), host.clock.given_up) == (15 * MS, 0)
+
+
+@pytest.mark.parametrize("stop_ms", [11, 60, 300, 60_000, 86_400_000])
+def test_a_stop_while_the_cpu_works_is_no_time_and_most_of_it_is_given_up(stop_ms: int) -> None:
+    host = Host()
+    host.work(10)
+    host.clock.settle()
+    host.stop(stop_ms)
+    host.clock.settle()
+    assert (host.clock.now(), host.clock.given_up) == (10 * MS, stop_ms * MS - MOST_BEHIND_NS)
+
+
+@pytest.mark.parametrize(("late_ms", "given_up_ms"), [(0, 0), (9, 0), (11, 1), (200, 190), (86_400_000, 86_399_990)])
+def test_a_wake_up_that_is_late_is_not_seen_by_the_guest(late_ms: int, given_up_ms: int) -> None:
+    host = Host()
 
     def sleep(seconds: float) -> None:
         host.ns += round(seconds * 1e9) + late_ms * MS
 
-    clock.wait(None, sleep)
-    assert clock.now() == (200 + counts_ms) * MS
-    clock.wait(clock.now() + 70 * MS, sleep)
-    assert clock.now() == (270 + 2 * counts_ms) * MS
+    host.clock.wait(70 * MS, sleep)
+    assert (host.clock.now(), host.clock.given_up) == (70 * MS, given_up_ms * MS)
 
 
-class Interrupted(Host):
-    """A host on which a thread that has just read the clock is stopped, with all others; another goes on first."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.others: list[Callable[[], object]] = []
-
-    def __call__(self) -> int:
-        read = self.ns
-        if self.others:
-            self.ns += 10_000 * MS
-            self.others.pop()()
-        return read
-
-
-def test_a_thread_that_is_stopped_between_two_instructions_reads_no_other_time() -> None:
-    host = Interrupted()
-    clock = HostClock(host)
-    host.ns += 5 * MS
-    assert clock.now() == 5 * MS
-    host.ns += 5 * MS
-    host.others.append(clock.now)
-    first = clock.now()
-    assert 5 * MS <= first <= 11 * MS
-    assert clock.now() == first
-
-
-def test_many_stops_in_a_row() -> None:
+def test_a_sleep_that_a_message_ends() -> None:
     host = Host()
-    clock = HostClock(host)
-    for _ in range(10):
-        host.ns += 1000 * MS
-        clock.now()
-    assert clock.now() <= 20 * MS
+    host.clock.wait(70 * MS, lambda _seconds: host.stop(30))
+    assert host.clock.now() == 30 * MS
 
 
-def test_it_never_goes_back_in_two_threads() -> None:
-    stop, failures = threading.Event(), []
-    clock = HostClock()
-
-    def read() -> None:
-        last = 0
-        while not stop.is_set():
-            now = clock.now()
-            if now < last:
-                failures.append((last, now))
-            last = now
-
-    threads = [threading.Thread(target=read) for _ in range(2)]
-    for thread in threads:
-        thread.start()
-    stop.wait(0.3)
-    stop.set()
-    for thread in threads:
-        thread.join()
-    assert not failures
-
-
-def test_the_host_clock_sleeps_until_the_deadline_but_not_too_long() -> None:
-    host, slept = Host(), []
-    clock = HostClock(host)
-    clock.wait(30 * MS, slept.append)
-    clock.wait(10_000 * MS, slept.append)
-    clock.wait(None, slept.append)
-    clock.wait(0, no_sleep)
+def test_it_sleeps_until_the_deadline_but_not_too_long() -> None:
+    host = Host()
+    slept: list[float] = []
+    host.clock.wait(30 * MS, slept.append)
+    host.clock.wait(10_000 * MS, slept.append)
+    host.clock.wait(None, slept.append)
+    host.clock.wait(0, no_sleep)
     assert slept == [0.03, 0.2, 0.2]
+
+
+def test_a_pause_is_no_time() -> None:
+    host = Host()
+    host.work(10)
+    host.clock.settle()
+    host.clock.pause()
+    host.stop(5_000)
+    assert host.clock.now() == 10 * MS
+    host.clock.resume()
+    host.clock.resume()  # once is enough
+    host.work(10)
+    host.clock.settle()
+    assert (host.clock.now(), host.clock.given_up) == (20 * MS, 0)
+
+
+def test_real_time_is_real_whatever_the_guest_makes_of_it() -> None:
+    host = Host(lambda monotonic: HostClock(monotonic, slowest_ps=UNLIMITED_PS, most_behind=UNLIMITED_NS))
+    host.work(8, speed=0.01)
+    host.clock.settle()
+    assert host.clock.now() == 8 * MS
+    host.clock.wait(None, lambda _seconds: host.stop(60_000))
+    assert (host.clock.now(), host.clock.given_up) == (60_008 * MS, 0)
 
 
 def test_the_manual_clock_moves_when_told() -> None:
@@ -144,6 +165,7 @@ def test_the_manual_clock_moves_when_told() -> None:
 
 def test_clocks_by_name() -> None:
     assert type(make_clock("host")) is HostClock
+    assert type(make_clock("real")) is HostClock
     assert type(make_clock("warp")) is WarpClock
-    with pytest.raises(UsageError, match="no clock 'sun'; use host or warp"):
+    with pytest.raises(UsageError, match="no clock 'sun'; use host, warp or real"):
         make_clock("sun")
