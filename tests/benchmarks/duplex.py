@@ -1,14 +1,22 @@
 """Sound in both directions on the host's clock: exactness, xruns, lateness, drift and CPU usage.
 
-python -m tests.benchmarks.duplex [SECONDS]
+python -m tests.benchmarks.duplex [SECONDS [HARDSHIP ...]]
 
-Periods last 10 ms; the buffer holds eight.
+Periods last 10 ms; the buffer holds eight. A HARDSHIP is what the host has to do besides: "busy" (four processes that
+compute), "stops" (this process is stopped for 5 to 250 ms, several times a second, from a seed) or "nice" (19). With
+one, it is playing and recording only.
 """
 
+import contextlib
+import os
+import random
 import re
+import signal
+import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -107,12 +115,14 @@ def run(files: tuple[Path, Path], job: Job) -> None:
             base = idle(machine_guest)
             share, text = work(machine_guest, job)
             complaints = [found[0] for line in text.splitlines() if (found := _COMPLAINTS.search(line))]
+            given_up = machine_guest.machine.clock.given_up / _NS_PER_S
             stats = machine_guest.machine.sound.stats
             stalls = sum(record.stalls for record in stats)
             heard = b"".join(bytes(sound.data) for sound in tape.take())
             recorded = machine_guest.recorded(job.params, job.frames)
         log = read_log(folder / "log")
     print(f"{job}: {100 * share:.1f} % of a core ({100 * base:.1f} % idle), {stalls} stalls,", end=" ")
+    print(f"{given_up:.3f} s given up,", end=" ")
     print(f"{len(complaints)} complaints {sorted(set(complaints)) or ''}")
     exact = {"playback": heard.startswith(song) and not any(heard[len(song) :]), "capture": recorded == source}
     for statistics in describe_periods(log):
@@ -121,8 +131,44 @@ def run(files: tuple[Path, Path], job: Job) -> None:
         print(f"sound against guest time {drift(periods, job.params):+.3f} ppm", flush=True)
 
 
-def main(seconds: float, files: tuple[Path, Path]) -> None:
+def stop_and_go_on(process: int, seed: int) -> None:
+    """Stop ``process`` again and again, until it is gone."""
+    rng = random.Random(seed)
+    with contextlib.suppress(ProcessLookupError):
+        while True:
+            time.sleep(rng.uniform(0.05, 0.5))
+            os.kill(process, signal.SIGSTOP)
+            time.sleep(rng.uniform(0.005, 0.25))
+            os.kill(process, signal.SIGCONT)
+
+
+@contextlib.contextmanager
+def hardship(names: list[str]) -> Iterator[None]:
+    """Have the host do something else as well."""
+    commands = []
+    if "busy" in names:
+        commands += [[sys.executable, "-c", "while True: pass"]] * 4
+    if "stops" in names:
+        code = f"from {__spec__.name} import stop_and_go_on; stop_and_go_on({os.getpid()}, 1)"
+        commands.append([sys.executable, "-c", code])
+    children = [subprocess.Popen(command) for command in commands]
+    if "nice" in names:
+        os.nice(19)
+    try:
+        yield
+    finally:
+        for child in children:
+            child.kill()
+            child.wait()
+
+
+def main(seconds: float, names: list[str], files: tuple[Path, Path]) -> None:
     """Print a paragraph for each job."""
+    if names:
+        with hardship(names):
+            print(f"with {' and '.join(names)}: ", end="")
+            run(files, Job(S16_STEREO, seconds))
+        return
     for busy in (False, True):
         run(files, Job(S16_STEREO, seconds, record=False, busy=busy))
         run(files, Job(S16_STEREO, seconds, play=False, busy=busy))
@@ -132,4 +178,8 @@ def main(seconds: float, files: tuple[Path, Path]) -> None:
 
 
 if __name__ == "__main__":
-    main(float(sys.argv[1]) if len(sys.argv) > 1 else 600.0, guest.files(lambda line: print(line, file=sys.stderr)))
+    main(
+        float(sys.argv[1]) if len(sys.argv) > 1 else 600.0,
+        sys.argv[2:],
+        guest.files(lambda line: print(line, file=sys.stderr)),
+    )
