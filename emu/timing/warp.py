@@ -14,6 +14,9 @@ _PS_PER_NS = 1_000
 _JUMPED, _PS = range(2)
 #: Without a deadline nothing but a message can wake the guest, and that rings.
 _LONGEST_SLEEP_S = 0.2
+#: Blocks that the guest executes between two events, 1 us: no device is faster. A guest that is interrupted again at
+#: once, whatever it does, would never get on.
+_LEAST = 250
 #: More blocks than any run has.
 _MANY = 1 << 60
 
@@ -75,15 +78,12 @@ class WarpClock:
             self._shared[_JUMPED] += max(deadline - self.now(), 0)
 
     def stop_at(self, deadline: int) -> None:
-        """Have the CPU stop before the first block that begins at ``deadline`` or later, but execute one at least.
-
-        One, so that the guest gets on while a device has something to do at once, again and again.
-        """
+        """Have the CPU stop before the first block that begins at ``deadline`` or later, or 1 us from now."""
         worker = self._worker
         if worker is not None:
             jumped, ps = self._shared
             last = -((jumped - deadline) * _PS_PER_NS // ps)  # rounded up
-            worker.stop_after(min(max(last - worker.blocks, 1), _MANY))
+            worker.stop_after(min(max(last - worker.blocks, _LEAST), _MANY))
 
     def pause(self) -> None:
         """It stands still while the CPU does not run, anyway."""

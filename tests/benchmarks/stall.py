@@ -5,7 +5,7 @@ python -m tests.benchmarks.stall
 A guest plays a sound whose frames are all different, on devices that complete its messages
 
 - when they are played: ours
-- at hand-off: as soon as they are queued, from an event right after the notification
+- at hand-off: as soon as they are queued, from an event soon after the notification
 - a whole buffer at once, when its last period has been played
 
 and on the clock that paces the sound, or on one that advances in steps of 4 ms (CLOCK_MONOTONIC_COARSE), or is 5 % slow
@@ -39,6 +39,8 @@ SECONDS = 2.0
 #: After this many times the sound's duration, in guest time, it has stalled; and how long it may take in real time.
 PATIENCE = 3.0
 HOST_SECONDS = 20.0
+#: What a hand-off takes; sooner, and the guest's buffer would spin on through gigabytes.
+HAND_OFF_NS = 100_000
 
 BUFFERS = {"aplay's own buffer": "", "8 periods of 1024": "--period-size=1024 --buffer-size=8192"}
 
@@ -53,7 +55,7 @@ class AtHandOff(PreparedOutput):
 
     def _schedule(self, _earliest: int = 0) -> None:
         if self._fifo:
-            self._event = self._events.at(self._clock.now(), self._complete_due)
+            self._event = self._events.at(self._clock.now() + HAND_OFF_NS, self._complete_due)
 
     def _complete_due(self) -> None:
         self._event = None
