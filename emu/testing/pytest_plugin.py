@@ -26,6 +26,7 @@ In the ini file, for both fixtures (paths are relative to the root directory):
     pyemu_memory, pyemu_append   RAM, the kernel's command line
     pyemu_disks                  disks, one per line: FILE[,readonly][,snapshot]
     pyemu_clock                  warp or host
+    pyemu_seed                   where all chance comes from (0 under warp)
 
 When a test fails, its report shows the end of its console output, and where to find the WAV file and the picture of
 it: waveform, spectrogram and defects, and for a fresh machine how late each period was. Pictures need matplotlib:
@@ -62,6 +63,7 @@ _OPTIONS = {
     "memory": "RAM, like 512M",
     "append": "the kernel's command line",
     "clock": "warp (default) or host",
+    "seed": "where all chance comes from, a whole number",
 }
 
 
@@ -79,7 +81,17 @@ def _settings(config: pytest.Config) -> dict[str, Any]:
         settings[name] = config.rootpath / settings[name] if settings[name] else None
     settings["clock"] = settings["clock"] or "warp"
     settings["disks"] = [str(config.rootpath / disk) for disk in config.getini("pyemu_disks")]
-    return {name: value for name, value in settings.items() if value}
+    settings = {name: value for name, value in settings.items() if value}
+    if "seed" in settings:
+        settings["seed"] = _whole_number(settings["seed"])
+    return settings
+
+
+def _whole_number(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise pytest.UsageError(f"pyemu_seed: {text!r} is not a whole number") from None
 
 
 def _switch_on(config: pytest.Config, folder: Path, **options: Any) -> "Machine":

@@ -272,6 +272,18 @@ def test_linux_with_an_initramfs_that_is_no_archive_gets_a_warning(kernel, pyemu
     )
 
 
+def test_the_seed_is_where_chance_comes_from(kernel, tmp_path, pyemu):
+    image, dtb = kernel(tiny.SPIN), tmp_path / "dtb"
+
+    def tree(*options):
+        assert pyemu("boot", image, "--dump-dtb", dtb, *options) == (0, "", "")
+        return dtb.read_bytes()
+
+    warp = "--clock", "warp"
+    assert tree(*warp) == tree(*warp, "--seed", 0) != tree(*warp, "--seed", 1) == tree("--seed", 1)
+    assert tree() != tree()
+
+
 def test_dump_dtb_writes_the_tree_and_does_not_boot(kernel, tmp_path, pyemu):
     dtb = tmp_path / "dtb"
     assert pyemu("boot", kernel(tiny.SPIN), "--dump-dtb", dtb) == (0, "", "")
@@ -399,6 +411,7 @@ WRONG = {
     "much memory": (["boot", "{image}", "-m", "999999G"], "memory"),
     "no memory": (["boot", "{image}", "-m", "lots"], "'lots' is not a size"),
     "negative memory": (["boot", "{image}", "-m", "-5"], "'-5' is not a size"),
+    "a seed that is no number": (["boot", "{image}", "--seed", "chance"], "'chance'"),
     "no such clock": (["boot", "{image}", "--clock", "sun"], "'sun'"),
     "no such backend": (["boot", "{image}", "--audio", "tape"], "tape"),
     "a file for a backend": (["boot", "{image}", "--audio", "out.wav"], "did you mean wav:out.wav"),

@@ -40,7 +40,7 @@ def test_a_kernel_without_a_shell(project, tmp_path):
     write_image(tmp_path / "Image", say("ready\n"), ECHO)
     (tmp_path / "disk.img").write_bytes(bytes(1024))
     text = project(
-        "pyemu_kernel = Image\npyemu_memory = 32M\npyemu_disks = disk.img,readonly\npyemu_clock = host",
+        "pyemu_kernel = Image\npyemu_memory = 32M\npyemu_disks = disk.img,readonly\npyemu_clock = host\npyemu_seed = 7",
         """
 from emu import HostClock, WarpClock
 
@@ -53,11 +53,18 @@ def test_settings(fresh_machine):
 
 def test_options_come_first(fresh_machine):
     machines = fresh_machine(clock="warp"), fresh_machine(disks=[])
+    assert [machine.chance.seed for machine in machines] == [7, 7]
     assert type(machines[0].clock) is WarpClock
     assert machines[1].disks == []
 """,
     )
     assert "2 passed" in text, text
+
+
+def test_a_seed_that_is_no_number(project, tmp_path):
+    write_image(tmp_path / "Image", WAIT)
+    text = project("pyemu_kernel = Image\npyemu_seed = chance", "def test_it(fresh_machine): fresh_machine()")
+    assert "pyemu_seed: 'chance' is not a whole number" in text
 
 
 def test_only_the_report_of_a_failure_has_the_console(project, tmp_path):
