@@ -177,14 +177,14 @@ def test_the_host_clock_sleeps_really(make: Make) -> None:
     machine = make(sleep(50 * TICKS_PER_MS), POWER_OFF)
     begin = time.monotonic()
     machine.run()
-    assert time.monotonic() - begin > 0.045
+    assert time.monotonic() - begin > 0.035  # it may catch up with 10 ms
 
 
 def test_a_busy_guest_is_called_back_at_the_deadline(make: Make) -> None:
     machine = make(SPIN)
     begin = time.monotonic()
     machine.run_for(0.05)
-    assert time.monotonic() - begin > 0.045
+    assert time.monotonic() - begin > 0.035  # it may catch up with 10 ms
 
 
 def test_when_the_host_ran_other_things_the_guest_has_time_before_the_next_event(make: Make) -> None:
