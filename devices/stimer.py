@@ -1,4 +1,4 @@
-"""The supervisor timer: what the firmware's TIME calls and Sstc's ``stimecmp`` set (Privileged Architecture, Sstc)."""
+"""The supervisor timer, set by the firmware's TIME calls and by Sstc's ``stimecmp`` (Privileged Architecture, Sstc)."""
 
 from collections.abc import Callable
 
@@ -7,7 +7,7 @@ from devices.contracts import Clock, Event, Events, IrqLine
 
 __all__ = ["NEVER", "SetTimer", "SupervisorTimer"]
 
-#: The comparator's value that is never reached; SBI 2.0 6.1 has it, too.
+#: The comparator value that is never reached; also used by SBI 2.0 section 6.1.
 NEVER = (1 << 64) - 1
 
 #: ``SupervisorTimer.set``.
@@ -15,14 +15,14 @@ SetTimer = Callable[[int], None]
 
 
 class SupervisorTimer:
-    """The S-mode timer: ``line`` is high from the programmed time (ticks of ``time``) until it is programmed again."""
+    """The S-mode timer: ``line`` is high from the programmed time (in ticks of ``time``) until it is set again."""
 
     def __init__(self, clock: Clock, events: Events, line: IrqLine) -> None:
         self._clock, self._events, self._line = clock, events, line
         self._event: Event | None = None
 
     def set(self, ticks: int) -> None:
-        """Interrupt when ``time`` reaches ``ticks``: at once if that is in the past, and not at all if it is NEVER."""
+        """Interrupt when ``time`` reaches ``ticks``: at once if that is in the past, not at all if it is NEVER."""
         if self._event is not None:
             self._event.cancel()
             self._event = None

@@ -1,16 +1,16 @@
 """16550A UART (National Semiconductor PC16550D data sheet): the guest's console.
 
-What the guest transmits is out at once, so the transmitter is always empty; what can be held up is the interrupt that
-says so. What the guest receives waits outside until there is room, so the line never overruns it. The baud rate is not
-modelled; two times that follow from it on a real line, the character timeout and the pace of input, are one short
-constant.
+What the guest transmits is sent at once, so the transmitter is always empty; only the interrupt that says so can be
+held back. What the guest receives waits outside until there is room, so the receiver never overruns. The baud rate is
+not modelled; the two times that follow from it on a real line, the character timeout and the pace of input, are one
+short constant.
 
 | actor | threat | mitigation |
 |---|---|---|
-| guest | output without end | nothing is stored here; `output` decides, and may `hold` a driver that uses interrupts |
+| guest | endless output | nothing is stored here; `output` decides, and may `hold` a driver that uses interrupts |
 | user | a paste larger than the FIFO | `receive` takes what fits; `ready` asks for the rest |
-| user | input without end | a FIFO's worth at a time and then a pause, so the guest gets out of its handler |
-| guest | never reads | the FIFO stays full and the rest stays outside |
+| user | endless input | a FIFO's worth at a time and then a pause, so the guest gets out of its handler |
+| guest | never reads | the FIFO stays full and the rest waits outside |
 """
 
 from collections import deque
@@ -30,9 +30,9 @@ MCR = 4  # modem control
 LSR = 5  # line status
 MSR = 6  # modem status
 SCR = 7  # scratch
-DLL, DLM = 0, 1  # the divisor latch, which is there instead of the first two while LCR_DLAB is set
+DLL, DLM = 0, 1  # the divisor latch, which replaces the first two while LCR_DLAB is set
 
-IER_RECEIVED = 0x01  # input has reached the trigger level, or has waited for too long
+IER_RECEIVED = 0x01  # input has reached the trigger level, or has waited too long
 IER_THR_EMPTY = 0x02  # there is room for output
 IER_LINE_STATUS = 0x04  # input was lost
 IER_MODEM_STATUS = 0x08  # an input of the modem has changed
@@ -65,7 +65,7 @@ MCR_BITS = 0x1F
 LSR_DATA_READY = 0x01  # there is something in RBR
 LSR_OVERRUN = 0x02  # input was lost; until this is read
 LSR_THR_EMPTY = 0x20  # there is room in THR
-LSR_TRANSMITTER_EMPTY = 0x40  # and the last bit of what was there is out
+LSR_TRANSMITTER_EMPTY = 0x40  # the last bit has been sent, too
 
 MSR_DELTA_CTS = 0x01  # the four deltas: changed since this was last read
 MSR_DELTA_DSR = 0x02
@@ -76,7 +76,7 @@ MSR_DSR = 0x20  # data set ready
 MSR_RI = 0x40  # ring indicator
 MSR_DCD = 0x80  # data carrier detect
 MSR_DELTAS = 0x0F
-#: A terminal that is there and ready.
+#: A terminal is connected and ready.
 MSR_CONNECTED = MSR_CTS | MSR_DSR | MSR_DCD
 
 #: In loop mode each modem output is connected to an input.
@@ -92,8 +92,8 @@ _BYTES = tuple(bytes((value,)) for value in range(256))
 class Uart16550:
     """A 16550A with a terminal at the other end.
 
-    ``output`` gets what the guest transmits, a byte at a time. ``receive`` gives it input. When that filled the
-    receiver, ``ready`` is called once, shortly after the guest has emptied it: call ``receive`` with the rest.
+    ``output`` gets what the guest transmits, a byte at a time. ``receive`` gives the guest input. If that fills the
+    receiver, ``ready`` is called once, shortly after the guest has emptied it: then call ``receive`` with the rest.
     """
 
     size = 0x100
@@ -129,7 +129,7 @@ class Uart16550:
         self._msr = MSR_CONNECTED
         self._thr_empty_pending = False
         self._held = False
-        self._on_line = True  # what is written at THR's offset is transmitted: neither loop mode nor the divisor latch
+        self._on_line = True  # a store to THR's offset is transmitted: neither loop mode nor the divisor latch is on
 
         readers: dict[int, Callable[[], int]] = {
             RBR: self._read_rbr,
@@ -142,7 +142,7 @@ class Uart16550:
             SCR: lambda: self._scr,
         }
         writers: dict[int, Callable[[int], None]] = {
-            THR: self._loop_back,  # for what is not, see `write`
+            THR: self._loop_back,  # unless it is transmitted: see `write`
             IER: self._write_ier,
             FCR: self._write_fcr,
             LCR: self._write_lcr,
@@ -154,7 +154,7 @@ class Uart16550:
         self._latch_and_registers = readers | latch[0], writers | latch[1]
         self._readers, self._writers = self._registers
 
-    # The bus side: 8-bit registers; a wider access reaches the one at its offset.
+    # The bus side: 8-bit registers; a wider access reaches only the one at its offset.
 
     def read(self, offset: int, size: int) -> int:  # noqa: ARG002
         """Value of a guest load."""
@@ -196,18 +196,18 @@ class Uart16550:
 
     @property
     def listening(self) -> bool:
-        """Whether a driver has started that wants to be told of input."""
+        """Whether a driver has started and wants to be told of input."""
         return bool(self._ier & IER_RECEIVED)
 
     def take(self, size: int) -> bytes:
-        """Take up to ``size`` bytes out of the receiver, as firmware does that shares the line with the guest."""
+        """Take up to ``size`` bytes out of the receiver, for firmware that shares the line with the guest."""
         return bytes(self._read_rbr() for _ in range(min(size, len(self._fifo))))
 
     def hold(self, held: bool) -> None:
-        """Hold up the guest's output, or let it go on.
+        """Pause the guest's output, or let it continue.
 
-        This holds back the transmitter's interrupt. A driver that polls is not held up, since it would only spin: Linux
-        polls when it prints messages of the kernel.
+        This holds back the transmitter's interrupt. A polling driver is not paused, since it would only spin: Linux
+        polls when it prints kernel messages.
         """
         self._held = held
         self._update_irq()
@@ -245,10 +245,10 @@ class Uart16550:
             self._events.at(self._clock.now() + PAUSE_NS, self.ready)
 
     def _watch_timeout(self) -> None:
-        """See to it that a character below the trigger level doesn't wait for ever.
+        """Ensure that characters below the trigger level do not wait for ever.
 
-        The time counts from the first such character, not from the last access: it may be up sooner than the data
-        sheet says, which costs an interrupt, but a read is then no more than a read.
+        The timeout counts from the first such character, not from the last access: it may expire sooner than the data
+        sheet says, which costs an interrupt, but keeps reads free of timer work.
         """
         if len(self._fifo) >= self._trigger:
             self._cancel_timeout()
@@ -265,7 +265,7 @@ class Uart16550:
         self._timed_out = True
         self._update_irq()
 
-    # Transmitter, but for what `write` does itself.
+    # Transmitter, except what `write` does itself.
 
     def _loop_back(self, value: int) -> None:
         if len(self._fifo) < (FIFO_SIZE if self._fifos_enabled else 1):
@@ -324,7 +324,7 @@ class Uart16550:
         if clear:
             self._receiver_emptied()
         elif self._fifo:
-            self._received()  # perhaps on the other side of the new trigger level
+            self._received()  # the new trigger level may have been reached, or no longer be
 
     def _write_lcr(self, value: int) -> None:
         self._lcr = value

@@ -1,15 +1,16 @@
-"""The contract between a sound device and what makes its sound heard, keeps it, or has sound for it to record.
+"""The contract between a sound device and a backend, which plays its sound, keeps it, or supplies what it records.
 
-The device alone says *when*: it paces every stream on the machine's one clock, and a backend follows. So a backend
+The device alone says *when*: it paces every stream on the machine's one clock, and a backend follows. Therefore a
+backend
 
 - has no clock of its own, and never makes the device wait: no call blocks on the host's sound system;
-- never raises because of the host (a full disk, a sound card that was unplugged): it reports that once, in a line,
-  and carries on without; the guest notices nothing;
+- never raises because of the host (a full disk, an unplugged sound card): it reports that once, in one line, and
+  carries on without; the guest notices nothing;
 - is opened and closed with the machine, before and after any stream, so that what the user asked for is checked
   before the guest runs.
 
-A backend that keeps sound gets a message's frames when all of it has been played, at once or, if they are many, in
-parts. One that plays live would be a whole period late with that, so it asks for parts earlier: see
+A backend that keeps sound gets a message's frames once all of it has been played, at once or, if there are many, in
+parts. A backend that plays live would then be a whole period late, so it asks for parts earlier: see
 ``Playback.part_ns``.
 """
 
@@ -26,83 +27,83 @@ class Port(Protocol):
 
     @property
     def latency_bytes(self) -> int:
-        """How many of the bytes on this side of the device are still to be heard, or to be read: whole frames.
+        """Bytes that the device has handed over but are not heard yet, or that wait to be read: whole frames.
 
         0 for a backend that keeps sound, or has it ready.
         """
         return 0
 
     def start(self) -> None:
-        """From now on the stream runs (again)."""
+        """The stream runs from now on (again)."""
         return
 
     def stop(self) -> None:
-        """From now on nothing is heard or recorded; ``start`` or ``close`` follows."""
+        """Nothing is heard or recorded from now on; ``start`` or ``close`` follows."""
         return
 
     def close(self) -> None:
-        """No more of this stream."""
+        """The stream ends."""
         return
 
 
 class Playback(Port, Protocol):
     """What an output stream plays to. Calls come in the order of the guest's sound."""
 
-    #: So often (ns) a port that plays live gets what has been played of a message that goes on; None: it waits.
+    #: How often (ns) a port that plays live gets what has been played of an unfinished message; None: only at its end.
     part_ns: int | None = None
 
     def write(self, data: bytes) -> None:
-        """Take the frames that have just been played, a message or the rest of one: whole frames, never none."""
+        """Take the frames just played, a message or the rest of one: whole frames, at least one."""
         ...
 
     def write_part(self, data: bytes) -> None:
-        """Take frames that have just been played; those that follow them belong to the same message.
+        """Take frames just played; those that follow belong to the same message.
 
-        If ``part_ns`` is None, the rest is sure to follow, but for a reset: all of the message has been played. If not,
-        ``stop`` may come first. Parts that are not heard yet are not to be heard then, but after ``start``: ``close``
-        drops them, for the driver is told that the message was not played.
+        If ``part_ns`` is None, all of the message has been played and, barring a reset, the rest is sure to follow.
+        Otherwise ``stop`` may come first. Parts not heard by then must not be heard until ``start``; ``close`` drops
+        them, because the driver is told that the message was not played.
         """
         self.write(data)
 
 
 class Capture(Port, Protocol):
-    """What an input stream records from: a source of frames that has no end."""
+    """What an input stream records from: an endless source of frames."""
 
     def read(self, size: int) -> bytes:
-        """Return the next ``size`` bytes: whole frames, never none; silence where there is no sound."""
+        """Return the next ``size`` bytes: whole frames, at least one; silence where there is no sound."""
         ...
 
     def skip(self, size: int) -> None:
-        """Pass the next ``size`` bytes over: the guest was too slow for them. Quick, however many they are."""
+        """Pass over the next ``size`` bytes: the guest was too slow for them. Quick, however many there are."""
         ...
 
 
 class Period(NamedTuple):
-    """One I/O message that has completed; times are guest time in ns."""
+    """One completed I/O message; times are guest time in ns."""
 
     direction: str  # "playback" or "capture"
     stream: int  # among those of its direction
     due: int
     done: int
     size: int  # bytes of frames
-    fill: int  # bytes that the driver has still queued
-    again: bool = False  # its frames are those of a buffer ago, and not silence
+    fill: int  # bytes of frames still queued by the driver
+    again: bool = False  # its frames repeat those of a buffer ago, and are not silence
 
 
 class AudioBackend(Protocol):
-    """What ``--audio`` names. Streams are numbered from 0 in each direction, as the guest's devices hw:0,N are."""
+    """What ``--audio`` names. Streams are numbered from 0 in each direction, like the guest's devices hw:0,N."""
 
-    #: How many streams the sound device is to have: for playing, for recording.
+    #: How many streams the sound device has: for playing, for recording.
     streams: tuple[int, int] = (1, 1)
 
     @property
     def played(self) -> int:
-        """Frames played since the machine was switched on."""
+        """Frames played since power-on."""
         ...
 
     @property
     def lost(self) -> int:
-        """Frames of those that were to be kept, and could not be."""
+        """Frames that should have been kept but could not be."""
         return 0
 
     def open_playback(self, stream: int, params: PcmParams) -> Playback:
@@ -114,17 +115,17 @@ class AudioBackend(Protocol):
         ...
 
     def observe(self, period: Period) -> None:  # noqa: ARG002
-        """Take note of a period that has completed."""
+        """Note a completed period."""
         return
 
     def set_gains(self, playback: Sequence[float], capture: Sequence[float]) -> None:  # noqa: ARG002
-        """Use the guest's volume and mute, as factors for left and right; what is not heard, like a file, does not."""
+        """Use the guest's volume and mute, as factors for left and right; backends that are not heard ignore them."""
         return
 
     def summary(self) -> list[str]:
-        """Say what the user should know in the end (files written, nothing played), a line each."""
+        """Return what the user should know at the end (files written, nothing played), one line each."""
         ...
 
     def close(self) -> None:
-        """Let go of files and host devices. Harmless when repeated, or while a stream is open."""
+        """Release files and host devices. Harmless when repeated, or while a stream is open."""
         ...

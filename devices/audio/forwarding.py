@@ -1,4 +1,4 @@
-"""The base of backends that stand in front of another, and pass on whatever they don't do themselves."""
+"""The base of backends that stand in front of another and pass on whatever they do not handle themselves."""
 
 from collections.abc import Sequence
 
@@ -17,7 +17,7 @@ class ForwardingBackend(AudioBackend):
 
     @property
     def played(self) -> int:
-        """Frames played since the machine was switched on."""
+        """Frames played since power-on."""
         return self.backend.played
 
     @property
@@ -34,7 +34,7 @@ class ForwardingBackend(AudioBackend):
         return self.backend.open_capture(stream, params)
 
     def observe(self, period: Period) -> None:
-        """Tell the backend of a period that has completed."""
+        """Pass a completed period on."""
         self.backend.observe(period)
 
     def set_gains(self, playback: Sequence[float], capture: Sequence[float]) -> None:

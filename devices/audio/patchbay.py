@@ -1,7 +1,7 @@
-"""Between the machine and its backend: where Python plays into the microphone, and a copy of the sound is taken.
+"""Between the machine and its backend: where Python plays into the microphone, and copies of the sound are taken.
 
-What is played goes to the backend, and to the ``taps`` that there are. What is recorded is what was played with
-``play``, and when that is over the backend's. With neither, all passes unchanged.
+What the guest plays goes to the backend and to any ``taps``. What it records is what ``play`` was given and, once that
+is over, the backend's sound. Without either, everything passes unchanged.
 """
 
 from collections.abc import Sequence
@@ -29,7 +29,7 @@ class Tap(Protocol):
 
 
 class Patchbay(ForwardingBackend):
-    """``backend``, as ``machine.audio`` shows it."""
+    """``backend``, as ``machine.audio`` presents it."""
 
     def __init__(self, backend: AudioBackend) -> None:
         super().__init__(backend)
@@ -40,9 +40,9 @@ class Patchbay(ForwardingBackend):
 
     @property
     def frames(self) -> "np.ndarray[Any, Any]":
-        """What the first stream has played, an array (frame, channel), if the backend is a WavSink (else UsageError).
+        """What the first stream has played, as an array (frame, channel); UsageError unless the backend is a WavSink.
 
-        Its newest file, that is: the sounds since the last change of format, rate or channels. See WavSink.
+        That is its newest file: the sounds since the last change of format, rate or channels. See WavSink.
         """
         backend = self.backend
         while isinstance(backend, ForwardingBackend):
@@ -50,15 +50,15 @@ class Patchbay(ForwardingBackend):
         from devices.audio.wav import WavSink  # noqa: PLC0415 - it would delay every start
 
         if not isinstance(backend, WavSink):
-            raise UsageError('nothing keeps the frames that are played; give the machine audio=WavSink("out.wav")')
+            raise UsageError('nothing keeps the frames played; give the machine audio=WavSink("out.wav")')
         return backend.frames
 
     def play(self, samples: "np.ndarray[Any, Any]") -> None:
         """Play ``samples`` into the microphone, for the guest to record on its first input stream.
 
-        They wait until the guest records, and follow what waits already: so the first frame of a recording that begins
-        then is ``samples[0]``. An array (frame,) or (frame, channel) of uint8, int16, int32, or of float32 or float64
-        between -1 and 1; the rate is the recording's. Raises UsageError for other arrays.
+        They wait until the guest records, behind any samples already waiting; if there are none, the first frame of
+        the next recording is ``samples[0]``. An array (frame,) or (frame, channel) of uint8, int16, int32, or of
+        float32 or float64 between -1 and 1; the rate is the recording's. Raises UsageError for other arrays.
 
             machine.audio.play(np.sin(np.arange(48000) * (2 * np.pi * 440 / 48000)))
             machine.console.run("arecord -D hw:0,0 -f S16_LE -r 48000 -d 1 /tmp/a440.wav")
@@ -70,9 +70,9 @@ class Patchbay(ForwardingBackend):
         self._microphone.play(samples)
 
     def switch(self, backend: AudioBackend) -> AudioBackend:
-        """Use ``backend`` for the sounds that begin from now on, and return the one before, for the caller to close.
+        """Use ``backend`` for sounds that begin from now on, and return the previous one, for the caller to close.
 
-        Raises UsageError if it has another number of streams, which the guest has been told.
+        Raises UsageError if it has a different number of streams: the guest has been told how many there are.
         """
         if backend.streams != self.streams:
             raise UsageError(f"the machine has {self.streams} streams to play and record, not {backend.streams}")
@@ -81,7 +81,7 @@ class Patchbay(ForwardingBackend):
         return before
 
     def open_playback(self, stream: int, params: PcmParams) -> Playback:
-        """Play to the backend and the tap."""
+        """Play to the backend and the taps."""
         return _PatchedPlayback(self, self.backend.open_playback(stream, params), stream, params)
 
     def open_capture(self, stream: int, params: PcmParams) -> Capture:
@@ -90,11 +90,11 @@ class Patchbay(ForwardingBackend):
         return port if stream else _PatchedCapture(self, port, params)
 
     def say(self, params: PcmParams, count: int) -> bytes:
-        """Take up to ``count`` frames of what was played into the microphone."""
+        """Return up to ``count`` frames of what was played into the microphone, taking them from there."""
         return b"" if self._microphone is None else self._microphone.read(params, count)
 
     def set_gains(self, playback: Sequence[float], capture: Sequence[float]) -> None:
-        """Hand the volume on, also to what is switched to later."""
+        """Pass the volume on, also to any backend switched to later."""
         self._gains = playback, capture
         super().set_gains(playback, capture)
 
@@ -105,11 +105,11 @@ class _PatchedPlayback:
         self._port = port
         self._stream = stream
         self._params = params
-        self._parts: list[bytes] = []  # of a message that may be cut short: what is kept are whole ones
+        self._parts: list[bytes] = []  # of a message that may be cut short: taps get whole messages only
         self.part_ns = port.part_ns
         self.start, self.stop, self.close = port.start, port.stop, port.close
 
-    def __getattr__(self, name: str) -> Any:  # what some backends' ports have beyond the contract
+    def __getattr__(self, name: str) -> Any:  # what some backends' ports offer beyond the contract
         return getattr(self._port, name)
 
     @property
@@ -151,7 +151,7 @@ class _PatchedCapture:
         return self._port.latency_bytes
 
     def read(self, size: int) -> bytes:
-        data = self._port.read(size)  # in any case, to keep up with it
+        data = self._port.read(size)  # in any case, so that the backend keeps pace
         said = self._patchbay.say(self._params, size // self._params.frame_size)
         return said + data[len(said) :]
 

@@ -1,13 +1,13 @@
-"""A record of every period, a line of JSON each, for whoever analyses the timing of a sound.
+"""A record of every period, one line of JSON each, for analysing the timing of a sound.
 
     {"stream": 0, "direction": "playback", "due_ns": 1000, "done_ns": 1002, "host_ns": 5, "bytes": 16, "fill": 48,
      "again": false}
 
-``due_ns`` is the guest time at which the last frame of the period was played, or recorded; ``done_ns`` when the
-driver was told of it, the same unless the machine was late; ``host_ns`` the host's monotonic clock then. ``bytes`` are
-those of the period's frames, ``fill`` those that the driver still had in the queue behind it. A period
-``again`` has the very bytes that were played a buffer ago, and not silence: the guest was too late to fill it, without
-knowing that perhaps, and old sound was heard; or the sound repeats itself just so.
+``due_ns`` is the guest time at which the last frame of the period was played or recorded; ``done_ns`` that at which the
+driver was told, the same unless the machine was late; ``host_ns`` the host's monotonic clock then. ``bytes`` counts the
+period's frames, ``fill`` those that the driver still had queued behind it. ``again`` is true if the period has exactly
+the bytes played a buffer ago, and they are not silence: either the guest was too late to fill it, perhaps without
+knowing, and old sound was heard; or the sound happens to repeat itself.
 """
 
 import contextlib
@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 class PeriodLog(ForwardingBackend):
     """``backend``, with a record of its periods in the file ``path`` (``--audio ...,log=PATH``).
 
-    The file is made at once; UsageError if it cannot be. When writing fails later, a warning says so once.
+    The file is created at once; raises UsageError if that fails. If writing fails later, a warning says so once.
     """
 
     def __init__(self, backend: AudioBackend, path: str | os.PathLike[str]) -> None:
@@ -42,7 +42,7 @@ class PeriodLog(ForwardingBackend):
         super().observe(period)
 
     def flush(self) -> None:
-        """Have all that was recorded in the file, for whoever reads it now."""
+        """Write everything recorded so far to the file, so that it can be read now."""
         self._file.flush()
 
     def close(self) -> None:
@@ -52,7 +52,7 @@ class PeriodLog(ForwardingBackend):
 
 
 class _Lines:
-    """The file."""
+    """The file of the record."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -77,7 +77,7 @@ class _Lines:
             self._give_up(error)
 
     def flush(self) -> None:
-        """Write what is waiting."""
+        """Write what is buffered."""
         try:
             if not self._file.closed:
                 self._file.flush()
@@ -86,7 +86,7 @@ class _Lines:
 
     def _give_up(self, error: OSError) -> None:
         logger.warning("%s: %s; the record of periods ends here", self._path, error.strerror or error)
-        with contextlib.suppress(OSError):  # what it still has to write fails again
+        with contextlib.suppress(OSError):  # writing the rest of its buffer fails again
             self._file.close()
 
     def close(self) -> None:

@@ -1,14 +1,14 @@
 """What the guest plays, in WAV files: exactly the frames that were played, in order, and nothing else.
 
 Silence that was heard because the guest had nothing to play is not in the file, and neither is a period that was cut
-short (devices/virtio/sound/output.py says why). All sounds of the same format, rate and channels follow each other in
-one file. A sound that differs begins the next: OUT.wav, OUT.2.wav, OUT.3.wav ...; so does one that would make a file
-larger than the 4 GiB that WAV can tell.
+short (devices/virtio/sound/output.py says why). Sounds of the same format, rate and channels follow each other in one
+file. A sound that differs starts the next: OUT.wav, OUT.2.wav, OUT.3.wav ...; so does one that would make a file
+larger than the 4 GiB that WAV can describe.
 
-The first output stream has OUT.wav, the others OUT-s1.wav, OUT-s2.wav ..., made when they play.
+The first output stream has OUT.wav, the others OUT-s1.wav, OUT-s2.wav ..., created when they play.
 
-The user has named OUT.wav only, and the guest decides how many follow: so a name that is in use is passed over, and
-there is an end to the files and to their bytes.
+The user has named only OUT.wav, and the guest decides how many files follow; a name in use is therefore skipped, and
+the number of files and of their bytes is limited.
 """
 
 import contextlib
@@ -32,9 +32,9 @@ __all__ = ["WavSink"]
 
 logger = logging.getLogger(__name__)
 
-#: What the file says while nothing has been played.
+#: What the file's header says while nothing has been played.
 _UNTOUCHED = PcmParams(FORMATS["S16"], 48000, 2)
-#: Of all streams together: files, and bytes if nobody says how many: six hours of 48 kHz stereo.
+#: For all streams together: the most files, and the default limit of bytes, six hours of 48 kHz stereo.
 _MOST_FILES = 100
 _MOST_BYTES = 4 << 30
 
@@ -42,8 +42,8 @@ _MOST_BYTES = 4 << 30
 class WavSink(AudioBackend):
     """Backend ``wav:OUT.wav``. Input streams record from the WAV file ``source``, or silence.
 
-    Both files are opened at once, so that a path that cannot work is told before the guest runs (UsageError). When
-    writing fails later (a full disk, more than ``limit`` bytes) a warning says so once; what was written stays valid
+    Both files are opened at once, so that a path that cannot work is reported before the guest runs (UsageError). If
+    writing fails later (a full disk, more than ``limit`` bytes), a warning says so once; what was written stays valid,
     and the guest plays on.
     """
 
@@ -72,7 +72,7 @@ class WavSink(AudioBackend):
 
     @property
     def played(self) -> int:
-        """Frames played, those included that could not be written."""
+        """Frames played, including those that could not be written."""
         return sum(track.played for track in self._tracks.values())
 
     @property
@@ -82,18 +82,18 @@ class WavSink(AudioBackend):
 
     @property
     def files(self) -> list[WavFile]:
-        """The files written: those of the first stream, the oldest first, then those of the next."""
+        """The files written: the first stream's, oldest first, then the next stream's."""
         return [file for _, track in sorted(self._tracks.items()) for file in track.files]
 
     @property
     def frames(self) -> "np.ndarray[Any, Any]":
-        """What is in the first stream's newest file, an array (frame, channel); 24-bit samples as int32, S8 as uint8
-        and so on: as wavfile.py stores them.
+        """What is in the first stream's newest file, as an array (frame, channel); 24-bit samples as int32, S8 as
+        uint8 and so on, as wavfile.py stores them.
         """  # noqa: D205
         return self._tracks[0].files[-1].read()
 
     def open_playback(self, stream: int, params: PcmParams) -> Playback:
-        """Play on in the stream's newest file if that holds the same kind of frames, else in the next one."""
+        """Continue in the stream's newest file if it holds the same kind of frames, else in the next one."""
         return _WavPlayback(self._track(stream), params)
 
     def open_capture(self, stream: int, params: PcmParams) -> Capture:  # noqa: ARG002 - each has the whole source
@@ -111,7 +111,7 @@ class WavSink(AudioBackend):
         return self._tracks[stream]
 
     def summary(self) -> list[str]:
-        """Say of each file what is in it."""
+        """Return what each file contains."""
         if not self.played:
             return [f"{self.path}: nothing was played"]
         lines = [f"{file.path}: {file.frames} frames ({file.frames / file.params.rate:.3f} s), {file.params}"
@@ -121,7 +121,7 @@ class WavSink(AudioBackend):
         return lines
 
     def close(self) -> None:
-        """Let go of the files; they are complete at every moment."""
+        """Close the files; they are complete at every moment."""
         self._limit.closed = True
         for file in self.files:
             file.close()
@@ -130,10 +130,10 @@ class WavSink(AudioBackend):
 
 
 class _Limit:
-    """How much a guest may write, with whatever streams; raises OSError if that is over."""
+    """How much a guest may write, over all its streams; raises OSError when it wants more."""
 
     def __init__(self, size: int) -> None:
-        self.closed = False  # nothing at all
+        self.closed = False  # then nothing more is written
         self._size = self._room = size
         self._files = 0
 
@@ -144,14 +144,14 @@ class _Limit:
         self._files += 1
 
     def take(self, size: int) -> None:
-        """Count so many bytes more."""
+        """Count ``size`` bytes more."""
         if size > self._room:
             raise OSError(errno.EFBIG, f"more than {self._size} bytes of sound; max=16G would allow for more")
         self._room -= size
 
 
 class _Track:
-    """What one stream has played: ``path``, and the files that follow it; the user has ``named`` the first."""
+    """What one stream has played: ``path`` and the files that follow; ``named`` says that the user named the first."""
 
     def __init__(self, path: Path, limit: _Limit, *, named: bool = True) -> None:
         self.files: list[WavFile] = []
@@ -163,7 +163,7 @@ class _Track:
         self._number = 0  # of the newest file
 
     def begin(self, params: PcmParams) -> WavFile:
-        """Make the next file, which was not there unless the user has named it; raises OSError, ValueError."""
+        """Make the next file, which must not exist unless the user named it; raises OSError, ValueError."""
         self._limit.take_file()
         file = None
         while file is None:
@@ -179,7 +179,7 @@ class _Track:
         return file
 
     def record(self, params: PcmParams, data: bytes) -> None:
-        """Append frames, or say once why not."""
+        """Append frames, or report once why that fails."""
         frames = len(data) // params.frame_size
         self.played += frames
         if self._limit.closed:

@@ -1,4 +1,4 @@
-"""What takes long and needs nothing of the machine, like waiting for a disk: done on a thread beside the machine's."""
+"""Slow work that needs nothing from the machine, such as flushing a disk: done on a thread beside the machine's."""
 
 import threading
 from collections.abc import Callable
@@ -9,10 +9,10 @@ __all__ = ["Aside", "AsideThread", "at_once"]
 
 
 class Aside(Protocol):
-    """Does ``work``, which may raise OSError, and tells ``done`` on the machine's thread how that went."""
+    """Does ``work``, which may raise OSError, and reports the outcome to ``done`` on the machine's thread."""
 
     def __call__(self, work: Callable[[], None], done: Callable[[OSError | None], None]) -> None:
-        """Return at once, or when all of it is done."""
+        """Return at once, or when everything is done."""
         ...
 
 
@@ -27,20 +27,20 @@ def at_once(work: Callable[[], None], done: Callable[[OSError | None], None]) ->
 
 
 class AsideThread:
-    """Does one piece of work after the other on a thread; ``post`` has a message called on the machine's thread."""
+    """Does one piece of work after another on a thread; ``post`` gets a callback to run on the machine's thread."""
 
     def __init__(self, post: Callable[[Callable[[], None]], None]) -> None:
         self._post = post
         self._given: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._work, name="aside")
-        self._thread.start()  # now, as it waits for the thread to run
+        self._thread.start()  # here, because start() waits until the thread runs
 
     def __call__(self, work: Callable[[], None], done: Callable[[OSError | None], None]) -> None:
         """Return at once."""
         self._given.put(lambda: at_once(work, lambda error: self._post(lambda: done(error))))
 
     def close(self) -> None:
-        """Return when all that was given is done; nobody may be told of it any more."""
+        """Return when all work given is done; its outcome may no longer be reported."""
         self._given.put(None)
         self._thread.join()
 

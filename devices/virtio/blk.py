@@ -1,10 +1,10 @@
 """The virtio block device (virtio 1.2 section 5.2).
 
 A request is a 16-byte header, data in one direction, and a status byte, which is the last writable byte. It is
-parsed, checked as a whole, and only then executed; every one that has room for a status gets one.
+parsed, checked as a whole, and only then executed; every request with room for a status gets one.
 
-Requests are carried out in order, one at a time and piece by piece: after some pieces the guest has its turn. Only
-those that need the disk flushed are finished later, when it is, and do not hold up what comes after them.
+Requests are carried out in order, one at a time and piece by piece: after some pieces the guest has a turn. Only those
+that need the disk flushed finish later, once it is, without delaying those behind them.
 """
 
 import logging
@@ -45,7 +45,7 @@ _SEGMENT_UNMAP = 0x1
 _ID_BYTES = 20
 
 QUEUE_SIZE = 256
-# What one request may ask for. The driver is told, and bigger ones are refused.
+# Limits of one request. The driver is told them, and larger requests are refused.
 MAX_SEGMENTS = QUEUE_SIZE - 2  # header and status take a descriptor each
 MAX_SEGMENT_BYTES = 256 << 10
 MAX_DATA_BYTES = MAX_SEGMENTS * MAX_SEGMENT_BYTES
@@ -53,25 +53,25 @@ MAX_DISCARD_SEGMENTS = 32
 MAX_DISCARD_SECTORS = (1 << 30) // SECTOR
 MAX_WRITE_ZEROES_SEGMENTS = 1
 MAX_WRITE_ZEROES_SECTORS = (16 << 20) // SECTOR
-#: Bytes that are moved before the guest has its turn, in pieces that are no longer: 0.05 ms where they are in the
-#: host's cache. Whatever a request asks for, it counts as a page at least.
+#: Bytes moved before the guest has a turn, which is also the most in one piece: 0.05 ms if they are in the host's
+#: cache. Every request counts as at least a page.
 AT_ONCE, LEAST = CHUNK, 4 << 10
 DISCARD_ALIGNMENT_SECTORS = 8  # host file systems free space in blocks of 4 KiB
 
-# The configuration space (section 5.2.4) up to write_zeroes_may_unmap; what belongs to no offered feature is zero.
+# The configuration space (section 5.2.4) up to write_zeroes_may_unmap; fields of features not offered are zero.
 _CONFIG = struct.Struct("<QII4xI8x4xIIIIIB3x")
 
-#: A request that is being carried out: each ``next`` is a step, and says how many bytes it has moved.
+#: A request being carried out: each ``next`` is a step, and yields how many bytes it has moved.
 _Steps = Generator[int, None, int]
 
-#: A request that was carried out but for the flush: its queue and chain, and how much was written to its data.
+#: A request carried out except for the flush: its queue and chain, and how much was written to its data.
 _Unflushed = tuple[Queue, Chain, int]
 
 _log = logging.getLogger(__name__)
 
 
 class _RefusedError(Exception):
-    """A request is not carried out, with this status. Never leaves this module."""
+    """A request is refused with this status. Never leaves this module."""
 
     def __init__(self, status: int) -> None:
         super().__init__(status)
@@ -79,7 +79,7 @@ class _RefusedError(Exception):
 
 
 class BlockDevice(VirtioDevice):
-    """A virtio disk; ``serial`` is what GET_ID answers, at most 20 ASCII characters; ``aside`` has it flushed."""
+    """A virtio disk; ``serial`` is what GET_ID returns, at most 20 ASCII characters; ``aside`` flushes the disk."""
 
     device_id = 2
     queue_sizes = (QUEUE_SIZE,)
@@ -89,9 +89,9 @@ class BlockDevice(VirtioDevice):
         self._aside = aside
         self._serial = serial.encode("ascii", "replace")[:_ID_BYTES].ljust(_ID_BYTES, b"\0")
         self._queue: Queue | None = None
-        self._request: Generator[int, None, None] | None = None  # under way
+        self._request: Generator[int, None, None] | None = None  # in progress
         self._flushing = False
-        self._unflushed: list[_Unflushed] = []  # behind the flush under way, and in need of another
+        self._unflushed: list[_Unflushed] = []  # came after the flush in progress began, and need another
         self._negotiated = 0
         self.features = F_SIZE_MAX | F_SEG_MAX | F_BLK_SIZE | F_FLUSH
         self.features |= F_RO if disk.read_only else F_DISCARD | F_WRITE_ZEROES
@@ -124,8 +124,8 @@ class BlockDevice(VirtioDevice):
         self._queue = queues[0]
         self._negotiated = features
 
-    def notify(self, index: int) -> None:  # noqa: ARG002 (there is but one queue)
-        """Carry out what is queued, in order; what takes long goes on later."""
+    def notify(self, index: int) -> None:  # noqa: ARG002 (there is only one queue)
+        """Carry out what is queued, in order; whatever takes long continues later."""
         queue = self._queue
         if queue is None:
             return
@@ -147,12 +147,12 @@ class BlockDevice(VirtioDevice):
         queue.signal()
 
     def reset(self) -> None:
-        """Stop; what is left of the request under way is not carried out."""
+        """Stop; the rest of the request in progress is not carried out."""
         self._queue = self._request = None
         self._unflushed.clear()
 
     def _serve(self, queue: Queue, chain: Chain) -> Generator[int, None, None]:
-        """Carry out one request, and give it back, or have that done when the disk is flushed."""
+        """Carry out one request and return it, at once or when the disk has been flushed."""
         room = len(chain.writable) - 1  # for data, before the status
         if room < 0:  # the driver does not want to know
             queue.push(chain, 0)
@@ -167,7 +167,7 @@ class BlockDevice(VirtioDevice):
             _answer(queue, chain, status, written)
 
     def _execute(self, chain: Chain, room: int) -> Generator[int, None, tuple[int, int, int]]:
-        """Return the type and the status of one request, and how much was written to its ``room`` bytes for data."""
+        """Execute one request; return its type, its status, and how many of its ``room`` data bytes were written."""
         if len(chain.readable) < _HEADER.size:
             return T_IN, S_IOERR, 0
         kind, _, sector = _HEADER.unpack(chain.readable.read(0, _HEADER.size))
@@ -182,10 +182,10 @@ class BlockDevice(VirtioDevice):
             _log.warning("disk request %d at sector %d failed: %s", kind, sector, error)
             return kind, S_IOERR, 0
 
-    # Flushing: one at a time, for all that were carried out before it began. So no driver piles them up.
+    # Flushing: one at a time, on behalf of all requests carried out before it began, so no driver can pile flushes up.
 
     def _wants_flush(self, kind: int) -> bool:
-        """Whether a request is complete only when the disk is flushed (sections 5.2.6.2 and 5.2.5.2)."""
+        """Whether a request is complete only once the disk is flushed (sections 5.2.6.2 and 5.2.5.2)."""
         return kind == T_FLUSH or (kind in (T_OUT, T_WRITE_ZEROES) and not self._negotiated & F_FLUSH)
 
     def _flush(self) -> None:
@@ -197,13 +197,13 @@ class BlockDevice(VirtioDevice):
         self._flushing = False
         if error is not None:
             _log.warning("flushing the disk failed: %s", error)
-        for queue, chain, written in requests:  # of a queue that has been reset, nothing reaches the guest
+        for queue, chain, written in requests:  # if the queue has been reset, nothing reaches the guest
             _answer(queue, chain, S_OK if error is None else S_IOERR, written)
             queue.signal()
         if self._unflushed:
             self._flush()
 
-    # The requests: each checks, executes piece by piece, and returns how much data it has written to the guest.
+    # The requests: each checks, executes piece by piece, and returns how many data bytes it has written for the guest.
 
     def _read(self, chain: Chain, sector: int, room: int) -> _Steps:
         start = self._checked_offset(sector, room)
@@ -222,7 +222,7 @@ class BlockDevice(VirtioDevice):
         return 0
 
     def _nothing(self, chain: Chain, sector: int, room: int) -> _Steps:  # noqa: ARG002
-        yield 0  # the flush comes after it
+        yield 0  # the flush follows
         return 0
 
     def _get_id(self, chain: Chain, sector: int, room: int) -> _Steps:  # noqa: ARG002
@@ -249,7 +249,7 @@ class BlockDevice(VirtioDevice):
                 yield length
         return 0
 
-    # The checks: what they refuse never reaches the disk.
+    # The checks: a refused request never reaches the disk.
 
     def _check_writable(self) -> None:
         if self._disk.read_only:
@@ -261,7 +261,7 @@ class BlockDevice(VirtioDevice):
             raise _RefusedError(S_UNSUPP)
 
     def _checked_offset(self, sector: int, size: int) -> int:
-        """Check the range of a transfer, its start and its length; returns its offset in bytes."""
+        """Check the start and the length of a transfer; return its offset in bytes."""
         start = sector * SECTOR
         if size % SECTOR or size > MAX_DATA_BYTES or start + size > self._disk.size:
             raise _RefusedError(S_IOERR)
@@ -286,8 +286,8 @@ class BlockDevice(VirtioDevice):
 
 
 def _answer(queue: Queue, chain: Chain, status: int, written: int) -> None:
-    """Write the status of a request and give it back, with what was written from the first byte on."""
+    """Write the status of a request and return it, with the number of bytes written without a gap from the first."""
     room = len(chain.writable) - 1
     chain.writable.write(room, bytes((status,)))
-    # Where data is missing, the status is not part of what was written without a gap (section 2.7.8.2).
+    # If data is missing before it, the status is not part of what was written without a gap (section 2.7.8.2).
     queue.push(chain, written + (written == room))

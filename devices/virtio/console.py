@@ -1,4 +1,4 @@
-"""The virtio console (virtio 1.3 section 5.3): one port, and the size of the window it is shown in.
+"""The virtio console (virtio 1.3 section 5.3): one port, and the size of the window that shows it.
 
 Neither multiple ports (F_MULTIPORT) nor output without a queue (F_EMERG_WRITE) are offered: Linux's ``hvc0`` needs
 neither.
@@ -7,7 +7,7 @@ neither.
 |---|---|---|
 | guest | endless output | nothing is stored here; `output` decides |
 | guest | an output buffer larger than RAM, from overlapping descriptors | only its first `MAX_BYTES` are printed |
-| guest | never makes room for input | the input stays outside |
+| guest | never makes room for input | the input waits outside |
 | user | a paste larger than the guest's buffers | `receive` takes what fits; `ready` asks for the rest |
 """
 
@@ -24,18 +24,18 @@ F_SIZE = 1 << 0
 RECEIVE, TRANSMIT = 0, 1
 #: More than any driver puts into one buffer (Linux: 32 KiB).
 MAX_BYTES = 64 << 10
-_CONFIG = struct.Struct("<HHII")  # cols, rows; max_nr_ports and emerg_wr belong to features not offered
+_CONFIG = struct.Struct("<HHII")  # cols, rows, and max_nr_ports and emerg_wr, which belong to features not offered
 _LONGEST_SIDE = 0xFFFF
-#: Linux discards input that arrives before its driver has finished starting. It then reads the size, as it is told to;
-#: a driver that never does gets input after this long.
+#: Linux discards input that arrives before its driver has finished starting. The driver then reads the size, as it is
+#: asked to; one that never does gets input after this long.
 _PATIENCE_NS = 2_000_000_000
 
 
 class ConsoleDevice(VirtioDevice):
     """A console with a terminal at the other end.
 
-    ``output`` gets what the guest prints. ``receive`` gives it input, and ``ready`` is called when the guest may have
-    made room for the input not taken: call ``receive`` with the rest.
+    ``output`` gets what the guest prints. ``receive`` gives the guest input, and ``ready`` is called when the guest may
+    have made room for input not taken: then call ``receive`` with the rest.
     """
 
     device_id = 3
@@ -57,7 +57,7 @@ class ConsoleDevice(VirtioDevice):
     def receive(self, data: bytes) -> int:
         """Give the guest as much of ``data`` as it has room for; return how many bytes it took.
 
-        Before its driver has started there is no room.
+        There is no room before its driver has started.
         """
         if not self._queues or self._starting is not None:
             return 0
@@ -122,7 +122,7 @@ class ConsoleDevice(VirtioDevice):
             self._starting = None
 
     def _take_input(self) -> None:
-        """The driver has started."""
+        """Note that the driver has started."""
         if self._starting is not None:
             self._starting.cancel()
             self._starting = None

@@ -1,9 +1,9 @@
-"""What a block device keeps its sectors in: an image file or a host block device, with or without a snapshot.
+"""Where a block device keeps its sectors: in an image file or a host block device, with or without a snapshot.
 
     open_disk --> FileDisk                             the file itself, locked
-              --> SnapshotDisk(FileDisk, FileDisk)     the file, read-only, below a temporary one
+              --> SnapshotDisk(FileDisk, FileDisk)     the file, read-only, beneath a temporary one
 
-All offsets and sizes are bytes, inside the disk; what cannot be done raises OSError.
+All offsets and sizes are in bytes, within the disk; an operation that fails raises OSError.
 """
 
 import ctypes
@@ -21,12 +21,12 @@ from devices.virtio.foreign import how_to_convert
 __all__ = ["SECTOR", "Disk", "FileDisk", "SnapshotDisk", "open_disk"]
 
 SECTOR = 512
-# Copies are cut into pieces of this size, so that no guest decides how much of the host's memory they take.
+# Copies are cut into pieces of this size, so that the guest cannot decide how much of the host's memory they take.
 CHUNK = 64 << 10
 
 
 class Disk(Protocol):
-    """Sectors that last."""
+    """Persistent sectors."""
 
     @property
     def size(self) -> int:
@@ -48,34 +48,34 @@ class Disk(Protocol):
         ...
 
     def write(self, offset: int, data: bytes) -> None:
-        """Write all of ``data``; it is safe only after the next flush."""
+        """Write all of ``data``; it is durable only after the next flush."""
         ...
 
     def flush(self) -> None:
-        """Return when everything written is on stable storage. Once this has failed, it fails for ever.
+        """Return when everything written is on stable storage. Once this has failed, it always fails.
 
-        The machine goes on meanwhile, by the host's clock: it may be called on another thread, one at a time, beside
-        everything but ``close``.
+        By the host's clock the machine runs on meanwhile: this may be called on another thread, one call at a time,
+        alongside everything but ``close``.
         """
         ...
 
     def discard(self, offset: int, size: int) -> None:
-        """Forget the contents, if that helps; what is read there later is undefined."""
+        """Forget the contents of a range, if that helps; what it reads as later is undefined."""
         ...
 
     def write_zeroes(self, offset: int, size: int, *, may_unmap: bool) -> None:
-        """Make it read as zeros; if ``may_unmap``, the space may be given back."""
+        """Make a range read as zeros; if ``may_unmap``, its space may be given back."""
         ...
 
     def close(self) -> None:
-        """Flush and let go of it; raises PyemuError if that loses data."""
+        """Flush and close; raises PyemuError if that loses data."""
         ...
 
 
 class FileDisk:
-    """A disk in the file or block device that ``descriptor`` is open on, which it closes in the end.
+    """A disk in the file or block device open as ``descriptor``, which ``close`` closes.
 
-    Nothing is ever synchronised for a ``temporary`` one, which nobody is going to read again.
+    A ``temporary`` disk is never synchronised, because it is never read again.
     """
 
     def __init__(self, descriptor: int, name: str, *, read_only: bool = False, temporary: bool = False) -> None:
@@ -93,7 +93,7 @@ class FileDisk:
         )
 
     def read(self, offset: int, size: int) -> bytes:
-        """Read exactly ``size`` bytes; OSError if the file has become shorter."""
+        """Read exactly ``size`` bytes; raises OSError if the file has been truncated."""
         parts = []
         while size:
             part = os.pread(self._descriptor, size, offset)
@@ -117,7 +117,7 @@ class FileDisk:
         if not self._flushable:
             return
         if self._flush_failed:
-            # The kernel reports a lost write once and then forgets it. The data is lost all the same.
+            # The kernel reports a lost write once and then forgets it, but the data is still lost.
             raise OSError(errno.EIO, f"{self._name}: an earlier flush failed")
         try:
             os.fdatasync(self._descriptor)
@@ -126,18 +126,18 @@ class FileDisk:
             raise
 
     def discard(self, offset: int, size: int) -> None:
-        """Give the space back to the host, where it can."""
+        """Give the space back to the host, if it can take it."""
         _punch_hole(self._descriptor, offset, size)
 
     def write_zeroes(self, offset: int, size: int, *, may_unmap: bool) -> None:
-        """Make it read as zeros; if ``may_unmap``, by giving the space back where the host can."""
+        """Make a range read as zeros; if ``may_unmap``, by giving its space back if the host can take it."""
         if may_unmap and _punch_hole(self._descriptor, offset, size):
             return
         for position, length in chunks(size):
             self.write(offset + position, bytes(length))
 
     def close(self) -> None:
-        """Flush, and close and so unlock the file. Harmless when repeated."""
+        """Flush and close the file, which unlocks it. Harmless when repeated."""
         if self._descriptor < 0:
             return
         try:
@@ -150,9 +150,9 @@ class FileDisk:
 
 
 class SnapshotDisk:
-    """A disk whose changes go to ``overlay``, a sparse disk of the same size, and are gone with it."""
+    """A disk whose changes go to ``overlay``, a sparse disk of the same size, and vanish with it."""
 
-    BLOCK = 64 << 10  # what is copied at the first write to a part of it
+    BLOCK = 64 << 10  # copied up at the first write to a part of it
 
     def __init__(self, base: FileDisk, overlay: FileDisk) -> None:
         self._base = base
@@ -188,7 +188,7 @@ class SnapshotDisk:
         self._changed.update(range(first, last + 1))
 
     def _copy_up(self, block: int) -> None:
-        """Bring a block that is to be changed in part into the overlay."""
+        """Copy a block that is about to be changed in part into the overlay."""
         if block not in self._changed:
             start = block * self.BLOCK
             self._overlay.write(start, self._base.read(start, min(self.BLOCK, self.size - start)))
@@ -198,15 +198,15 @@ class SnapshotDisk:
         """Do nothing: the changes are not meant to last."""
 
     def discard(self, offset: int, size: int) -> None:
-        """Do nothing, which the driver must expect of a discard."""
+        """Do nothing, which a driver must expect of a discard."""
 
     def write_zeroes(self, offset: int, size: int, *, may_unmap: bool) -> None:  # noqa: ARG002 (a hint)
-        """Make it read as zeros."""
+        """Make a range read as zeros."""
         for position, length in chunks(size):
             self.write(offset + position, bytes(length))
 
     def close(self) -> None:
-        """Forget the changes, close and unlock the base."""
+        """Forget the changes; close and unlock the base."""
         self._overlay.close()
         self._base.close()
 
@@ -217,10 +217,10 @@ def chunks(size: int) -> Iterator[tuple[int, int]]:
 
 
 def open_disk(path: str | Path, *, read_only: bool = False, snapshot: bool = False, raw: bool = False) -> Disk:
-    """Open the raw image or block device at ``path``, and lock it: alone, or with others that only read.
+    """Open the raw image or block device at ``path`` and lock it: exclusively, or shared with other readers.
 
-    With ``snapshot`` the disk can be written to, and nothing of it is kept. Raises UsageError, one line, if that
-    cannot be a disk, or looks like another kind of image and is not said to be ``raw``.
+    With ``snapshot`` the disk is writable, and changes are discarded at the end. Raises UsageError, one line, if
+    ``path`` cannot be a disk, or looks like another kind of image and ``raw`` is not set.
     """
     path = Path(path)
     read_file_only = read_only or snapshot
@@ -242,7 +242,7 @@ def _open(path: Path, *, read_only: bool) -> int:
         if stat.S_ISREG(mode) or stat.S_ISBLK(mode):
             return os.open(path, os.O_RDONLY if read_only else os.O_RDWR)
     except OSError as error:
-        hint = "" if read_only or not os.access(path, os.R_OK) else "; as a read-only disk or a snapshot it can be used"
+        hint = "" if read_only or not os.access(path, os.R_OK) else "; it can be used as a read-only disk or a snapshot"
         if isinstance(error, FileNotFoundError):
             hint = f"; to make one: truncate -s 64M {path}"
         raise UsageError(f"disk {path} cannot be opened: {error.strerror}{hint}") from error
@@ -254,7 +254,7 @@ def _open(path: Path, *, read_only: bool) -> int:
 def _refuse_foreign(descriptor: int, path: Path) -> None:
     foreign = how_to_convert(descriptor, path)
     if foreign is not None:
-        raise UsageError(f"disk {path} is {foreign}; if it is a raw disk that only looks like one: {path},raw")
+        raise UsageError(f"disk {path} is {foreign}; if it is a raw disk that only looks like one, use {path},raw")
 
 
 def _file_disk(descriptor: int, path: Path, *, read_only: bool) -> FileDisk:
@@ -266,7 +266,7 @@ def _file_disk(descriptor: int, path: Path, *, read_only: bool) -> FileDisk:
 
 
 def _lock(descriptor: int, path: Path, *, exclusive: bool) -> None:
-    """Lock the image against another machine, whose writes would destroy the file system on it."""
+    """Lock the image against other machines, whose writes would destroy the file system on it."""
     try:
         fcntl.flock(descriptor, (fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH) | fcntl.LOCK_NB)
     except BlockingIOError as error:
@@ -276,8 +276,8 @@ def _lock(descriptor: int, path: Path, *, exclusive: bool) -> None:
 
 
 def _temporary_disk(size: int) -> FileDisk:
-    """Make a sparse disk that nobody else can see, and that is gone with the process."""
-    import tempfile  # noqa: PLC0415 - 4 ms that only a snapshot needs
+    """Make a sparse disk that nobody else can see and that vanishes with the process."""
+    import tempfile  # noqa: PLC0415 - takes 4 ms, and only a snapshot needs it
 
     descriptor = -1
     try:
@@ -288,10 +288,10 @@ def _temporary_disk(size: int) -> FileDisk:
     except OSError as error:
         if descriptor >= 0:
             os.close(descriptor)
-        raise UsageError(f"no snapshot of {size} bytes in {tempfile.gettempdir()}: {error.strerror}") from error
+        raise UsageError(f"cannot put a {size}-byte snapshot in {tempfile.gettempdir()}: {error.strerror}") from error
 
 
-# Python has no call for it: fallocate(2) with these flags frees the space of a range, which then reads as zeros.
+# Python has no call for this: fallocate(2) with these flags frees the space of a range, which then reads as zeros.
 _FALLOC_FL_KEEP_SIZE = 0x01
 _FALLOC_FL_PUNCH_HOLE = 0x02
 _CANNOT_PUNCH = frozenset({errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.ENODEV, errno.EPERM})

@@ -1,8 +1,8 @@
 """Files given as disks that are not raw images: other emulators' formats, and compressed files.
 
-Used as they are, the guest would see the wrapping of its disk and destroy it with its first write. The contents are
-never interpreted: a guest may write such a header to its raw disk to make its host open other files the next time
-(QEMU's CVE-2008-2004). So they are refused, and only the user can declare one raw.
+If they were used as they are, the guest would see the container instead of its disk, and destroy it with its first
+write. Nor are such formats ever interpreted: a guest may write such a header to its raw disk to make its host open
+other files the next time (QEMU's CVE-2008-2004). They are therefore refused, and only the user can declare one raw.
 """
 
 import os
@@ -12,7 +12,7 @@ from shlex import quote
 __all__ = ["how_to_convert"]
 
 _SECTOR = 512
-#: Their first bytes, and what qemu-img calls them.
+#: Images' first bytes, and qemu-img's names for them.
 _IMAGES = {
     b"QFI\xfb": "qcow2",
     b"KDMV": "vmdk",
@@ -21,7 +21,7 @@ _IMAGES = {
     b"vhdxfile": "vhdx",
     b"conectix": "vpc",
 }
-_VHD = b"conectix"  # the first bytes of a growing image; one of fixed size is a raw disk followed by a sector
+_VHD = b"conectix"  # begins a dynamic image; a fixed-size one is a raw disk followed by a sector that begins like this
 _VDI_AT, _VDI = 64, b"\x7f\x10\xda\xbe"
 _UNPACKERS = {
     b"\x1f\x8b\x08": ("gzip", "gunzip -c"),
@@ -32,7 +32,7 @@ _UNPACKERS = {
 
 
 def how_to_convert(descriptor: int, path: Path) -> str | None:
-    """Say what the file at ``path`` is, and the command that makes it a raw disk; None if it is one already.
+    """Say what the file at ``path`` is, and the command that makes a raw disk of it; None if it is one already.
 
     The contents, read from ``descriptor``, decide, not the name.
     """

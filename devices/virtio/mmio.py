@@ -1,8 +1,8 @@
 """The virtio-mmio transport, version 2 (virtio 1.2 section 4.2): registers, negotiation, status, interrupts.
 
 It owns everything between the bus and the device's behaviour: what the driver may write when, what a queue is made
-of, when the device runs. Registers are 32 bits wide and accessed so; only the configuration space takes any width.
-Whatever else the guest does reads as zero or is ignored; stores that are ignored are logged at debug level.
+of, when the device runs. Registers are 32 bits wide and take only accesses of that width; the configuration space
+takes any. Any other load reads as zero, and any other store is ignored and logged at debug level.
 """
 
 import logging
@@ -21,23 +21,23 @@ TRANSPORT_FEATURES = F_VERSION_1 | F_INDIRECT_DESC | F_EVENT_IDX
 
 MAGIC = 0x7472_6976  # "virt"
 VERSION = 2
-VENDOR_ID = 0x554D_4551  # "QEMU": any value will do for the specification, but xv6 takes no other
+VENDOR_ID = 0x554D_4551  # "QEMU": the specification allows any value, but xv6 accepts no other
 WINDOW_SIZE = 0x1000
 CONFIG_SPACE = 0x100
 
 # Device status (virtio 1.2 section 2.1).
 ACKNOWLEDGE = 0x01  # the guest has noticed the device
-DRIVER = 0x02  # and knows how to drive it
+DRIVER = 0x02  # the guest knows how to drive it
 DRIVER_OK = 0x04  # the driver is ready: the device runs
 FEATURES_OK = 0x08  # both agree on the features
-DEVICE_NEEDS_RESET = 0x40  # ours to set: the driver has gone wrong beyond repair
+DEVICE_NEEDS_RESET = 0x40  # set by the device: the driver has gone wrong beyond repair
 FAILED = 0x80  # the driver has given up
 
 # InterruptStatus.
 USED_BUFFER = 0x1
 CONFIG_CHANGE = 0x2
 
-_ABSENT = 0xFFFF_FFFF  # both halves of the length and the base of a shared memory region that is not there
+_ABSENT = 0xFFFF_FFFF  # both halves of the length and of the base of a shared memory region that does not exist
 
 _log = logging.getLogger(__name__)
 
@@ -54,7 +54,7 @@ class Register:
 
 @dataclass(slots=True)
 class _QueueRegisters:
-    """What the driver has configured for one queue, checked only when it says DRIVER_OK."""
+    """What the driver has configured for one queue, checked only when it sets DRIVER_OK."""
 
     size: int
     ready: bool = False
@@ -80,7 +80,7 @@ class _Slot:
 
 
 class EmptySlot(_Slot):
-    """A slot without a device: device ID 0, which a driver silently passes by (virtio 1.2 section 4.2.3.1)."""
+    """A slot without a device: device ID 0, which a driver silently ignores (virtio 1.2 section 4.2.3.1)."""
 
     def read(self, offset: int, size: int) -> int:
         """Value of a guest load."""
@@ -93,8 +93,8 @@ class EmptySlot(_Slot):
 class MmioTransport(_Slot):
     """A virtio-mmio slot with ``device`` in it.
 
-    ``memory`` is where the driver puts its queues, ``irq`` is high while InterruptStatus has a bit, and
-    ``later(action)`` calls ``action`` when the guest has had its turn.
+    ``memory`` is where the driver puts its queues, ``irq`` is high while InterruptStatus has a bit set, and
+    ``later(action)`` calls ``action`` after the guest has had a turn.
     """
 
     def __init__(
@@ -159,7 +159,7 @@ class MmioTransport(_Slot):
         )
 
     def read(self, offset: int, size: int) -> int:
-        """Value of a guest load; zero from where nothing is."""
+        """Value of a guest load; zero where there is no register."""
         if offset >= CONFIG_SPACE:
             start = offset - CONFIG_SPACE
             return int.from_bytes(self._device.config()[start : start + size], "little")
@@ -167,7 +167,7 @@ class MmioTransport(_Slot):
         return reader() if reader is not None and size == 4 else 0
 
     def write(self, offset: int, size: int, value: int) -> None:
-        """Effect of a guest store; none where nothing is."""
+        """Effect of a guest store; none where there is no register."""
         if offset >= CONFIG_SPACE:
             self._device.write_config(offset - CONFIG_SPACE, value.to_bytes(size, "little"))
             return
@@ -179,7 +179,7 @@ class MmioTransport(_Slot):
             self._refuse(name, value, f"{size} bytes cannot be written there")
 
     def reset(self) -> None:
-        """Put transport and device into their state at power-on: the driver's reset, and the board's."""
+        """Return transport and device to their power-on state: the driver's reset, and the board's."""
         for queue in self._queues:
             queue.stop()
         self._device.reset()
@@ -215,12 +215,12 @@ class MmioTransport(_Slot):
         return self._queue_registers[self._queue_sel] if self._queue_sel < len(self._queue_registers) else None
 
     def _configurable_queue(self) -> _QueueRegisters | None:
-        """Return the selected queue while it may be configured: the device must not lose the ground it runs on."""
+        """Return the selected queue while it may be configured: never under a running device."""
         phase = self._status & (FEATURES_OK | DRIVER_OK | FAILED)
         return self._selected_queue() if phase == FEATURES_OK else None
 
     def _unready_queue(self, register: str, value: int) -> _QueueRegisters | None:
-        """Return the selected queue while it may be given another size or place; else it is a refusal."""
+        """Return the selected queue while its size and addresses may be changed; otherwise refuse the store."""
         queue = self._configurable_queue()
         if queue is None or queue.ready:
             self._refuse(register, value, f"queue {self._queue_sel} cannot be configured now")
@@ -254,7 +254,7 @@ class MmioTransport(_Slot):
             self._refuse("QueueReady", value, f"queue {self._queue_sel} cannot be configured now")
 
     def _stop_selected_queue(self) -> None:
-        """Never touch a queue again whose QueueReady has become 0 (section 4.2.2.2); a reset alone revives it."""
+        """Stop, for good, a queue whose QueueReady has become 0 (section 4.2.2.2): only a reset revives it."""
         queue = self._selected_queue()
         if queue is not None and self._queues:
             queue.ready = False
@@ -291,11 +291,11 @@ class MmioTransport(_Slot):
         if value == 0:
             self.reset()
             return
-        # A driver never clears a bit but by a reset, so only new ones count; DEVICE_NEEDS_RESET is not the driver's.
+        # A driver clears bits only by a reset, so only new ones count; DEVICE_NEEDS_RESET is not the driver's to set.
         added = value & ~self._status
         self._status |= added & (ACKNOWLEDGE | DRIVER | FAILED)
         if added & FEATURES_OK:
-            # Without VERSION_1 a device may go on or not (section 6.2): xv6 never accepts it, and means this layout.
+            # Without VERSION_1 a device may continue or not (section 6.2): xv6 never accepts it, but uses this layout.
             unknown = self._driver_features & ~self._offered
             if unknown:
                 self._refuse("Status", value, f"features {unknown:#x} were not offered")
@@ -306,10 +306,10 @@ class MmioTransport(_Slot):
                 self._status |= DRIVER_OK
                 self._activate()
             else:
-                self._refuse("Status", value, "there is no FEATURES_OK, or the driver has failed")
+                self._refuse("Status", value, "FEATURES_OK is not set, or FAILED is")
 
     def _refuse(self, register: str, value: int, why: str) -> None:
-        """Note that a store was ignored, for the author of a driver: nothing tells the driver itself."""
+        """Log an ignored store, for the driver's author: nothing tells the driver itself."""
         _log.debug("virtio device %d ignores %#x for %s: %s", self._device.device_id, value, register, why)
 
     def _activate(self) -> None:
@@ -354,7 +354,7 @@ class MmioTransport(_Slot):
         return queue
 
     def _needs_reset(self, reason: str) -> None:
-        """Ask the driver for a reset, and leave its memory alone until it comes (virtio 1.2 section 2.1.2)."""
+        """Ask the driver for a reset, and leave its memory alone until then (virtio 1.2 section 2.1.2)."""
         _log.info("virtio device %d needs a reset: %s", self._device.device_id, reason)
         for queue in self._queues:
             queue.stop()

@@ -1,8 +1,8 @@
 """The split virtqueue, seen from the device (virtio 1.2 section 2.7).
 
-The driver's side of it is hostile: every index, address and length is read once, checked, and used from that copy.
-A device sees none of it: it pops a chain, reads and writes two byte ranges, and pushes the chain back. How these
-ranges were cut into descriptors, direct or indirect, is invisible (virtio 1.2 section 2.7.4.2).
+The driver is assumed hostile: every index, address and length is read once, checked, and used from that copy. A device
+sees none of this: it pops a chain, reads and writes two byte ranges, and pushes the chain back. How these ranges were
+cut into descriptors, direct or indirect, is invisible (virtio 1.2 section 2.7.4.2).
 
 A ring that makes no sense cannot be answered element by element. It *breaks* the queue: nothing is popped, pushed or
 signalled from then on, and the transport is told once, so that it can ask the driver for a reset.
@@ -23,17 +23,17 @@ F_INDIRECT_DESC = 1 << 28
 F_EVENT_IDX = 1 << 29
 
 MAX_QUEUE_SIZE = 32768
-# Linux uses more than the queue has (virtio 1.2 section 2.7.5.3.1 notwithstanding), but never more than our largest
-# queue: its longest period of sound takes 528 pages. That many take half a millisecond; the 65536 that an index can
-# tell, 0.4 s.
+# Linux uses more than the queue has (despite virtio 1.2 section 2.7.5.3.1), but never more than our largest queue: its
+# longest period of sound takes 528 pages. Parsing that many takes half a millisecond; the 65536 that an index can
+# address would take 0.4 s.
 MAX_INDIRECT_ENTRIES = 1024
 #: Pieces of memory in all chains in flight: far more than any driver uses, but no guest decides how much of the host's
 #: memory they take.
 MAX_SEGMENTS_IN_FLIGHT = 1 << 18
-#: What ``pop_all`` gives a device at once, in descriptors, so that the guest never waits long for it; a chain by itself
-#: costs as much as so many of them (a control request of the sound device takes 20 us, a descriptor 0.6).
+#: How much ``pop_all`` gives a device at once, in descriptors, so that it never delays the guest for long, and how many
+#: descriptors a chain itself counts for (a control request of the sound device takes 20 us, a descriptor 0.6).
 _AT_ONCE, _CHAIN = 512, 32
-MAX_CHAIN_BYTES = 0xFFFF_FFFF  # used.len has to be able to tell it
+MAX_CHAIN_BYTES = 0xFFFF_FFFF  # must fit in used.len
 
 _DESCRIPTOR = struct.Struct("<QIHH")  # address, length, flags, next
 _DESC_NEXT = 0x1
@@ -64,7 +64,7 @@ class QueueLayout:
     device_area: int
 
     def is_usable(self, memory: GuestMemory, max_size: int) -> bool:
-        """Whether size, alignment and place are as virtio 1.2 section 2.7 wants them, all of it in RAM."""
+        """Whether size and alignment are as virtio 1.2 section 2.7 requires, and all of the queue is in RAM."""
         size = self.size
         return (
             0 < size <= min(max_size, MAX_QUEUE_SIZE)
@@ -77,7 +77,7 @@ class QueueLayout:
 
 
 class _NoMemory:
-    """What a stopped queue sees of the guest, so that chains still held by a device cannot touch it any more."""
+    """What a stopped queue sees of the guest, so that chains still held by a device can no longer touch it."""
 
     def read(self, address: int, size: int) -> bytes:  # noqa: ARG002 (the signature is GuestMemory's)
         return bytes(size)
@@ -95,8 +95,8 @@ _NO_MEMORY = _NoMemory()
 class Buffer:
     """One direction of a chain: a range of bytes, scattered over guest memory.
 
-    All of it was RAM when the chain was popped, and RAM stays where it is. Guest data is read when ``read`` is called,
-    so it is as late as the device wants it, and may differ between two reads: read once, use the copy.
+    All of it was RAM when the chain was popped, and RAM never moves. Guest data is read when ``read`` is called, so it
+    is as recent as the device wants, and may differ between two reads: read once, use the copy.
     """
 
     __slots__ = ("_ends", "_queue", "_segments")
@@ -111,11 +111,11 @@ class Buffer:
 
     @property
     def segments(self) -> int:
-        """Of how many pieces it is made."""
+        """How many pieces it is made of."""
         return len(self._segments)
 
     def read(self, offset: int, size: int) -> bytes:
-        """Copy ``size`` bytes out, from ``offset``; raises ValueError if there are not so many."""
+        """Copy ``size`` bytes out, from ``offset``; raises ValueError if there are not that many."""
         read = self._queue.memory.read
         return b"".join([read(address, length) for address, length in self._spans(offset, size)])
 
@@ -144,7 +144,7 @@ class Buffer:
 
 
 class Chain:
-    """One element of a queue: what the driver wrote for the device, and where the device may write."""
+    """One element of a queue: what the driver has written for the device, and where the device may write."""
 
     __slots__ = ("head", "readable", "writable")
 
@@ -157,9 +157,9 @@ class Chain:
 class Queue:
     """One split virtqueue, from DRIVER_OK to the next reset.
 
-    ``features`` are the negotiated ones, ``interrupt`` raises a used-buffer notification, ``broken`` is called at most
-    once, with the reason, when the driver has corrupted the queue. ``later`` has the device notified of the queue again
-    when the guest has had its turn. A layout that is not usable must not get here.
+    ``features`` are the negotiated ones; ``interrupt`` raises a used-buffer notification; ``broken`` is called at most
+    once, with the reason, when the driver has corrupted the queue; ``later`` notifies the device of the queue again
+    after the guest has had a turn. The layout must be usable.
     """
 
     def __init__(
@@ -172,7 +172,7 @@ class Queue:
         broken: Callable[[str], None],
         later: Callable[[], None],
     ) -> None:
-        #: Have the device notified of this queue again, after the guest.
+        #: Notify the device of this queue again, after the guest has had a turn.
         self.later = later
         self.memory = memory
         self._size = layout.size
@@ -188,8 +188,8 @@ class Queue:
 
         self._running = True
         self._in_flight = 0  # chains
-        self._segments = 0  # in them
-        self._avail_idx = 0  # the driver's, when it was last read
+        self._segments = 0  # in those chains
+        self._avail_idx = 0  # the driver's, as last read
         self._next_avail = 0  # the next entry to pop
         self._avail_event_idx = 0  # what the driver reads in avail_event
         self._used_idx = 0
@@ -201,14 +201,14 @@ class Queue:
         return self._running
 
     def stop(self) -> None:
-        """Let go of the guest for good: the queue is empty and silent, and buffers of its chains lead nowhere."""
+        """Let go of the guest for good: the queue stays empty and silent, and its chains' buffers lead nowhere."""
         self._running = False
         self.memory = _NO_MEMORY
 
     def pop(self) -> Chain | None:
-        """Take the next chain that the driver made available; None when there is none, or the queue is broken.
+        """Take the next chain that the driver made available; None if there is none, or the queue is broken.
 
-        A driver need only kick when a queue that was found empty gets something, so pop until None: see ``pop_all``.
+        A driver need only kick when it adds to a queue that was found empty, so pop until None: see ``pop_all``.
         """
         if not self._running:
             return None
@@ -221,11 +221,10 @@ class Queue:
             return None
 
     def pop_all(self) -> Iterator[Chain]:
-        """Take the chains that the driver made available, each when the one before has been dealt with.
+        """Take the chains that the driver made available, each after the previous one has been dealt with.
 
-        After some of them the rest is left for ``later``: a full queue of the longest chains would keep the guest
-        waiting for seconds, and a hostile one's may never end, as what a device writes can fall on the ring and refill
-        it.
+        After some of them the rest is left for ``later``: a full queue of the longest chains would delay the guest for
+        seconds, and a hostile driver's may never end, since what a device writes can land on the ring and refill it.
         """
         left = _AT_ONCE
         while left > 0:
@@ -237,7 +236,7 @@ class Queue:
         self.later()
 
     def push(self, chain: Chain, written: int) -> None:
-        """Give ``chain`` back, ``written`` bytes of its writable part filled from the start; does not interrupt."""
+        """Return ``chain``, with the first ``written`` bytes of its writable part filled; does not interrupt."""
         if not 0 <= written <= len(chain.writable):
             raise ValueError(f"{written} bytes cannot have been written to a buffer of {len(chain.writable)}")
         memory = self.memory
@@ -246,11 +245,11 @@ class Queue:
         self._used_idx = (self._used_idx + 1) & 0xFFFF
         self._in_flight -= 1
         self._segments -= chain.readable.segments + chain.writable.segments
-        # The element must be there before idx tells of it. used.flags stay 0: every kick is welcome.
+        # The element must be in place before idx announces it. used.flags stay 0: every kick is welcome.
         memory.write(self._used, _USED_HEADER.pack(0, self._used_idx))
 
     def signal(self) -> None:
-        """Interrupt the driver once for all that was pushed since the last call, if it wants to know."""
+        """Interrupt the driver once for everything pushed since the last call, if it wants to know."""
         new, old = self._used_idx, self._signalled_idx
         if new == old or not self._running:
             return
@@ -268,7 +267,7 @@ class Queue:
         return value
 
     def _take_head(self) -> int | None:
-        """Take the head index of the next available chain, None if there is none."""
+        """Take the head index of the next available chain; None if there is none."""
         position = self._next_avail
         if position == self._avail_idx:
             self._avail_idx = self._read_u16(self._avail + 2)
@@ -279,7 +278,7 @@ class Queue:
                 self._ask_for_kick()
                 return None
         if self._in_flight == self._size:
-            # More elements than descriptors, so some are used twice (CVE-2016-5403).
+            # More elements than descriptors means that some are used twice (CVE-2016-5403).
             raise _CorruptError("more chains in flight than the queue has entries")
         head = self._read_u16(self._avail + _RING_HEADER + _U16.size * (position & (self._size - 1)))
         self._next_avail = (position + 1) & 0xFFFF
@@ -287,7 +286,7 @@ class Queue:
         return head
 
     def _ask_for_kick(self) -> None:
-        """Write avail_event, so that the driver kicks for the next chain (virtio 1.2 section 2.7.7)."""
+        """Set avail_event so that the driver kicks for the next chain (virtio 1.2 section 2.7.7)."""
         if self._event_idx and self._avail_event_idx != self._next_avail:
             self._avail_event_idx = self._next_avail
             self.memory.write(self._avail_event, _U16.pack(self._next_avail))
@@ -323,11 +322,11 @@ class Queue:
         read = self.memory.read
         for _ in range(self._size):  # a longer chain is a loop
             if index >= self._size:
-                raise _CorruptError(f"descriptor {index} of {self._size}")
+                raise _CorruptError(f"there is no descriptor {index} in a table of {self._size}")
             address, length, flags, index = _DESCRIPTOR.unpack(read(table + _DESCRIPTOR.size * index, 16))
             if flags & _DESC_INDIRECT:
                 if not self._indirect or flags & _DESC_NEXT:
-                    raise _CorruptError("an indirect descriptor was not negotiated, or goes on")
+                    raise _CorruptError("an indirect descriptor was not negotiated, or has a next one")
                 yield from self._indirect_descriptors(address, length)
                 return
             yield address, length, flags
@@ -339,17 +338,17 @@ class Queue:
         """Follow the chain in an indirect table of ``length`` bytes (virtio 1.2 section 2.7.5.3)."""
         entries, remainder = divmod(length, _DESCRIPTOR.size)
         if remainder or not 0 < entries <= MAX_INDIRECT_ENTRIES:
-            raise _CorruptError(f"an indirect table of {length} bytes")
+            raise _CorruptError(f"an indirect table has {length} bytes")
         if not self.memory.contains(address, length):
             raise _CorruptError(f"an indirect table at {address:#x} is not RAM")
         table = list(_DESCRIPTOR.iter_unpack(self.memory.read(address, length)))
         index = 0
         for _ in table:
             if index >= entries:
-                raise _CorruptError(f"descriptor {index} of an indirect table of {entries}")
+                raise _CorruptError(f"there is no descriptor {index} in an indirect table of {entries}")
             address, length, flags, index = table[index]
             if flags & _DESC_INDIRECT:
-                raise _CorruptError("an indirect descriptor in an indirect table")
+                raise _CorruptError("an indirect table has an indirect descriptor")
             yield address, length, flags
             if not flags & _DESC_NEXT:
                 return

@@ -1,8 +1,8 @@
 """Channel maps (virtio 1.3, 5.14.6.9): which channel of a frame goes where.
 
-The device plays the channels in one order and cannot be told another, so there is one map for each number of them.
-The orders are those of ALSA and its applications: stereo first, the rear behind the front, then centre and subwoofer,
-then the sides, so that a map begins as the smaller ones do wherever they can agree.
+The device plays channels in a fixed order, so there is one map for each number of channels. The orders are those of
+ALSA and its applications: stereo first, then the rear, then centre and subwoofer, then the sides, so that a map begins
+like the smaller ones wherever they can agree.
 """
 
 from collections.abc import Iterable
@@ -26,7 +26,7 @@ MAPS = {
     8: (_FL, _FR, _RL, _RR, _FC, _LFE, _SL, _SR),  # 7.1
 }
 
-# How much of the left and of the right each position has; what lies between has half of both.
+# How far each position belongs to the left and to the right; what lies between belongs half to each.
 _SIDES = {
     **dict.fromkeys((_FL, _RL, _SL), (1.0, 0.0)),
     **dict.fromkeys((_FR, _RR, _SR), (0.0, 1.0)),
@@ -37,7 +37,7 @@ _SIDES = {
 def channel_maps(groups: Iterable[tuple[int, int]]) -> list[bytes]:
     """Describe the maps of all ``groups`` of streams, each a (hda_fn_nid, direction), to the driver.
 
-    Linux fails over a group that has maps and no stream.
+    Linux fails on a group that has maps but no stream.
     """
     return [
         wire.CHMAP_INFO.pack(nid, direction, channels, bytes(positions))
@@ -47,5 +47,5 @@ def channel_maps(groups: Iterable[tuple[int, int]]) -> list[bytes]:
 
 
 def sides(channels: int) -> list[tuple[float, float]]:
-    """Say how much each channel belongs to the left and to the right, which makes 1."""
+    """Return how far each channel belongs to the left and to the right; the two add up to 1."""
     return [_SIDES[position] for position in MAPS[channels]]

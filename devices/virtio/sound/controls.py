@@ -1,17 +1,17 @@
 """Control elements (virtio 1.3, 5.14.6.10): volume and mute, for playback and for capture.
 
-A control changes when the driver writes it or the host sets it. Either way the driver is notified, of its own writes
-too: Linux tells its applications of a change only when it hears of one from the device (its put callback never says
-that a value changed). Writing what is there already is no change.
+A control changes when the driver writes it or the host sets it. Either way the driver is notified, even of its own
+writes: Linux tells its applications of a change only when the device reports one (its put callback never says that a
+value changed). Writing the current value is no change.
 
-The driver is notified of controls whose value it has read or written. One that has not cannot hold an old value, and
-may not be ready: Linux has no elements to notify until they are all set up.
+The driver is notified only of controls whose value it has read or written. A driver that has done neither cannot hold
+an old value, and may not be ready: Linux has no elements to notify until all of them are set up.
 
-Values outlive a reset of the device, like those of a sound card: Linux does not restore them when it wakes up from
-sleep, and a mute that the host has set is not for a new driver to lift.
+Values survive a reset of the device, as on a sound card: Linux does not restore them when it wakes up from sleep, and a
+new driver must not lift a mute that the host has set.
 
-The device changes no sample. A backend that is heard applies ``gains``; what is recorded, looped back or counted is
-what the guest plays, bit for bit, at every setting.
+The device changes no sample. An audible backend applies ``gains``; what is recorded, looped back or counted is what the
+guest plays, bit for bit, at every setting.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -24,16 +24,16 @@ from devices.virtio.sound.requests import BAD_MSG, NOT_SUPP, OK, Handler, query
 
 __all__ = ["VOLUME_MAX", "Control", "Controls"]
 
-#: Full volume, 0 dB; each step less is half a dB less, and 0 is silence.
+#: Full volume, 0 dB; each step down is half a dB, and 0 is silence.
 VOLUME_MAX = 100
 _STEP_MILLIBEL = 50
 
-# ALSA's metadata of that: SNDRV_CTL_TLVT_DB_SCALE, its length, dB at 0, step and that 0 is silence.
+# The same as ALSA's metadata: SNDRV_CTL_TLVT_DB_SCALE, its length, dB at 0, the step, and a flag that 0 is silence.
 _DB_SCALE = 1
 _DB_MUTE_AT_MINIMUM = 1 << 16
 _VOLUME_TLV = Struct("<IIiI").pack(_DB_SCALE, 8, -VOLUME_MAX * _STEP_MILLIBEL, _STEP_MILLIBEL | _DB_MUTE_AT_MINIMUM)
 
-# Any value will do, as most sound cards of Linux say: its own mixer-test (6.12) miscalculates with another step.
+# Any value is accepted, as most of Linux's sound cards report: its mixer-test (6.12) miscalculates with another step.
 _STEP = 0
 
 _LEFT_AND_RIGHT = 2
@@ -41,7 +41,7 @@ _VALUES = Struct(f"<{_LEFT_AND_RIGHT}i")
 
 
 class Control:
-    """One control, of values from 0 to ``maximum`` for left and right; at first all are at the maximum."""
+    """One control: a value from 0 to ``maximum`` each for left and right, initially the maximum."""
 
     def __init__(self, name: str, role: int, kind: int, maximum: int, tlv: bytes = b"") -> None:
         self.name = name
@@ -72,9 +72,9 @@ def _switch(name: str, direction: int) -> Control:
 
 
 class Controls:
-    """The controls by number, as the driver has them, and by name.
+    """The controls, by number for the driver and by name for the host.
 
-    ``changed`` is called when a control has another value, whoever set it; ``news`` when there is news for the driver.
+    ``changed`` is called when a control's value changes, whoever set it; ``news`` when there is news for the driver.
     """
 
     def __init__(self, changed: Callable[[], None], news: Callable[[], None]) -> None:
@@ -87,8 +87,8 @@ class Controls:
             _switch("Capture Switch", wire.D_INPUT),
         )
         self._negotiated = False
-        self._known: set[int] = set()  # numbers of the controls whose value the driver has
-        self._news: set[int] = set()  # and of those among them that have changed since
+        self._known: set[int] = set()  # numbers of the controls whose value the driver knows
+        self._news: set[int] = set()  # numbers of those that have changed since
         self._requests: dict[int, Handler] = {
             wire.R_CTL_INFO: self._info,
             wire.R_CTL_ENUM_ITEMS: self._on_control(self._no_metadata),
@@ -106,11 +106,11 @@ class Controls:
         return iter(self._controls)
 
     def __getitem__(self, name: str) -> Control:
-        """Find a control; raises UsageError if there is none of that name."""
+        """Find a control; raises UsageError if none has that name."""
         return self._controls[self._number_of(name)]
 
     def set(self, name: str, values: int | Sequence[int]) -> None:
-        """Set a control from the host's side: left and right, or one value for both; raises UsageError."""
+        """Set a control from the host: left and right, or one value for both; raises UsageError if it cannot be."""
         number = self._number_of(name)
         control = self._controls[number]
         wanted = (values,) * _LEFT_AND_RIGHT if isinstance(values, int) else tuple(values)
@@ -119,13 +119,13 @@ class Controls:
         self._set(number, wanted)
 
     def gains(self, direction: int, channels: int) -> list[float]:
-        """Return the factor for each channel of the streams of one direction: 0 is silence, 1 the sample as it is."""
+        """Return the factor for each channel of one direction's streams: 0 is silence, 1 leaves samples as they are."""
         volume, switch = (self._controls[2 * direction + i].values for i in range(2))
         left, right = (_gain(level) if on else 0.0 for level, on in zip(volume, switch, strict=True))
         return [left * of_left + right * of_right for of_left, of_right in sides(channels)]
 
     def negotiate(self, features: int) -> dict[int, Handler]:
-        """Begin with a driver; return what answers its requests, by code: none if it has not accepted F_CTLS."""
+        """Start afresh with a driver; return the handlers of its requests by code, none unless it accepted F_CTLS."""
         self._negotiated = bool(features & wire.F_CTLS)
         return self._requests if self._negotiated else {}
 
@@ -133,24 +133,24 @@ class Controls:
 
     @property
     def has_news(self) -> bool:
-        """Whether the driver has a value that is not right any more."""
+        """Whether the driver has an outdated value."""
         return self._negotiated and bool(self._news)
 
     def next_event(self) -> bytes:
-        """Say which."""
+        """Notify the driver of the first control whose value it has outdated."""
         number = min(self._news)
         self._news.remove(number)
         return wire.CTL_EVENT.pack(wire.EVT_CTL_NOTIFY, number, wire.CTL_EVT_MASK_VALUE)
 
     def forget(self) -> None:
-        """There is a new driver, which has no value."""
+        """Prepare for a new driver, which knows no values."""
         self._known.clear()
         self._news.clear()
 
     # Requests.
 
     def _info(self, request: bytes, room: int) -> bytes:
-        # The size says which layout the driver has: as the text reads, or as it is compiled on all that have 64 bits.
+        # The size tells the driver's layout: that of the specification's text, or that of 64-bit compilers.
         _, _, _, size = wire.QUERY_INFO.unpack_from(request.ljust(wire.QUERY_INFO.size, b"\0"))
         layout = wire.CTL_INFO if size < wire.CTL_INFO_ALIGNED.size else wire.CTL_INFO_ALIGNED
         return query(request, room, [control.info(layout) for control in self._controls])
@@ -170,7 +170,7 @@ class Controls:
         if room < len(OK) + _VALUES.size:
             return BAD_MSG
         self._known.add(number)
-        # The structure has room for 128 values; a driver that knows how many there are may leave out the rest.
+        # The structure has room for 128 values; a driver that knows how many there are may omit the rest.
         size = min(room, len(OK) + wire.CTL_VALUE_SIZE)
         return (OK + _VALUES.pack(*self._controls[number].values)).ljust(size, b"\0")
 
@@ -189,7 +189,7 @@ class Controls:
         return (OK + tlv)[:room] if tlv else NOT_SUPP
 
     def _no_metadata(self, number: int, payload: bytes, room: int) -> bytes:  # noqa: ARG002
-        """None of the controls is enumerated, and none has metadata that could be written or commanded."""
+        """Refuse: no control is enumerated, and none has metadata that can be written or commanded."""
         return NOT_SUPP
 
     # State.

@@ -1,8 +1,8 @@
 """The sound device (virtio 1.3 section 5.14): its queues and its control protocol.
 
-Nothing here waits: a control request is answered within its notification, or a few turns of the guest later if many
-messages have to be returned first. An I/O message is never answered there, not even one that is refused: a driver may
-queue it again from its interrupt handler, and would never leave that (see prepared.py).
+Nothing here blocks: a control request is answered within its notification, or a few turns of the guest later if many
+messages have to be returned first. An I/O message is never answered within its notification, not even a refused one: a
+driver may queue it again from its interrupt handler and would never return (see prepared.py).
 """
 
 from collections import deque
@@ -26,17 +26,17 @@ from devices.virtio.sound.stream import Stream
 
 __all__ = ["SoundDevice"]
 
-#: Bytes of a request that are looked at: the longest there is.
+#: Bytes of a request that are looked at: the length of the longest.
 _MAX_REQUEST = wire.CTL_HDR.size + wire.CTL_VALUE_SIZE
-#: A buffer of more than 2.7 s of the fattest stream is a mistake.
+#: A buffer of more than 2.7 s of the widest stream is a mistake.
 _MAX_BUFFER_BYTES = 64 << 20
 
 
 class SoundDevice(VirtioDevice):
     """Streams that play to ``backend`` and record from it, paced by ``clock``.
 
-    ``outputs`` of them play, ``inputs`` record; the first one of each is hw:0,0 in the guest, the second hw:0,1 and so
-    on. The driver's stream numbers are the outputs', then the inputs', and ``stats`` has a record for each.
+    ``outputs`` of them play and ``inputs`` record; the first of each kind is hw:0,0 in the guest, the second hw:0,1 and
+    so on. The driver numbers the outputs first, then the inputs; ``stats`` has a record for each, in that order.
     """
 
     device_id = 25
@@ -47,7 +47,7 @@ class SoundDevice(VirtioDevice):
     def __init__(
         self, clock: Clock, events: Events, backend: AudioBackend, *, outputs: int = 1, inputs: int = 1
     ) -> None:
-        # Each stream's hda_fn_nid, which is its number in the guest, and its direction.
+        # Each stream's hda_fn_nid, which is its number in the guest, and direction.
         self._groups = [(nid, wire.D_OUTPUT) for nid in range(outputs)] + [(nid, wire.D_INPUT) for nid in range(inputs)]
         self.stats = [StreamStats() for _ in self._groups]
         self._clock = clock
@@ -55,15 +55,15 @@ class SoundDevice(VirtioDevice):
         self._backend = backend
         self._queues: Sequence[Queue] = ()
         self._streams: list[Stream] = []
-        self._work: Steps[None] | None = None  # on the control queue, under way
+        self._work: Steps[None] | None = None  # in progress, on the control queue
         self._refused: deque[tuple[Queue, Chain]] = deque()
         self._refusal: Event | None = None
-        #: To be plugged, set and looked at from the host's side, on the machine's thread.
+        #: For the host to plug, set and inspect, on the machine's thread.
         self.jacks = Jacks(self._tell)
         self.controls = Controls(changed=self._set_gains, news=self._tell)
         self._set_gains()
         self._event_queue = EventQueue([self.jacks, self.controls], self.queue_sizes[wire.EVENTQ])
-        self._control_requests: dict[int, Handler] = {}  # there are some if the driver has accepted F_CTLS
+        self._control_requests: dict[int, Handler] = {}  # empty unless the driver has accepted F_CTLS
         self._requests: dict[int, Handler] = {
             **self.jacks.requests,
             wire.R_PCM_INFO: lambda request, room: query(request, room, [_pcm_info(s) for s in self._streams]),
@@ -78,11 +78,11 @@ class SoundDevice(VirtioDevice):
         }
 
     def config(self) -> bytes:
-        """How many there are of everything that the driver can ask for."""
+        """How many there are of each thing that the driver can ask about."""
         return wire.CONFIG.pack(len(self.jacks), len(self.stats), len(self._channel_maps()), len(self.controls))
 
     def activate(self, queues: Sequence[Queue], features: int, config_changed: Callable[[], None]) -> None:  # noqa: ARG002
-        """Make new streams: nothing of the last driver's is left."""
+        """Make new streams, which keep nothing of the last driver's."""
         self.reset()
         self._queues = queues
         self._control_requests = self.controls.negotiate(features)
@@ -110,7 +110,7 @@ class SoundDevice(VirtioDevice):
         self._cancel_refusal()
 
     def notify(self, index: int) -> None:
-        """Serve the driver. Buffers for events stay in their queue until there is something to tell."""
+        """Serve the driver. Buffers for events stay in their queue until there is something to report."""
         if index == wire.CONTROLQ:
             self._serve_control()
         elif index == wire.EVENTQ:
@@ -143,7 +143,7 @@ class SoundDevice(VirtioDevice):
         return self._streams[number] if number < len(self._streams) else None
 
     def _refuse(self, queue: Queue, chain: Chain) -> None:
-        """Have a message returned with an error, soon."""
+        """Schedule a message to be returned with an error."""
         self._refused.append((queue, chain))
         if self._refusal is None:
             self._refusal = self._events.at(self._clock.now(), self._return_refused)
@@ -182,7 +182,7 @@ class SoundDevice(VirtioDevice):
             queue.push(chain, (yield from self._answer(chain)))
 
     def _answer(self, chain: Chain) -> Steps[int]:
-        """Carry out a request, unless there is no room for a reply; the number of bytes written."""
+        """Carry out a request, unless there is no room for a reply; return the number of bytes written."""
         room = len(chain.writable)
         if room < wire.HDR.size:
             return 0
@@ -205,7 +205,7 @@ class SoundDevice(VirtioDevice):
         return channel_maps(self._groups)
 
     def _command(self, code: int, request: bytes) -> Steps[int]:
-        """Carry out a request about a stream; its status."""
+        """Carry out a request about a stream; return its status."""
         if len(request) < wire.PCM_HDR.size:
             return wire.S_BAD_MSG
         _, number = wire.PCM_HDR.unpack_from(request)
@@ -215,7 +215,7 @@ class SoundDevice(VirtioDevice):
         return status if isinstance(status, int) else (yield from status)
 
     def _release(self, stream: Stream) -> Steps[int]:
-        """RELEASE; refused messages too are to be returned before it is answered (5.14.6.6.5.1)."""
+        """RELEASE; refused messages, too, must be returned before it is answered (5.14.6.6.5.1)."""
         yield from self._give_back_refused()
         self._cancel_refusal()
         self._queues[wire.TXQ].signal()
@@ -224,7 +224,7 @@ class SoundDevice(VirtioDevice):
 
 
 def _do_some(work: Steps[None]) -> bool:
-    """Carry on with ``work``, and say whether that was the rest of it."""
+    """Continue ``work``; return whether it is finished."""
     cost = 0
     while cost < AT_ONCE:
         step = next(work, None)
@@ -240,7 +240,7 @@ def _set_params(stream: Stream, request: bytes) -> int | Steps[int]:
 
 
 def _parse_params(request: bytes) -> StreamParams | int:
-    """Check a SET_PARAMS request; its parameters, or the status that refuses them."""
+    """Check a SET_PARAMS request; return its parameters, or the status that refuses them."""
     if len(request) < wire.PCM_SET_PARAMS.size:
         return wire.S_BAD_MSG
     _, _, buffer_bytes, period_bytes, features, channels, fmt, rate, padding = wire.PCM_SET_PARAMS.unpack_from(request)

@@ -1,22 +1,21 @@
-"""An input stream: what is recorded, and what becomes of it while the driver has no message for it.
+"""An input stream: what is recorded, and what becomes of it while the driver has no message queued.
 
-A message is recorded when its last frame is: its bytes come from the backend then. Frame 0 is the source's first one,
-at START. It goes on with the machine's clock, message or not, and stands still from STOP to START only.
+A message is recorded when its last frame is: its bytes come from the backend then. Frame 0 is the first frame of the
+source, at START. Recording advances with the machine's clock, message or not, and pauses only from STOP to START.
 
-While no message is there, the device keeps what is recorded: as much as SET_PARAMS called the buffer, as 5.14.6.6.3.1
-wants it. A message that finds recorded frames takes the oldest of them, and completes as soon as it has its frames. So
-a driver that has one message in flight (Haiku) gets every frame, and so does Linux while its application is not so
-late that ALSA stops the stream itself. Frames beyond that are lost, the oldest first ("overrun"), and counted.
+While no message is queued, the device keeps what is recorded, up to the buffer size given by SET_PARAMS, as
+5.14.6.6.3.1 requires. A message that finds recorded frames takes the oldest, and completes as soon as it has all its
+frames. A driver with one message in flight (Haiku) therefore gets every frame, and so does Linux unless its application
+is so late that ALSA itself stops the stream. Frames beyond the buffer are lost, oldest first ("overrun"), and counted.
 
-The latency that a message completes with is what the device holds after it: the bytes that are recorded and not
-returned yet.
+The latency a message completes with is what the device still holds: the bytes recorded but not yet returned.
 
-A message of another size than a period takes the whole frames that fit; its status is in the last 8 bytes whatever was
-recorded, and the length used is that of the frames and the status. One that RELEASE returns has recorded nothing: its
-length is 8, and what was recorded of it is lost.
+A message of a size other than a period takes as many whole frames as fit; its status is in the last 8 bytes whatever
+was recorded, and the length used is that of the frames and the status. A message returned by RELEASE has recorded
+nothing: its length is 8, and whatever was recorded for it is lost.
 
-Playing has a guard against stale periods (turn.py), and recording can have none. Whether the program has read a period
-when the driver offers its memory again is not to be seen in the message: only the guest knows what it missed.
+Playback has a guard against stale periods (turn.py); capture can have none. A message does not reveal whether the
+program has read a period by the time the driver offers its memory again: only the guest knows what it missed.
 """
 
 from devices.audio import Capture
@@ -49,7 +48,7 @@ class PreparedInput(Prepared[Capture]):
             self._stats.lost_frames += lost
 
     def _stopped(self, now: int) -> None:
-        if not self._fifo:  # what is lost, is lost by now
+        if not self._fifo:  # settle what has been lost by now
             self._arrived(now)
 
     def _move(self, message: Message, frames: int) -> None:

@@ -1,11 +1,11 @@
-"""The jacks of a sound device (virtio 1.3, 5.14.6.4): one to listen at, one for a microphone.
+"""The jacks of a sound device (virtio 1.3, 5.14.6.4): a line output and a microphone.
 
-Plugging is done from the host's side. The driver hears of it once it has asked for the jacks, and of changes alone:
-what was plugged and unplugged while there was no way to tell is no news.
+The host plugs and unplugs them. The driver hears of it once it has asked about the jacks, and only of changes: whatever
+was plugged in and pulled out again while it could not be told is no news.
 
-REMAP is offered. It changes the association and the sequence in the pin's configuration default register, and as in
-High Definition Audio it changes nothing else: the register says to software what belongs together, is kept for it,
-and has no effect on the hardware. It survives a reset.
+REMAP is offered. It changes the association and the sequence in the pin's configuration default register and, as in
+High Definition Audio, nothing else: the register tells software what belongs together, is kept on its behalf, and has
+no effect on the hardware. It survives a reset.
 """
 
 from collections.abc import Callable, Iterator
@@ -21,7 +21,7 @@ _NID = 0
 
 # Configuration default (High Definition Audio 7.3.3.31): 31:30 connectivity (0 a jack), 29:24 location (1 rear, 2
 # front), 23:20 device (0 line out, A microphone), 19:16 connector (1 3.5 mm), 15:12 colour (4 green, 9 pink), 11:8
-# (bit 8 set if nobody could tell what is plugged in), 7:4 association, 3:0 sequence.
+# (bit 8 set if presence cannot be detected), 7:4 association, 3:0 sequence.
 _LINE_OUT_REAR_GREEN = 0x0101_4010
 _MIC_REAR_PINK = 0x01A1_9020
 _ASSOCIATION_AND_SEQUENCE = 0xFF
@@ -33,15 +33,15 @@ _INPUT = 1 << 5
 
 
 class Jack:
-    """One jack; ``connected`` says whether something is plugged in, ``name`` what the host calls it."""
+    """One jack; ``connected`` says whether something is plugged in, ``name`` is the host's name for it."""
 
     def __init__(self, name: str, defconf: int, caps: int) -> None:
         self.name = name
         self.connected = True
-        #: Both registers are High Definition Audio's.
+        #: Both are registers of High Definition Audio.
         self.defconf = defconf
         self.caps = caps
-        #: What the driver believes of ``connected``; None if it has not asked.
+        #: What the driver takes ``connected`` to be; None if it has not asked.
         self.told: bool | None = None
 
     def info(self) -> bytes:
@@ -50,7 +50,10 @@ class Jack:
 
 
 class Jacks:
-    """The jacks by number, as the driver has them, and by name; ``changed`` is called when there is news for it."""
+    """The jacks, by number for the driver and by name for the host.
+
+    ``changed`` is called when there is news for the driver.
+    """
 
     def __init__(self, changed: Callable[[], None]) -> None:
         self._changed = changed
@@ -58,7 +61,7 @@ class Jacks:
             Jack("line", _LINE_OUT_REAR_GREEN, _PRESENCE_DETECT | _OUTPUT),
             Jack("mic", _MIC_REAR_PINK, _PRESENCE_DETECT | _INPUT),
         )
-        #: What answers the driver's requests, by code.
+        #: The handlers of the driver's requests, by code.
         self.requests: dict[int, Handler] = {wire.R_JACK_INFO: self._info, wire.R_JACK_REMAP: self._remap}
 
     def __len__(self) -> int:
@@ -68,14 +71,14 @@ class Jacks:
         return iter(self._jacks)
 
     def __getitem__(self, name: str) -> Jack:
-        """Find a jack; raises UsageError if there is none of that name."""
+        """Find a jack; raises UsageError if none has that name."""
         for jack in self._jacks:
             if jack.name == name:
                 return jack
         raise UsageError(f"there is no jack {name!r}: {', '.join(jack.name for jack in self._jacks)}")
 
     def plug(self, name: str, *, connected: bool) -> None:
-        """Plug something in, or pull it out; raises UsageError if there is no jack of that name."""
+        """Plug something in or pull it out; raises UsageError if no jack has that name."""
         self[name].connected = connected
         self._changed()
 
@@ -87,13 +90,13 @@ class Jacks:
         return any(_is_news(jack) for jack in self._jacks)
 
     def next_event(self) -> bytes:
-        """Put it right about the first of them."""
+        """Report the first jack that the driver is wrong about."""
         number, jack = next((number, jack) for number, jack in enumerate(self._jacks) if _is_news(jack))
         jack.told = jack.connected
         return wire.EVENT.pack(wire.EVT_JACK_CONNECTED if jack.connected else wire.EVT_JACK_DISCONNECTED, number)
 
     def forget(self) -> None:
-        """There is a new driver, which knows of no jack."""
+        """Prepare for a new driver, which knows no jacks."""
         for jack in self._jacks:
             jack.told = None
 

@@ -2,17 +2,17 @@
 
 A message's bytes are read when it completes, and go to the backend once. Earlier they may be stale: Linux 6.1 queues
 each period again before the application has filled it. A backend that plays live gets them in parts, each when its last
-frame is played, which is when a card would have read it. The latency it completes with is the backend's: bytes that
-were handed over and are not heard yet.
+frame is played, which is when a card would have read it. The latency a message completes with is the backend's: bytes
+handed over but not yet heard.
 
-When the last message is played and no other is there, the stream plays silence. The next message begins when it
-arrives; what was missed is not caught up with, as there is nothing that it could be caught up by.
+When the last message has been played and no other is queued, the stream plays silence. The next message begins when it
+arrives; the gap is not made up for, since there is nothing to make it up with.
 
-If STOP cuts a message short and RELEASE follows, it returns unplayed, and the backend never gets its beginning, or does
-not have it heard. For a device cannot tell the beginning of a new period from that of a stale one, which Linux 6.1
-always has in the queue when it drains: the last period completes, a worker wakes up and stops the stream, and the
-instants between belong to a sound played before. So what is kept are whole messages, those that the driver was told
-are played, and no others; and what is heard as well, if the worker comes within the backend's latency.
+If STOP cuts a message short and RELEASE follows, the message is returned unplayed, and the backend never gets its
+beginning, or never lets it be heard. A device cannot tell the beginning of a new period from that of a stale one, and
+Linux 6.1 always has a stale one queued when it drains: the last period completes, a worker wakes up and stops the
+stream, and the moments in between belong to a sound already played. Only whole messages are therefore kept, those the
+driver was told are played; the same holds for what is heard, if the worker acts within the backend's latency.
 """
 
 from devices.audio import Playback
@@ -32,12 +32,12 @@ class PreparedOutput(Prepared[Playback]):
     def __init__(self, around: Surroundings, params: StreamParams) -> None:
         pcm = params.pcm
         super().__init__(around, params, around.backend.open_playback(around.number, pcm))
-        self._part_frames: int | None = None  # in which the port wants a message
+        self._part_frames: int | None = None  # size of the parts in which the port wants a message
         if self._port.part_ns is not None:
             wanted = pcm.rate * self._port.part_ns // 1_000_000_000
             self._part_frames = max(min(wanted, self._piece_frames), 1)
         self._turn = Turn(params.buffer_bytes // params.period_bytes, pcm)
-        self._dry_since: int | None = None  # running, and nothing to play any more
+        self._dry_since: int | None = None  # guest time since when the stream runs with nothing to play
 
     def _payload(self, chain: Chain) -> int | None:
         size = len(chain.readable) - wire.PCM_XFER.size
@@ -53,8 +53,8 @@ class PreparedOutput(Prepared[Playback]):
     def _ran_dry(self, end: int) -> None:
         self._dry_since = end
 
-    def _stopped(self, now: int) -> None:  # noqa: ARG002 - silence has no place to keep
-        if not self._fifo:  # in silence, which need not be gone on with
+    def _stopped(self, now: int) -> None:  # noqa: ARG002 - silence has no position to keep
+        if not self._fifo:  # silence need not be resumed
             self._stopwatch.rewind()
         self._dry_since = None
 
@@ -79,12 +79,12 @@ class PreparedOutput(Prepared[Playback]):
         else:
             self._port.write(data)
 
-    def _give_back(self, message: Message, now: int) -> bool:  # noqa: ARG002 - what is late, is late
+    def _give_back(self, message: Message, now: int) -> bool:  # noqa: ARG002 - lateness changes nothing here
         complete(self._queue, message.chain, wire.S_OK, self._port.latency_bytes)
         return self._turn.end_period()
 
     def _read(self, message: Message, frames: int) -> bytes:
-        """Read the frames that follow those that the port has got."""
+        """Read the frames that follow those that the port already has."""
         size = self._frame_size
         data = message.chain.readable.read(wire.PCM_XFER.size + self._begun * size, frames * size)
         self._turn.play(data)

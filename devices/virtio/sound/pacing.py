@@ -1,4 +1,4 @@
-"""When a frame has been played or recorded: exact arithmetic on guest time, no error of which adds up."""
+"""When a frame has been played or recorded: exact arithmetic on guest time, with no accumulating error."""
 
 __all__ = ["Stopwatch"]
 
@@ -6,9 +6,9 @@ _NS = 1_000_000_000
 
 
 class Stopwatch:
-    """Guest time (ns) that runs while a stream does, and how many of the stream's frames are done with.
+    """Guest time (ns) that runs while a stream does, and how many of the stream's frames are done.
 
-    Both are counted from the last ``restart``, or from where the stream began.
+    Both are counted from the last ``restart``, or from the beginning of the stream.
     """
 
     __slots__ = ("_elapsed", "_rate", "_zero", "frames")
@@ -16,11 +16,11 @@ class Stopwatch:
     def __init__(self, rate: int) -> None:
         self.frames = 0
         self._rate = rate
-        self._zero = 0  # in guest time, while it runs
-        self._elapsed = 0  # while it does not
+        self._zero = 0  # guest time at which the count began, while running
+        self._elapsed = 0  # ns so far, while stopped
 
     def start(self, now: int) -> None:
-        """Go on."""
+        """Start or continue."""
         self._zero = now - self._elapsed
 
     def stop(self, now: int) -> None:
@@ -33,11 +33,11 @@ class Stopwatch:
         self.frames = 0
 
     def skip(self, ns: int) -> None:
-        """Forget so much time, but no frames."""
+        """Forget ``ns`` of time, but no frames."""
         self._zero += ns
 
     def rewind(self) -> None:
-        """Forget frames and time, standing still."""
+        """Forget frames and time, while stopped."""
         self._elapsed = 0
         self.frames = 0
 
@@ -46,5 +46,5 @@ class Stopwatch:
         return self._zero - (self.frames + frames) * _NS // -self._rate
 
     def behind(self, now: int) -> int:
-        """How many more frames are over by now, whole ones."""
+        """How many more whole frames are over by now."""
         return (now - self._zero) * self._rate // _NS - self.frames

@@ -1,25 +1,25 @@
 """A PCM stream from PREPARE to RELEASE (virtio 1.3, 5.14.6.6): its messages, and when each of them completes.
 
-What is the same for playing (output.py) and recording (input.py) is here.
+This module has what playing (output.py) and recording (input.py) have in common.
 
 When a message completes
     A stream has a stopwatch of guest time, which runs while the stream does: START starts it, STOP stops it. A
     message is played, or recorded, when the stopwatch has reached the end of its last frame, counted from the first
     one and rounded up to the next ns. It completes then, in an event of its own: never earlier, and never within a
-    notification, because Linux 6.1 queues the message again from the completion interrupt, and would never leave that.
+    notification, because Linux 6.1 queues the message again from the completion interrupt and would never return.
 
     A machine that was late catches up in small steps, each with one interrupt: a millisecond of sound or a single
     message, and always less than a buffer (a driver that sees a full turn of its buffer sees no progress at all).
-    After a step that was late the guest has time to act, even if the next message is nearly due: ALSA takes a jump of
-    two periods for lost interrupts, and a stream that it is about to stop should not play on. When the machine was
-    late by more than a whole buffer, the time beyond that is given up ("stall"), and the sound goes on where it was.
+    After a late step the guest has time to act, even if the next message is nearly due: ALSA takes a jump of two
+    periods for lost interrupts, and a stream that it is about to stop should not play on. When the machine was late by
+    more than a whole buffer, the time beyond that is given up ("stall"), and the sound continues where it was.
 
-    The frames of a large message are moved piece by piece, and the guest gets its turn between two of them.
+    The frames of a large message are moved piece by piece, and the guest gets a turn between pieces.
 
-    What a message that completed says of latency is measured then: see output.py and input.py.
+    The latency that a message reports is measured when it completes: see output.py and input.py.
 
 STOP and RELEASE
-    A message that STOP cuts short stays where it is, and START goes on with the very next sample. RELEASE returns all
+    A message that STOP cuts short stays where it is, and START continues with the very next sample. RELEASE returns all
     messages, with status OK and nothing played or recorded, before it is answered (5.14.6.6.5.1).
 """
 
@@ -38,10 +38,10 @@ from devices.virtio.sound.steps import AT_ONCE, COMPLETE, RETURN, Steps
 
 __all__ = ["Message", "Prepared", "StreamParams", "StreamStats", "Surroundings", "complete"]
 
-#: Payload of a message beyond which it is refused: 0.6 s of the fattest stream.
+#: A message with a larger payload is refused: 0.6 s of the widest stream.
 MAX_MESSAGE_BYTES = 16 << 20
 
-#: When late: how much sound completes in one step, and how long the guest has until the next, at most.
+#: When late: how much sound completes in one step, and the longest that the guest has until the next.
 _STEP_NS = 1_000_000
 _MAX_BREATH_NS = 8_000_000
 
@@ -50,7 +50,7 @@ PortT = TypeVar("PortT", bound=Port)
 
 @dataclass(frozen=True, slots=True)
 class StreamParams:
-    """What SET_PARAMS has set; the period divides the buffer, frames the period."""
+    """What SET_PARAMS has set; a buffer is whole periods, a period whole frames."""
 
     pcm: PcmParams
     buffer_bytes: int
@@ -63,14 +63,14 @@ class StreamParams:
 
     @property
     def step_frames(self) -> int:
-        """Most frames that complete at once, unless they are of a single message."""
+        """Most frames that complete at once, unless they belong to a single message."""
         all_but_a_period = (self.buffer_bytes - self.period_bytes) or self.period_bytes // 2
         return min(all_but_a_period // self.pcm.frame_size, self.pcm.rate * _STEP_NS // 1_000_000_000)
 
 
 @dataclass(slots=True)
 class StreamStats:
-    """What has happened to a stream since the machine was switched on."""
+    """What has happened to a stream since power-on."""
 
     frames: int = 0  # played or recorded
     messages: int = 0
@@ -78,14 +78,14 @@ class StreamStats:
     silence_ns: int = 0  # their length
     overruns: int = 0  # times that frames were lost, because the driver was late
     lost_frames: int = 0
-    stalls: int = 0  # times that the stream was later than can be caught up with
-    repeats: int = 0  # periods of the very bytes that were played a buffer ago, and not silence
-    lateness_max_ns: int = 0  # of a completion
+    stalls: int = 0  # times that the stream was too late to catch up
+    repeats: int = 0  # periods with exactly the bytes played a buffer ago, other than silence
+    lateness_max_ns: int = 0  # of any completion
 
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
-    """What stream ``number`` of those in its direction works with, from one reset to the next."""
+    """What stream ``number`` of its direction works with, from one reset to the next."""
 
     number: int
     queue: Queue
@@ -97,15 +97,15 @@ class Surroundings:
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """An I/O message that waits for its turn."""
+    """An I/O message waiting its turn."""
 
     chain: Chain
-    size: int  # of the frames that it holds, or takes, in bytes
+    size: int  # bytes of frames that it holds, or takes
     frames: int
 
 
 def complete(queue: Queue, chain: Chain, status: int, latency_bytes: int = 0, recorded: int = 0) -> None:
-    """Give an I/O message back with a status, if it has room for one: the last bytes that the device may write."""
+    """Return an I/O message with a status, if it has room for one: in the last bytes that the device may write."""
     room = len(chain.writable)
     if room < wire.PCM_STATUS.size:
         queue.push(chain, 0)
@@ -115,9 +115,9 @@ def complete(queue: Queue, chain: Chain, status: int, latency_bytes: int = 0, re
 
 
 class Prepared(ABC, Generic[PortT]):
-    """What a stream is from PREPARE to RELEASE, with its ``port`` in the backend. START and STOP take turns."""
+    """A stream from PREPARE to RELEASE, with its ``port`` in the backend. START and STOP alternate."""
 
-    #: As the log of periods has it.
+    #: As named in the log of periods.
     direction: str
 
     def __init__(self, around: Surroundings, params: StreamParams, port: PortT) -> None:
@@ -136,12 +136,12 @@ class Prepared(ABC, Generic[PortT]):
         self._running = False
         self._fifo: deque[Message] = deque()
         self._fill = 0  # bytes in the fifo
-        self._begun = 0  # frames of the first message that are moved
-        self._moving = False  # the first message is over, and not all of its frames are moved
-        self._event: Event | None = None  # something to do for the first message, while the stopwatch runs
-        self._ready = 0  # since when there has been a message in the running stream: none is due before
+        self._begun = 0  # frames of the first message already moved
+        self._moving = False  # the first message is over, but not all of its frames have been moved
+        self._event: Event | None = None  # what the first message needs next, while the stopwatch runs
+        self._ready = 0  # since when the running stream has had a message: none is due earlier
 
-    # What a direction is.
+    # What each direction defines.
 
     @abstractmethod
     def _payload(self, chain: Chain) -> int | None:
@@ -149,28 +149,28 @@ class Prepared(ABC, Generic[PortT]):
 
     @abstractmethod
     def _move(self, message: Message, frames: int) -> None:
-        """Play or record the next ``frames`` frames of a message, which is over, behind those that have begun it."""
+        """Play or record the next ``frames`` frames of a message that is over, after those already moved."""
 
     @abstractmethod
     def _give_back(self, message: Message, now: int) -> bool:
-        """Give back a message of which all frames are moved; whether it was the same as a buffer ago."""
+        """Return a message whose frames have all been moved; say whether it repeats the one of a buffer ago."""
 
     @abstractmethod
     def _arrived(self, now: int) -> None:
-        """Go on: the stream runs, and had no message until now."""
+        """Continue: the stream runs, and had no message until now."""
 
     def _next(self) -> int:
-        """Guest time at which there is something to do for the first message: it is over, if nothing else."""
+        """Guest time at which the first message next needs something done: at the latest, when it is over."""
         return self._due()
 
     def _go_on(self, now: int) -> None:
-        """Do what there is to do for the first message, which is not over."""
+        """Do what the first message needs while it is not over."""
 
     def _ran_dry(self, end: int) -> None:
-        """Take note that the last message is over, since ``end``, and no other is there."""
+        """Note that the last message has been over since ``end``, and that no other is queued."""
 
     def _stopped(self, now: int) -> None:
-        """Take note of STOP."""
+        """Note STOP."""
 
     # Commands.
 
@@ -183,7 +183,7 @@ class Prepared(ABC, Generic[PortT]):
         self._schedule()
 
     def stop(self) -> Steps[None]:
-        """STOP: nothing is heard or recorded from now on, and no message completes but one that is over already."""
+        """STOP: nothing is heard or recorded from now on, and only a message that is already over still completes."""
         self._running = False
         self._cancel()
         try:
@@ -197,7 +197,7 @@ class Prepared(ABC, Generic[PortT]):
         self._stopped(now)
 
     def release(self) -> Steps[None]:
-        """RELEASE: every message is returned, and the driver told (5.14.6.6.5)."""
+        """RELEASE: every message is returned and the driver told (5.14.6.6.5)."""
         try:
             while self._fifo:
                 complete(self._queue, self._fifo.popleft().chain, wire.S_OK)
@@ -207,7 +207,7 @@ class Prepared(ABC, Generic[PortT]):
             self._port.close()
 
     def close(self) -> None:
-        """Stop, and forget all: the device is reset."""
+        """Stop and forget everything: the device is reset."""
         self._cancel()
         if self._running:
             self._port.stop()
@@ -244,7 +244,7 @@ class Prepared(ABC, Generic[PortT]):
     def _complete_due(self) -> None:
         self._event = None
         if not self._queue.running:
-            return  # the driver has broken or stopped it: there are no bytes to play until the next reset
+            return  # the driver has broken or stopped the queue: there are no bytes to play until the next reset
         now = self._clock.now()
         self._give_up_time(now)
         step = late = cost = 0
@@ -262,7 +262,7 @@ class Prepared(ABC, Generic[PortT]):
         self._schedule(now + self._breath(late, step))
 
     def _advance(self, due: int, now: int) -> int:
-        """Move the next piece of the first message, which is over; complete it with the last one. What that cost."""
+        """Move the next piece of the first message, which is over; the last piece completes it. Return the cost."""
         message = self._fifo[0]
         frames = min(message.frames - self._begun, self._piece_frames)
         if frames:
@@ -289,9 +289,9 @@ class Prepared(ABC, Generic[PortT]):
             self._ran_dry(due)
 
     def _breath(self, late: int, step: int) -> int:
-        """How long the guest has after a step of so many frames, so that the stream does catch up.
+        """How long (ns) the guest has after a step of ``step`` frames, such that the stream still catches up.
 
-        It has most of the step's duration, but half when so much of the buffer is gone that it may run dry.
+        It has most of the step's duration, but only half when so much of the buffer is gone that it may run dry.
         """
         if not late:
             return 0
@@ -300,7 +300,7 @@ class Prepared(ABC, Generic[PortT]):
         return min(late, most, _MAX_BREATH_NS)
 
     def _give_up_time(self, now: int) -> None:
-        """Move the stopwatch if the machine was later than it may catch up with."""
+        """Move the stopwatch if the machine was too late to catch up."""
         excess = now - self._due() - self._params.buffer_ns
         if excess > 0:
             self._stats.stalls += 1

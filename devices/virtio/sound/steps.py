@@ -10,10 +10,10 @@ __all__ = ["AT_ONCE", "COMPLETE", "RETURN", "Steps"]
 
 T = TypeVar("T")
 
-#: Work that yields what each step has cost, and returns a T in the end.
+#: Work that yields the cost of each step, and finally returns a T.
 Steps = Generator[int, None, T]
 
-#: Bytes of sound that are moved at once: 0.1 to 0.3 ms, the system call that writes them to a file included.
+#: Bytes of sound moved at once: 0.1 to 0.3 ms, including the system call that writes them to a file.
 AT_ONCE = 128 << 10
-#: Other work, in bytes that take as long to move: a message that completes (20 us), one that is given back (4 us).
+#: Other work, as the number of bytes that take as long to move: completing a message (20 us), returning one (4 us).
 COMPLETE, RETURN = 16 << 10, 4 << 10

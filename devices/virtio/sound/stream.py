@@ -1,6 +1,6 @@
 """One PCM stream: the state machine of virtio 1.3 section 5.14.6.6.1.
 
-What there is of a stream between PREPARE and RELEASE is in prepared.py.
+What a stream is between PREPARE and RELEASE is in prepared.py.
 """
 
 from collections.abc import Callable
@@ -16,7 +16,7 @@ __all__ = ["State", "Stream"]
 
 
 class State(Enum):
-    """How far the driver has got with a stream: the last command that it accepted."""
+    """How far the driver has got with a stream: the last command that the stream accepted."""
 
     NEW = "new"
     SET = "parameters set"
@@ -27,7 +27,7 @@ class State(Enum):
 
 
 # Which command is legal when, and where it leads. RELEASE of a stream that holds nothing is not in the specification,
-# but Linux does it when it opens a stream whose last use failed; it is done, and changes nothing.
+# but Linux does it when it opens a stream whose last use failed; it is accepted, and changes nothing.
 _TRANSITIONS = {
     (State.NEW, wire.R_PCM_SET_PARAMS): State.SET,
     (State.NEW, wire.R_PCM_RELEASE): State.NEW,
@@ -65,7 +65,7 @@ class Stream:
         self._prepared: Prepared[Any] | None = None  # from PREPARE to RELEASE
 
     def set_params(self, params: StreamParams) -> Steps[int]:
-        """SET_PARAMS: what is queued for other parameters is returned."""
+        """SET_PARAMS: messages queued under the old parameters are returned."""
         if not self._enter(wire.R_PCM_SET_PARAMS):
             return wire.S_BAD_MSG
         self._params = params
@@ -95,14 +95,14 @@ class Stream:
         return wire.S_OK
 
     def release(self) -> Steps[int]:
-        """RELEASE: every message is returned, and the driver told, before the command is (5.14.6.6.5)."""
+        """RELEASE: every message is returned, and the driver told, before the command is answered (5.14.6.6.5)."""
         if not self._enter(wire.R_PCM_RELEASE):
             return wire.S_BAD_MSG
         yield from self._return_all()
         return wire.S_OK
 
     def close(self) -> None:
-        """Stop, and forget all: the device is reset."""
+        """Stop and forget everything: the device is reset."""
         if self._prepared is not None:
             self._prepared.close()
             self._prepared = None
@@ -119,6 +119,6 @@ class Stream:
         return True
 
     def _return_all(self) -> Steps[None]:
-        prepared, self._prepared = self._prepared, None  # it takes no more messages
+        prepared, self._prepared = self._prepared, None  # from here on it takes no messages
         if prepared is not None:
             yield from prepared.release()

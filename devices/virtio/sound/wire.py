@@ -1,4 +1,4 @@
-"""What goes over the queues of a sound device: codes and structures of virtio 1.3 section 5.14, little-endian.
+"""What a sound device's queues carry: codes and structures of virtio 1.3 section 5.14, little-endian.
 
 Names are the specification's, without VIRTIO_SND_.
 """
@@ -34,7 +34,7 @@ R_CTL_TLV_READ = 0x0304
 R_CTL_TLV_WRITE = 0x0305
 R_CTL_TLV_COMMAND = 0x0306
 
-#: The requests that a driver begins with: queries for information (5.14.6.1).
+#: The requests with which a driver starts: queries for information (5.14.6.1).
 QUERIES = frozenset((R_JACK_INFO, R_PCM_INFO, R_CHMAP_INFO, R_CTL_INFO))
 
 # Events (5.14.6).
@@ -73,8 +73,8 @@ PCM_STATUS = Struct("<II")
 CHMAP_INFO = Struct("<IBB18s")
 #: Request about one control: code, control number (5.14.6.10).
 CTL_HDR = Struct("<II")
-#: hda_fn_nid, role, type, access, count, index, name, least, most, step of an INTEGER (5.14.6.10.1). Structures have
-#: no padding that is not written down, but compilers align the 64-bit member of the union: so Linux's has some.
+#: hda_fn_nid, role, type, access, count, index, name, least, most, step of an INTEGER (5.14.6.10.1). The
+#: specification's structures have no implicit padding, but compilers align the union's 64-bit member, so Linux's has.
 CTL_INFO = Struct("<IIIIII44sIII12x")
 CTL_INFO_ALIGNED = Struct("<IIIIII44s4xIII12x")
 #: The largest value of a control: 128 32-bit integers (5.14.6.10.2).
@@ -87,7 +87,7 @@ INFO_HDR_SIZE = 4
 
 D_OUTPUT, D_INPUT = 0, 1
 
-# PCM_FMT_*: the formats that are played, and how many are defined.
+# PCM_FMT_*: the supported formats, and how many are defined.
 PCM_FORMATS = {
     3: FORMATS["S8"],
     4: FORMATS["U8"],
@@ -102,7 +102,7 @@ PCM_FORMATS = {
 }
 PCM_FORMATS_DEFINED = 25
 
-#: PCM_RATE_*, all of them; 12000 and 24000 are virtio 1.4's, and drivers that do not know them pass them by.
+#: PCM_RATE_*, all of them; 12000 and 24000 are from virtio 1.4, and drivers that do not know them ignore them.
 PCM_RATES = (
     5512, 8000, 11025, 16000, 22050, 32000, 44100, 48000, 64000, 88200, 96000, 176400, 192000, 384000, 12000, 24000,
 )  # fmt: skip

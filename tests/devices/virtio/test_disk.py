@@ -79,7 +79,7 @@ def test_what_cannot_be_a_disk(tmp_path: Path, make, message: str, options: dict
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may open everything")
 def test_no_permission(image: Path) -> None:
     image.chmod(0o444)
-    with pytest.raises(UsageError, match="Permission denied; as a read-only disk or a snapshot it can be used"):
+    with pytest.raises(UsageError, match="Permission denied; it can be used as a read-only disk or a snapshot"):
         open_disk(image)
     open_disk(image, snapshot=True).close()
     image.chmod(0)

@@ -43,7 +43,7 @@ def test_images_of_other_machines(tmp_path: Path, head: bytes, kind: str, name: 
     path.write_bytes(head + DISK)
     assert refusal(path, **options) == (
         f"disk {path} is a {kind} image; convert it: qemu-img convert -f {name} -O raw '{path}' "
-        f"'{path.with_suffix('.raw')}'; if it is a raw disk that only looks like one: {path},raw"
+        f"'{path.with_suffix('.raw')}'; if it is a raw disk that only looks like one, use {path},raw"
     )
 
 

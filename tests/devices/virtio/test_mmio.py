@@ -631,7 +631,7 @@ def test_a_status_that_is_refused_is_logged(driver: Driver, caplog: pytest.LogCa
         driver.add_status(DRIVER_OK)
     assert [record.getMessage().partition(": ")[2] for record in caplog.records] == [
         "features 0x1 were not offered",
-        "there is no FEATURES_OK, or the driver has failed",
+        "FEATURES_OK is not set, or FAILED is",
     ]
 
 
