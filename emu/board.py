@@ -1,11 +1,11 @@
-"""The board: which devices there are, and where. The addresses are those of QEMU's ``virt``.
+"""The board: which devices it has, and where. The addresses are those of QEMU's ``virt``.
 
 0x0010_0000  test device: power off, reset
 0x0010_1000  real-time clock, interrupt 11
 0x0200_0000  CLINT
 0x0C00_0000  PLIC, contexts M and S
 0x1000_0000  UART, interrupt 10
-0x1000_1000  virtio-mmio slots 0 to 7, 0x1000 apart, interrupts 1 to 8; the disks come first, as xv6 looks at slot 0
+0x1000_1000  virtio-mmio slots 0 to 7, 0x1000 apart, interrupts 1 to 8; disks come first, because xv6 looks at slot 0
 0x8000_0000  RAM
 """
 
@@ -67,9 +67,9 @@ def build_board(
     watch: Callable[[int, str, IrqLine], IrqLine] = lambda _source, _name, line: line,
     wall: Callable[[], int] = time.time_ns,
 ) -> Board:
-    """Make the devices; ``virtio`` ones go into the slots in their order. Raises UsageError if they are too many.
+    """Make the devices; those of ``virtio`` fill the slots in order. Raises UsageError if there are too many.
 
-    ``watch(source, name, line)`` may get between a device and its line. ``wall()`` is the calendar's time (ns).
+    ``watch(source, name, line)`` may wrap a device's line. ``wall()`` is the calendar time (ns).
     """
     if len(virtio) > VIRTIO_SLOTS:
         raise UsageError(f"there is room for {VIRTIO_SLOTS} virtio devices, not {len(virtio)}; use fewer --disk")

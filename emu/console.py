@@ -1,4 +1,4 @@
-"""The machine's console from outside: what the guest printed, and what it is to read."""
+"""The machine's console from outside: what the guest has printed, and what it is given to read."""
 
 import re
 from collections.abc import Callable
@@ -11,12 +11,12 @@ __all__ = ["CommandResult", "Console", "ExpectError"]
 #: Output kept for ``text``; a guest may print for ever.
 _KEPT = 1 << 20
 _CHUNK = 4096
-#: A driver empties the receiver when it starts, and what was sent before is lost: input waits for one that wants it.
-#: How often it is asked; after that the guest may be one that looks for input without ever enabling interrupts.
+#: A driver empties the receiver when it starts, losing what was sent before, so input waits for a driver that wants it.
+#: How often to ask; after that the guest may be one that polls for input without ever enabling interrupts.
 _KNOCKS = 500
-#: No line of the kernel's is longer.
+#: No kernel line is longer.
 _LONGEST_LINE = 1024
-#: What a kernel prints that panics, wherever the cursor was, and whatever it puts before it; not its last line.
+#: What a panicking kernel prints, wherever the cursor was and whatever comes before it; not its "end" line.
 _PANIC = re.compile(rb"(?<!end )Kernel panic - not syncing: ?([^\r\n]{0,%d})\r?\n" % _LONGEST_LINE)
 
 
@@ -25,7 +25,7 @@ class ExpectError(PyemuError):
 
 
 class CommandResult(NamedTuple):
-    """How a command ended, and all that it printed, with lines that end in a newline."""
+    """How a command ended, and all that it printed, with lines ending in a newline."""
 
     status: int
     output: str
@@ -37,29 +37,29 @@ class CommandShell(Protocol):
     ended: bool
 
     def limit(self, seconds: float) -> None:
-        """Give up when so much real time has passed."""
+        """Give up after this much real time."""
         ...
 
     def interrupt(self) -> None:
-        """Have the command end that was given up."""
+        """End the command that was given up."""
         ...
 
     def find(self) -> None:
-        """Get hold of it, logging in if need be."""
+        """Reach the shell, logging in if necessary."""
         ...
 
     def capture(self, command: str) -> tuple[int, bytes]:
-        """Run a command; its exit status and what it printed."""
+        """Run a command; return its exit status and what it printed."""
         ...
 
 
 class Line(Protocol):
-    """A device that the guest reads what is typed from."""
+    """A device from which the guest reads what is typed."""
 
     ready: Callable[[], None] | None
 
     def receive(self, data: bytes) -> int:
-        """Take what there is room for; say how much."""
+        """Take as much as there is room for; return how much."""
         ...
 
 
@@ -68,7 +68,7 @@ class SerialLine(Line, Protocol):
 
     @property
     def listening(self) -> bool:
-        """Whether a driver has started that wants to be told of input."""
+        """Whether a driver has started and wants to be told of input."""
         ...
 
     def take(self, size: int) -> bytes:
@@ -76,15 +76,15 @@ class SerialLine(Line, Protocol):
         ...
 
     def hold(self, held: bool) -> None:
-        """Hold up the guest's output, or let it go on; a driver that polls is not held up."""
+        """Pause the guest's output, or let it continue; a polling driver is not paused."""
         ...
 
 
 class Console:
     """The other end of the serial line, or of another that ``type_on`` names.
 
-    ``output`` gets what the guest prints, in order and soon. ``text`` is the newest of it, as bytes, ``printed`` how
-    many bytes it was in all; ``panic`` why the kernel panicked, if what was printed is true (see emu/panic.py).
+    ``output`` gets what the guest prints, in order and soon. ``text`` is the newest part of it, as bytes, ``printed``
+    the number of bytes in all; ``panic`` says why the kernel panicked, if what was printed is true (see emu/panic.py).
     """
 
     def __init__(
@@ -104,22 +104,22 @@ class Console:
         self._new_shell = shell
         self._check_thread = check_thread
         self._shell: CommandShell | None = None
-        self._interrupt = False  # a command of run()'s was given up, and may still be running
+        self._interrupt = False  # run() has given up a command, which may still be running
         self._uart: SerialLine | None = None
-        self._line: Line | None = None  # for what is typed
+        self._line: Line | None = None  # where to type
         self._unsent = bytearray()
         self._input = bytearray()
         self._waits_for_driver = later is not None  # until a driver has started
         self._knocks = 0
-        self._seen = 0  # how far into text expect() has come
-        self._panic_seen = 0  # how far into it the last panic was
-        self._running = False  # run() types
+        self._seen = 0  # how far expect() has read in text
+        self._panic_seen = 0  # where the last panic ends in text
+        self._running = False  # run() is typing
         self._closed = False
 
     # ---------------------------------------------------------------- for people and tests
 
     def send(self, data: bytes | str) -> None:
-        """Type ``data``; the guest gets it as fast as it reads, however much it is.
+        """Type ``data``; the guest gets it as fast as it reads, however much there is.
 
         Raises UsageError if the machine is closed, or runs on another thread.
         """
@@ -127,7 +127,7 @@ class Console:
         if self._closed:
             raise UsageError("the machine is closed; nobody reads what is typed")
         if not self._running:
-            self._shell = None  # whatever comes of it, the shell may not be where it was
+            self._shell = None  # the shell may no longer be at its prompt
         self._input += data.encode() if isinstance(data, str) else data
         if not self._waits_for_driver:
             self._feed()
@@ -142,7 +142,7 @@ class Console:
     def expect(self, pattern: str | bytes | re.Pattern[bytes], timeout: float = 60.0) -> re.Match[bytes]:
         """Run the machine until the guest has printed ``pattern`` (a text, or a compiled regular expression).
 
-        Looks at what was printed since the last match. Raises ExpectError when the guest switches off first, or
+        Searches what was printed since the last match. Raises ExpectError if the guest switches off first, or
         after ``timeout`` seconds of real time.
         """
         if isinstance(pattern, str | bytes):
@@ -150,7 +150,7 @@ class Console:
         match, looked, printed = None, -1, -1
 
         def found() -> bool:
-            """Look when there is half as much again, or the guest pauses: looking at all of it each time takes long."""
+            """Search only when there is half as much again, or the guest pauses: each search goes through all of it."""
             nonlocal match, looked, printed
             paused, printed = printed == self.printed, self.printed
             if looked < printed and (paused or printed - looked >= (len(self.text) - self._seen) // 3):
@@ -166,17 +166,16 @@ class Console:
         return match
 
     def run(self, command: str, timeout: float = 60.0) -> CommandResult:
-        """Run ``command`` at the guest's shell: its exit status, and what was printed meanwhile.
+        """Run ``command`` at the guest's shell; return its exit status, and what was printed meanwhile.
 
-        The shell is found by itself (with a guest that asks ``login:`` as root, without a password), and found again
-        when the console was used for something else; so the first call waits until the guest has booted. Neither echo
-        nor prompt is in the output, but what the kernel has to say meanwhile is. ``expect`` will look at what comes
-        after it.
+        The first call waits until the guest has booted and finds the shell (at ``login:``, as root without a password);
+        so does a later call if the console was used for something else. The output contains neither echo nor prompt,
+        but does contain kernel messages printed meanwhile. ``expect`` then searches what comes after it.
 
             status, output = machine.console.run("aplay /root/tone.wav")
 
-        Raises ShellError if there is no shell, or the guest is switched off, or after ``timeout`` seconds of real time:
-        then the command may still be running, which the next call interrupts.
+        Raises ShellError if there is no shell, if the guest is switched off, or after ``timeout`` seconds of real time:
+        the command may then still be running, and the next call interrupts it.
         """
         assert self._new_shell is not None
         self._running = True
@@ -197,18 +196,18 @@ class Console:
         return CommandResult(status, output.decode(errors="replace").replace("\r\n", "\n"))
 
     def since(self, position: int) -> bytes:
-        """What was printed after the first ``position`` bytes, as far as it is kept."""
+        """Return what was printed after the first ``position`` bytes, as far as it is kept."""
         return bytes(self.text[max(0, len(self.text) - self.printed + position) :])
 
     @property
     def pending(self) -> int:
-        """How many bytes were typed for which the guest has not had room yet."""
+        """How many typed bytes the guest has not had room for yet."""
         return len(self._input)
 
     # ---------------------------------------------------------------- for the machine
 
     def connect(self, uart: SerialLine) -> None:
-        """Plug the serial line in: what is typed goes there."""
+        """Plug in the serial line: what is typed goes there."""
         self._uart = self._line = uart
         uart.ready = self._feed
 
@@ -219,15 +218,15 @@ class Console:
         self._waits_for_driver = False
 
     def print(self, data: bytes) -> None:
-        """The guest printed ``data``."""
+        """Take ``data``, which the guest has printed."""
         if not self._unsent and self._later is not None:
-            self._later(self.flush)  # the guest may not come back for long from what it computes now
+            self._later(self.flush)  # the guest may now compute for long
         self._unsent += data
         if len(self._unsent) >= _CHUNK:
             self.flush()
 
     def flush(self) -> None:
-        """Hand out what was printed since the last time."""
+        """Pass on what was printed since the last time."""
         if not self._unsent:
             return
         data = bytes(self._unsent)
@@ -246,21 +245,21 @@ class Console:
             self.output(data)
 
     def hold(self, held: bool) -> None:
-        """Hold up the guest's output, or let it go on, when ``output`` cannot keep pace.
+        """Pause the guest's output, or let it continue, when ``output`` cannot keep pace.
 
-        This is flow control: a program that prints waits in its write while the rest of the guest runs. It works on the
-        UART only: for kernel messages, and on hvc0, Linux would wait in a busy loop with interrupts off.
+        This is flow control: a program that prints waits in its write while the rest of the guest runs. It works only
+        on the UART: for kernel messages, and on hvc0, Linux would wait in a busy loop with interrupts off.
         """
         if self._uart is not None:
             self._uart.hold(held)
 
     def close(self) -> None:
-        """Hand out the rest, and take nothing more."""
+        """Pass on the rest, and take nothing more."""
         self._closed = True
         self.flush()
 
     def take(self, size: int) -> bytes:
-        """Read what was typed as firmware does, from the UART: a guest that asks for it reads there."""
+        """Read what was typed as firmware does, from the UART: a guest that asks firmware for input reads there."""
         self._waits_for_driver = False
         self._line = self._uart
         self._feed()
@@ -275,7 +274,7 @@ class Console:
                 break
 
     def _knock(self) -> None:
-        """Look whether a driver has started, and again later if not."""
+        """Check whether a driver has started, and check again later if not."""
         self._knocks += 1
         if self._uart is not None and (self._uart.listening or self._knocks > _KNOCKS):
             self._waits_for_driver = False

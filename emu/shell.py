@@ -1,9 +1,9 @@
 """Find the guest's shell on the console, type commands there, and learn how each of them ended.
 
-That is what ``--exec`` and ``console.run`` do. The shell gets a prompt of our own, which has the exit status in it and
-a word that nobody can know beforehand: so the end of a command is unmistakable, whatever it prints. A shell that exits
-shows the same, with a full stop, by its trap. All waiting is bounded in guest time, which costs nothing under the warp
-clock; only a command may take as long as it likes.
+That is what ``--exec`` and ``console.run`` do. The shell gets a prompt of our own, which contains the exit status and a
+word that nobody can know beforehand: the end of a command is therefore unmistakable, whatever it prints. A shell that
+exits prints the same, with a full stop, from its trap. All waiting is bounded in guest time, which costs nothing under
+the warp clock; only a command may take as long as it likes.
 """
 
 import math
@@ -28,32 +28,32 @@ _PASSWORD = re.compile(rb"[Pp]assword: ?\Z")
 _ENTER = re.compile(rb"(?i)press enter to activate this console\.\s*\Z")
 
 _TAIL = 512
-#: Guest time in seconds. A prompt is one if nothing follows it for so long:
+#: Guest time in seconds. A prompt is one only if nothing follows it for this long.
 _QUIET = 0.05
-#: After so much silence, Enter makes a shell or a login show its prompt again, if a kernel message had hidden it.
+#: After this much silence, Enter makes a shell or a login show its prompt again, in case a kernel message hid it.
 _NUDGE = 3.0
-#: After so much silence there is no shell.
+#: After this much silence there is no shell.
 _SILENT = 90.0
-#: The keys that end a command, the gentle one first, and how long it may take to heed it.
+#: The keys that end a command, the gentle one first, and how long a command may take to react.
 _INTERRUPT, _QUIT = b"\x03", b"\x1c"
 _HEED = 3.0
-#: For a shell to take a line, or to log in.
+#: How long a shell may take to accept a line, or to log in.
 _PROMPTLY = 20.0
-#: For an orderly way out, and for a rude one after it.
+#: How long an orderly power-off may take, and then a forced one.
 _POWER_OFF = 20.0
 
-#: A command of these bytes can be typed in a line, within the shell's quotes; any other, in octal, in many.
+#: A command of these bytes can be typed as one line, within the shell's quotes; any other takes several, in octal.
 _PRINTABLE = re.compile(rb"[ -~]{0,300}")
 _TO_OCTAL = re.compile(rb"[^ -~]|['\\]")
 _PIECE = 300
 
 
 class ShellError(PyemuError):
-    """The guest's shell cannot be found, went away, or does not do as it is told."""
+    """The guest's shell cannot be found, went away, or does not respond as expected."""
 
 
 def run_commands(machine: Machine, commands: Sequence[str]) -> int:
-    """Type ``commands`` at the guest's shell until one fails, and switch the guest off; return the last exit status.
+    """Type ``commands`` at the guest's shell until one fails, then switch the guest off; return the last exit status.
 
     Raises ShellError; MachineError if the guest's kernel panics.
     """
@@ -73,7 +73,7 @@ def run_commands(machine: Machine, commands: Sequence[str]) -> int:
             raise shell.error(command)
     try:
         if shell.ended:
-            shell.find()  # another one takes its place
+            shell.find()  # another shell takes its place
         shell.power_off()
     except SwitchedError as switched:
         if not shell.ended or switched.action is not PowerAction.OFF:
@@ -82,7 +82,7 @@ def run_commands(machine: Machine, commands: Sequence[str]) -> int:
 
 
 class SwitchedError(ShellError):
-    """The guest was switched off, or restarts."""
+    """The guest has been switched off, or is restarting."""
 
     def __init__(self, user: str, action: PowerAction) -> None:
         super().__init__(f"{user}: the guest went away ({action.value}) before all commands had run")
@@ -95,22 +95,22 @@ class Shell:
     def __init__(self, machine: Machine, user: str = "--exec") -> None:
         self._machine = machine
         self._user = user
-        self._seconds = self._give_up = math.inf  # real time: how long it may take, and until when
+        self._seconds = self._give_up = math.inf  # real time: the limit, and when it expires
         self._busy = False  # a command is running
         self._console = machine.console
         self._word = word = f"pyemu-{machine.chance.draw('shell', 3).hex()}"
         at_exit = f"{_cut(word)}:$?.".replace("'", '"')
         self._setup = f"PS1='{_cut(word)}:$?# ' && trap 'echo \"{at_exit}\"' EXIT"
-        # In the way that bash marks it.
+        # bash may put its bracketed-paste mark before it.
         self._own_prompt = re.compile(rb"(?:\x1b\[\?2004h)?%s:(\d+)(?:(\.)|# )" % word.encode())
         #: Whether the shell has exited, with the status of the last command.
         self.ended = False
-        self._position = 0  # in what the console printed: nothing before it matters any more
+        self._position = 0  # in what the console printed: nothing before it matters now
 
     # ---------------------------------------------------------------- what it does
 
     def find(self) -> None:
-        """Wait for a shell, log in if asked, and have it use our prompt; raises ShellError."""
+        """Wait for a shell, log in if asked, and make it use our prompt; raises ShellError."""
         if self._wait_for_prompt() is _LOGIN:
             self._forget()
             self._console.sendline("root")
@@ -119,10 +119,10 @@ class Shell:
         self.ended = False
         self._console.sendline(self._setup)
         if self._wait_for_status(_PROMPTLY) is None:
-            raise ShellError(f"{self._user}: what looked like a shell is none; the console ends with {self._ending()}")
+            raise ShellError(f"{self._user}: what looked like a shell is not; the console ends with {self._ending()}")
 
     def interrupt(self) -> None:
-        """Have the command end that was given up; ``find`` says if it did not."""
+        """End the command that was given up; ``find`` reports it if that fails."""
         for key in (_INTERRUPT, _QUIT):
             self._forget()
             self._console.send(key)
@@ -137,13 +137,13 @@ class Shell:
         return status
 
     def error(self, command: str) -> ShellError:
-        """Say that there is no shell any more, because of ``command``."""
+        """Return the error for a shell that is gone because of ``command``."""
         return ShellError(f"{self._user} {command!r}: the shell has ended, or another one has taken its place")
 
     def capture(self, command: str) -> tuple[int, bytes]:
-        """Run ``command``; return its exit status and what was printed between its beginning and its end.
+        """Run ``command``; return its exit status and what was printed from its start to its end.
 
-        Lines end in CR LF there, as the console has them. Raises ShellError, also if it is more than is kept.
+        Its lines end in CR LF, as on the console. Raises ShellError, also if there is more than is kept.
         """
         start = self._console.printed
         mark = self._word.replace("-", "+")
@@ -157,15 +157,15 @@ class Shell:
             prompt = self._own_prompt.search(output)
             if begun and prompt is not None:
                 return status, output[: prompt.start()]
-        raise ShellError(f"{self._user} {command!r}: it printed too much, or nothing in order; send that to a file")
+        raise ShellError(f"{self._user} {command!r}: its output is too long, or garbled; redirect it to a file")
 
     def limit(self, seconds: float) -> None:
-        """Give up with a ShellError when ``seconds`` of real time have passed from now, whatever it waits for."""
+        """Give up with a ShellError ``seconds`` of real time from now, whatever is being waited for."""
         self._seconds, self._give_up = seconds, time.monotonic() + seconds
         self._busy = False
 
     def power_off(self) -> None:
-        """Switch the guest off, in order if it can do that; raises ShellError if it does not go, or restarts."""
+        """Switch the guest off, in an orderly way if possible; raises ShellError if it stays on, or restarts."""
         for command in ("poweroff", "sync; poweroff -f"):
             self._console.sendline(command)
             try:
@@ -179,7 +179,7 @@ class Shell:
     # ---------------------------------------------------------------- finding it
 
     def _wait_for_prompt(self) -> re.Pattern[bytes]:
-        """Wait for the prompt of a shell or of a login, and say which of them it is."""
+        """Wait for the prompt of a shell or of a login, and return which it is."""
         silent, nudge = 0.0, _NUDGE
         while silent < _SILENT:
             shown = self._look(_PROMPT, _LOGIN, _PASSWORD, _ENTER)
@@ -196,13 +196,13 @@ class Shell:
                 return shown
             else:
                 silent += _NUDGE
-                if silent >= nudge:  # ever more seldom, for something else may be reading
+                if silent >= nudge:  # ever less often, since something else may be reading
                     nudge *= 2
                     self._console.sendline()
         raise ShellError(f"{self._user}: the guest shows no shell; its console ends with {self._ending()}")
 
     def _look(self, *patterns: re.Pattern[bytes]) -> re.Pattern[bytes] | None:
-        """Say which of ``patterns`` stands at the end of what was printed since the last time it mattered."""
+        """Return which of ``patterns`` matches the end of what was printed since the last ``_forget``."""
         text = _TERMINAL.sub(b"", self._console.since(max(self._position, self._console.printed - _TAIL)))
         return next((pattern for pattern in patterns if pattern.search(text)), None)
 
@@ -213,7 +213,7 @@ class Shell:
     # ---------------------------------------------------------------- waiting
 
     def _run_lines(self, command: str) -> int | None:
-        """Type ``command`` and wait for its end; None if our prompt does not come any more."""
+        """Type ``command`` and wait for its end; None if our prompt is gone."""
         status = None
         for line in _lines(command.encode(errors="surrogateescape")):
             self._forget()
@@ -224,7 +224,7 @@ class Shell:
     def _wait_for_status(self, seconds: float | None = None) -> int | None:
         """Wait for our prompt and return the exit status in it.
 
-        None if it does not come within ``seconds``; without them, if another shell's stands there.
+        Returns None if it does not come within ``seconds`` or, without a limit, if another shell's prompt is there.
         """
         looked, found = self._position, None
 
@@ -242,7 +242,7 @@ class Shell:
                 if seconds is not None or self._is_another_shell():
                     break
         except SwitchedError:
-            if found is None or not found[2]:  # not by its exit
+            if found is None or not found[2]:  # otherwise the shell's exit switched it off
                 raise
         self._forget()
         if found is None:
@@ -251,9 +251,9 @@ class Shell:
         return int(found[1])
 
     def _find_new_prompt(self, text: bytes) -> re.Match[bytes] | None:
-        """Find our prompt in what was printed since a line was typed; the time this takes is linear.
+        """Find our prompt in what was printed since a line was typed, in linear time.
 
-        Not the one that stands there already: a line editor draws that again when the window changes its size.
+        Skips the prompt that is already there: a line editor redraws it when the window is resized.
         """
         line = text.find(b"\n")
         for prompt in self._own_prompt.finditer(text):
@@ -263,7 +263,7 @@ class Shell:
         return None
 
     def _is_another_shell(self) -> bool:
-        """Whether the prompt of another shell stands there: on Enter it comes again."""
+        """Whether another shell's prompt is there: Enter makes it appear again."""
         if self._look(_PROMPT, _LOGIN) is None or not self._is_quiet(_QUIET):
             return False
         prompt, printed = self._ending(), self._console.printed
@@ -273,7 +273,7 @@ class Shell:
         return self._look(_PROMPT, _LOGIN) is not None and self._ending() == prompt and self._console.printed > printed
 
     def _is_quiet(self, seconds: float) -> bool:
-        """Wait for ``seconds``, or until something is printed, and say whether nothing was."""
+        """Wait for ``seconds``, or until something is printed; return whether nothing was."""
         printed = self._console.printed
         return not self._run(lambda: self._console.printed != printed, seconds)
 
@@ -284,14 +284,14 @@ class Shell:
         return time.monotonic() > self._give_up
 
     def _run(self, done: Callable[[], bool], seconds: float) -> bool:
-        """Run until ``done()``, at most ``seconds`` of guest time, and say whether it came to that.
+        """Run until ``done()``, at most ``seconds`` of guest time; return whether it was reached.
 
         Raises ShellError if the guest is switched off or reset.
         """
         machine = self._machine
         over: list[bool] = []
         end = machine.events.at(machine.clock.now() + round(seconds * 1e9), lambda: over.append(True))
-        # --exec sets no limit, and there a pause only means that the output waits for its reader.
+        # --exec sets no limit: there a pause only means that the output waits for its reader.
         timeout = math.inf if self._give_up == math.inf else None
         machine.run_until(lambda: done() or bool(over) or self._is_late(), timeout)
         end.cancel()
@@ -304,14 +304,14 @@ class Shell:
 
 
 def _cut(word: str) -> str:
-    """Write ``word`` for the shell so that the echo of what is typed does not look like it."""
+    """Write ``word`` for the shell such that the echo of the typed line does not look like it."""
     return f"{word[:4]}''{word[4:]}"
 
 
 def _lines(command: bytes) -> list[bytes]:
     """Return what to type for ``command``.
 
-    It is given to eval, so that a missing quote is an error and not the beginning of a longer command.
+    It goes through eval, so that a missing quote is an error and not the beginning of a longer command.
     """
     if _PRINTABLE.fullmatch(command):
         return [b"eval '%s'" % command.replace(b"'", rb"'\''")]

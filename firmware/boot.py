@@ -1,4 +1,4 @@
-"""What happens before the first instruction: kernel, initramfs, device tree and firmware are put into RAM."""
+"""What happens before the first instruction: kernel, initramfs, device tree and firmware are loaded into RAM."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -22,7 +22,7 @@ _PAGE = 4096
 
 @dataclass(frozen=True, slots=True)
 class Boot:
-    """Where to begin, in S mode or, with firmware, in M mode, and what is to stand in a1 and a2."""
+    """Where to begin, in S mode or, with firmware, in M mode, and the values of a1 and a2."""
 
     machine_mode: bool
     pc: int
@@ -43,14 +43,14 @@ def load(
 ) -> tuple[Boot, bytes]:
     """Put everything into ``ram`` with ``store(address, data)``; return where to begin, and the device tree.
 
-    There must be a kernel or M-mode firmware; firmware alone is the whole software of its machine.
+    There must be a kernel or M-mode firmware; firmware alone is all the software that its machine runs.
 
-    Raises UsageError for files that can't be booted.
+    Raises UsageError for files that cannot be booted.
     """
     image = load_kernel(kernel, ram) if kernel is not None else None
     archive = load_initrd(initrd, for_linux=image is not None and image.is_linux) if initrd is not None else b""
     firmware = load_bios(bios, ram) if bios is not None else None
-    next_stage = ram.start + FIRMWARE_SPACE  # where firmware expects it that is not told
+    next_stage = ram.start + FIRMWARE_SPACE  # where firmware expects it unless told otherwise
     info = range(ram.stop - _PAGE, ram.stop)
     reserved = [range(ram.start, next_stage), firmware.space, info] if firmware is not None else []
     kernel_space = range(ram.start, ram.start)

@@ -1,6 +1,6 @@
-"""ELF programs, as far as a loader looks at them: their segments, at physical addresses, and where they begin.
+"""ELF programs, as far as a loader needs them: their segments, at physical addresses, and their entry points.
 
-Layout: System V gABI, chapters 4 and 5; EM_RISCV is the RISC-V psABI's.
+Layout: System V gABI, chapters 4 and 5; EM_RISCV is from the RISC-V psABI.
 """
 
 import struct
@@ -15,7 +15,7 @@ __all__ = ["load_elf"]
 
 _IDENT = b"\x7fELF\x02\x01"  # 64 bits, little-endian
 _EM_RISCV, _ET_EXEC, _ET_DYN, _PT_LOAD = 243, 2, 3, 1
-#: Of the header: type, machine, entry, program header offset, size and number of its entries.
+#: From the header: type, machine, entry, program header offset, size and number of its entries.
 _HEADER = struct.Struct("<16xHH4xQQ8x4x2xHH6x")
 #: type, offset, virtual and physical address, size in the file and in memory.
 _SEGMENT = struct.Struct("<I4xQQQQQ8x")
@@ -32,12 +32,12 @@ class _Segment(NamedTuple):
 
 
 def load_elf(data: bytes, path: Path, ram: range) -> Program:
-    """Return what an ELF file puts into ``ram``; raises UsageError for one that cannot be run there."""
+    """Return what an ELF file puts into ``ram``; raises UsageError if it cannot run there."""
     entry, segments = _parse(data, path)
     for segment in segments:
         if not ram.start <= segment.physical <= segment.physical + segment.memory_size <= ram.stop:
             raise UsageError(
-                f"{path}: {describe_elf(data)} that goes to {segment.physical:#x}, {_not_in(ram, segment.physical)}"
+                f"{path}: {describe_elf(data)} that loads at {segment.physical:#x}, {_not_in(ram, segment.physical)}"
             )
     start = min(segment.physical for segment in segments)
     image = bytearray(max(segment.physical + segment.size for segment in segments) - start)
@@ -47,11 +47,11 @@ def load_elf(data: bytes, path: Path, ram: range) -> Program:
     for segment in segments:
         if segment.virtual <= entry < segment.virtual + segment.memory_size:
             return Program(start, bytes(image), end - start, entry - segment.virtual + segment.physical)
-    raise UsageError(f"{path}: {describe_elf(data)} that begins at {entry:#x}, where it has no segment")
+    raise UsageError(f"{path}: {describe_elf(data)} whose entry point {entry:#x} is in none of its segments")
 
 
 def _parse(data: bytes, path: Path) -> tuple[int, list[_Segment]]:
-    """Return the entry point and the segments, which are in the file."""
+    """Return the entry point and the segments, checked to lie within the file."""
     what = describe_elf(data)
     if not data.startswith(_IDENT) or len(data) < _HEADER.size:
         raise UsageError(f"{path}: {what}; build it for 64-bit RISC-V")
@@ -67,11 +67,11 @@ def _parse(data: bytes, path: Path) -> tuple[int, list[_Segment]]:
     if not whole or any(one.size > one.memory_size or one.offset + one.size > len(data) for one in segments):
         raise UsageError(f"{path}: the ELF file is truncated or damaged; copy or build it again")
     if not segments:
-        raise UsageError(f"{path}: {what} with nothing to be loaded")
+        raise UsageError(f"{path}: {what} with nothing to load")
     return entry, segments
 
 
 def _not_in(ram: range, physical: int) -> str:
     if physical in ram:
-        return "and on beyond the end of RAM; use more --memory"
+        return "and reaches beyond the end of RAM; use more --memory"
     return "which is not RAM (a vmlinux? give the kernel's arch/riscv/boot/Image instead)"

@@ -1,7 +1,7 @@
 """The flattened device tree (Devicetree Specification 0.4) of the machine.
 
-A tree is plain data until it is encoded: nodes with their properties and children, and ``Ref`` where a phandle is to
-stand. ``encode`` allots the phandles and hands everything to pyfdt in the form it needs.
+A tree is plain data until it is encoded: nodes with their properties and children, and ``Ref`` in place of a phandle.
+``encode`` allots the phandles and hands everything to pyfdt in the form it needs.
 """
 
 # pyfdt has no type hints.
@@ -18,7 +18,7 @@ from devices.placement import Placement
 
 __all__ = ["Node", "board_tree", "encode"]
 
-#: What a DTB is a multiple of, so that the next thing in memory is aligned.
+#: A DTB's size is a multiple of this, so that whatever follows it in memory is aligned.
 ALIGNMENT = 8
 
 
@@ -41,18 +41,18 @@ class Node:
 def encode(root: Node) -> bytes:
     """Return the tree as a version 17 blob.
 
-    Raises UsageError for a string that a device tree can't hold, KeyError for a ``Ref`` to no node.
+    Raises UsageError for a string that a device tree cannot hold, KeyError for a ``Ref`` that matches no node.
     """
     tree = pyfdt.Fdt()
     tree.add_rootnode(_encode_node(root, _allot_phandles(root)))
     blob: bytes = tree.to_dtb()
     padding = -len(blob) % ALIGNMENT
-    # pyfdt ends right after the strings: pad, and say so in the header's totalsize.
+    # pyfdt stops right after the strings: pad, and adjust the header's totalsize.
     return blob[:4] + (len(blob) + padding).to_bytes(4, "big") + blob[8:] + bytes(padding)
 
 
 def _allot_phandles(root: Node) -> Mapping[str, int]:
-    """Give the nodes that some property refers to their numbers; of several with one label, the first is meant."""
+    """Number the nodes that some property refers to; if several share a label, the first is meant."""
     used = {
         cell.label
         for node in root.walk()
@@ -93,7 +93,7 @@ def _encode_property(name: str, value: Property, phandles: Mapping[str, int]) ->
 
 
 def _check_string(name: str, string: str) -> None:
-    """Refuse what pyfdt refuses, which would be a bare Exception."""
+    """Refuse what pyfdt would refuse with a bare Exception."""
     if not string or not (string.isascii() and string.isprintable()):
         raise UsageError(f"{name} in the device tree must be printable ASCII, not {string!r}")
 
@@ -118,11 +118,11 @@ def board_tree(
     initrd: range | None = None,
     rng_seed: bytes = b"",
 ) -> bytes:
-    """Return the DTB of the board that has these devices.
+    """Return the DTB of a board with these devices.
 
-    ``ram`` and ``initrd`` are physical addresses, ``timebase`` is in Hz, ``isa`` is what ``riscv,isa`` says
-    ("rv64imafdc"), ``mmu`` the largest of sv39, sv48, sv57. The first ``serial`` is the console. ``rng_seed`` is cut to
-    whole cells. Raises UsageError for ``bootargs`` that are not printable ASCII.
+    ``ram`` and ``initrd`` are physical addresses, ``timebase`` is in Hz, ``isa`` is the value of ``riscv,isa``
+    ("rv64imafdc"), ``mmu`` the largest of sv39, sv48, sv57. The first ``serial`` is the console. ``rng_seed`` is
+    truncated to whole cells. Raises UsageError for ``bootargs`` that are not printable ASCII.
     """
     root = Node(
         "/",
@@ -200,7 +200,7 @@ def _soc(placements: Sequence[Placement]) -> Node:
 
 
 def _interrupt_controller(placements: Sequence[Placement]) -> Ref | None:
-    """Find the device that the interrupts of the others go to."""
+    """Find the device that receives the interrupts of the others."""
     for placement in placements:
         if "interrupt-controller" in placement.device.properties:
             return Ref(placement.device.node_name)

@@ -1,7 +1,7 @@
 """Files that the user gives: reading, unpacking and recognising them.
 
-A file is recognised by its contents, never by its name. What can't work is refused with one line that says what the
-file is and what to do (UsageError).
+A file is recognised by its contents, never by its name. One that cannot work is refused with one line that says what
+the file is and what to do (UsageError).
 """
 
 import re
@@ -32,7 +32,7 @@ __all__ = [
 ]
 
 MIB = 1 << 20
-#: The largest file, packed or unpacked, that is read: what a compressed file expands to is bounded too.
+#: The largest file, packed or unpacked, that is read: what a compressed file expands to is bounded, too.
 MAX_SIZE = 512 * MIB
 
 
@@ -45,7 +45,7 @@ class _Decompressor(Protocol):
 
 
 def _bunzip() -> _Decompressor:
-    import bz2  # noqa: PLC0415 - half a millisecond of each start
+    import bz2  # noqa: PLC0415 - would cost every start half a millisecond
 
     return bz2.BZ2Decompressor()
 
@@ -81,15 +81,15 @@ def read_file(path: Path, what: str) -> bytes:
     try:
         mode = path.stat().st_mode
         if stat.S_ISDIR(mode):
-            raise UsageError(f"{path}: the {what} must be a file, and this is a directory")
+            raise UsageError(f"{path}: the {what} must be a file, but this is a directory")
         if not (stat.S_ISREG(mode) or stat.S_ISFIFO(mode)):
-            raise UsageError(f"{path}: the {what} must be a regular file, and this is a device or a socket")
+            raise UsageError(f"{path}: the {what} must be a regular file, but this is a device or a socket")
         with path.open("rb") as file:
             data = file.read(MAX_SIZE + 1)
     except OSError as error:
-        raise UsageError(f"{path}: can't read the {what}: {error.strerror}") from error
+        raise UsageError(f"{path}: cannot read the {what}: {error.strerror}") from error
     except ValueError as error:  # a NUL in the name
-        raise UsageError(f"{str(path)!r}: can't read the {what}: {error}") from error
+        raise UsageError(f"{str(path)!r}: cannot read the {what}: {error}") from error
     if not data:
         raise UsageError(f"{path}: the {what} is empty")
     if len(data) > MAX_SIZE:
@@ -105,7 +105,7 @@ def _compression(data: bytes) -> tuple[str, Callable[[], _Decompressor] | None] 
 
 
 def unpack(data: bytes, path: Path, what: str) -> bytes:
-    """Return ``data`` unpacked, or as it is if it is not compressed."""
+    """Return ``data`` unpacked, or unchanged if it is not compressed."""
     compression = _compression(data)
     if compression is None:
         return data
@@ -130,7 +130,7 @@ def is_compressed(data: bytes) -> bool:
 
 
 def peek(data: bytes, size: int) -> bytes:
-    """Return the first bytes of what ``data`` unpacks to, without unpacking the rest; b"" if that can't be told."""
+    """Return the first bytes of what ``data`` unpacks to, without unpacking the rest; b"" if that is impossible."""
     compression = _compression(data)
     if compression is None:
         return data[:size]
@@ -146,7 +146,7 @@ def peek(data: bytes, size: int) -> bytes:
 ELF_MACHINES = {3: "x86", 8: "MIPS", 20: "PowerPC", 21: "PowerPC", 40: "ARM", 62: "x86-64", 183: "arm64", 243: "RISC-V"}
 GIVE_IMAGE = "give the kernel's arch/riscv/boot/Image instead"
 BUILD_IMAGE = "build the kernel with ARCH=riscv and give its arch/riscv/boot/Image"
-#: Offset, magic number there, and what has it; "MZ", which many kernels begin with for EFI's sake, comes late.
+#: Offset, magic number there, and what has it; "MZ", with which many kernels begin for EFI's sake, comes late.
 FOREIGN_KERNELS = (
     (0x202, b"HdrS", f"an x86 bzImage; {BUILD_IMAGE}"),
     (0x38, b"ARMd", f"an arm64 Image; {BUILD_IMAGE}"),
@@ -156,12 +156,12 @@ FOREIGN_KERNELS = (
     (0, b"\xd0\x0d\xfe\xed", f"a device tree or a U-Boot FIT image; {GIVE_IMAGE}"),
 )
 CPIO_MAGICS = (b"070701", b"070702")
-#: With the sizes of the file and of its name.
+#: Captures the sizes of the file and of its name.
 _CPIO_HEADER = re.compile(rb"\0*07070[12][0-9A-Fa-f]{48}([0-9A-Fa-f]{8})[0-9A-Fa-f]{32}([0-9A-Fa-f]{8})[0-9A-Fa-f]{8}")
 _ONE_MORE_CPIO = re.compile(rb"\0*07070[12]")
-#: Printable ASCII, white space, and what UTF-8 has for everything else.
+#: Printable ASCII, white space, and the bytes that UTF-8 uses for everything else.
 _TEXT = bytes((*b"\t\n\f\r", *range(0x20, 0x7F), *range(0x80, 0xF5)))
-#: Enough of a file to tell what it is.
+#: As many bytes of a file as it takes to tell what it is.
 SIGNATURE_SIZE = 2048
 
 
@@ -171,18 +171,18 @@ def is_riscv_image(head: bytes) -> bool:
 
 
 def is_text(head: bytes) -> bool:
-    """Whether a file begins like a text: a script, or a web page that was downloaded instead of the file."""
+    """Whether a file begins like text: a script, or a web page that was downloaded instead of the file."""
     return not head.translate(None, _TEXT)
 
 
 def is_whole_cpio(data: bytes) -> bool:
-    """Whether an archive goes on from file to file up to its end mark, and others behind it, which Linux unpacks, too.
+    """Whether an archive runs from file to file up to its end mark; archives after it, which Linux also unpacks, too.
 
-    That the mark is somewhere in it proves nothing: a program that unpacks archives, like busybox, contains it.
+    Finding the mark somewhere proves nothing: a program that unpacks archives, like busybox, contains it.
     """
     at = 0
     while header := _CPIO_HEADER.match(data, at):
-        name = header.end() + int(header[2], 16)  # where that ends
+        name = header.end() + int(header[2], 16)  # where the name ends
         at = _aligned(_aligned(name) + int(header[1], 16))
         if data[header.end() : name] == b"TRAILER!!!\0" and not _ONE_MORE_CPIO.match(data, at):
             return True
@@ -206,7 +206,7 @@ def is_elf(head: bytes) -> bool:
 
 
 def describe_foreign_kernel(head: bytes) -> str | None:
-    """Say what ``head`` begins if that is a kernel, but not one to boot here, and what to do about it."""
+    """If ``head`` begins a kernel that cannot be booted here, say what it is and what to do about it."""
     if is_elf(head):
         return f"{describe_elf(head)} (a vmlinux?); {GIVE_IMAGE}"
     for offset, magic, what in FOREIGN_KERNELS:

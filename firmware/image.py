@@ -1,6 +1,6 @@
 """What the user boots: the kernel, its initramfs, or M-mode firmware.
 
-The header of a kernel is the one of Linux's Documentation/riscv/boot-image-header.rst.
+A kernel's header is described in Linux's Documentation/riscv/boot-image-header.rst.
 """
 
 import logging
@@ -42,13 +42,13 @@ ADDI_A4_A4 = 0x70713
 PAGE = 4096
 
 _PARCEL = 2
-#: All zeros and all ones are defined to be illegal, so that nothing there is no code (Unprivileged ISA, 1.5).
+#: All zeros and all ones are defined to be illegal, so that empty memory is not code (Unprivileged ISA, 1.5).
 _NEVER_INSTRUCTIONS = (b"\0\0", b"\xff\xff")
 
 SWAPPED = "the kernel comes first and the initramfs second: pyemu boot IMAGE ROOTFS"
 
 
-#: code0 and code1, text_offset, image_size, flags; then version, the two magic numbers and what is reserved.
+#: code0 and code1, text_offset, image_size, flags; then version, the two magic numbers and reserved fields.
 HEADER = struct.Struct("<QQQQ32x")
 FLAG_BIG_ENDIAN = 1
 #: arch/riscv/kernel/head.S: the only difference between the headers of a 32-bit and a 64-bit kernel.
@@ -56,10 +56,10 @@ TEXT_OFFSET_32_BIT = 0x40_0000
 
 
 def load_kernel(path: Path, ram: range) -> Program:
-    """Read what is to run in S mode, plain or packed with gzip, xz, bzip2 or lzma.
+    """Read what runs in S mode, plain or compressed with gzip, xz, bzip2 or lzma.
 
     It is Linux's ``Image``, an ELF file with its own addresses, or a raw binary for the end of the firmware's space
-    (0x8020_0000), as U-Boot's is. Raises UsageError for what can't run.
+    (0x8020_0000), like U-Boot's. Raises UsageError for anything that cannot run.
     """
     image = unpack(read_file(path, "kernel"), path, "kernel")
     head = image[:SIGNATURE_SIZE]
@@ -70,8 +70,8 @@ def load_kernel(path: Path, ram: range) -> Program:
         program = load_elf(image, path, ram)
         if program.start < next_stage:
             raise UsageError(
-                f"{path}: linked to {program.start:#x}, where M-mode software is; if it is that, give it with --bios, "
-                f"else link it to {next_stage:#x}"
+                f"{path}: linked to {program.start:#x}, where M-mode software is; if it is M-mode software, give it "
+                f"with --bios, else link it to {next_stage:#x}"
             )
         return program
     what = _not_a_kernel(head)
@@ -85,7 +85,7 @@ def _load_linux(image: bytes, path: Path, ram: range) -> Program:
         raise UsageError(f"{path}: the kernel is truncated: {len(image)} bytes, less than its header")
     _, text_offset, image_size, flags = HEADER.unpack_from(image)
     if flags & FLAG_BIG_ENDIAN:
-        raise UsageError(f"{path}: a big-endian RISC-V kernel; build one that is little-endian")
+        raise UsageError(f"{path}: a big-endian RISC-V kernel; build a little-endian one")
     if text_offset == TEXT_OFFSET_32_BIT:
         raise UsageError(f"{path}: a 32-bit RISC-V kernel; build one with CONFIG_64BIT=y (defconfig has it)")
     if text_offset == 0:
@@ -99,7 +99,7 @@ def _load_linux(image: bytes, path: Path, ram: range) -> Program:
 
 
 def _not_a_kernel(head: bytes) -> str | None:
-    """Say what a file is that was given as the kernel and is known to be none, and what to do."""
+    """If a file given as the kernel is known not to be one, say what it is and what to do."""
     if head.startswith(CPIO_MAGICS):
         return f"a cpio archive; {SWAPPED}"
     disk = describe_disk_image(head)
@@ -111,19 +111,19 @@ def _not_a_kernel(head: bytes) -> str | None:
 
 
 def _no_code(head: bytes) -> str | None:
-    """Say what a file is that can't be a raw binary; nearly everything can."""
+    """If a file cannot be a raw binary, say what it is; nearly everything can be one."""
     if is_text(head):
-        return "a text; give the kernel's arch/riscv/boot/Image"
+        return "a text file; give the kernel's arch/riscv/boot/Image"
     if len(head) < _PARCEL or head[:_PARCEL] in _NEVER_INSTRUCTIONS:
-        return "something unknown, which begins with no instruction; give the kernel's arch/riscv/boot/Image"
+        return "something unknown that does not begin with an instruction; give the kernel's arch/riscv/boot/Image"
     return None
 
 
 def _length_at_least(image: bytes) -> int:
     """Return a lower bound for the length of the file.
 
-    The header doesn't have it: ``image_size`` counts the bss, which is not in the file. But the first thing a kernel
-    does (``_start_kernel`` in head.S) is to clear the bss, and that begins within a page of where the file ends.
+    The header does not tell: ``image_size`` counts the bss, which is not in the file. But the first thing a kernel does
+    (``_start_kernel`` in head.S) is clear the bss, which begins within a page of the end of the file.
     """
     jump = 2 if image.startswith(b"MZ") else 0  # for EFI; as an instruction it does nothing
     entry = jump + _jump_distance(int.from_bytes(image[jump : jump + 4], "little"))
@@ -135,14 +135,14 @@ def _length_at_least(image: bytes) -> int:
 
 
 def _jump_distance(jal: int) -> int:
-    """Decode a ``jal x0``; 0 if it isn't one."""
+    """Decode a ``jal x0``; 0 if it is not one."""
     if jal & 0xFFF != 0x06F:
         return 0
     return -(jal >> 31) << 20 | jal & 0xF_F000 | (jal >> 20 & 1) << 11 | (jal >> 21 & 0x3FF) << 1
 
 
 def _bss_distance(code: bytes) -> int | None:
-    """Decode ``la a3, __bss_start; la a4, __bss_stop``: the distance to the former; None if it isn't that."""
+    """Decode ``la a3, __bss_start; la a4, __bss_stop``: the distance to the former; None if it is not that."""
     if len(code) < 16:
         return None
     high, low, high_stop, low_stop = struct.unpack("<4I", code)
@@ -156,8 +156,8 @@ def _bss_distance(code: bytes) -> int | None:
 def load_initrd(path: Path, *, for_linux: bool) -> bytes:
     """Read an initramfs as it is: any file, if the kernel is not Linux.
 
-    Linux takes a cpio archive (newc), plain or in any compression, which it unpacks itself; raises UsageError for what
-    it can't take. What it could take as an old RAM disk (root=/dev/ram0) gets a warning.
+    Linux takes a cpio archive (newc), plain or compressed in any way, which it unpacks itself; raises UsageError for
+    what it cannot take. What it could take as an old RAM disk (root=/dev/ram0) gets a warning.
     """
     data = read_file(path, "initramfs")
     if not for_linux:
@@ -168,7 +168,7 @@ def load_initrd(path: Path, *, for_linux: bool) -> bytes:
             raise UsageError(f"{path}: the initramfs is a truncated or damaged cpio archive; make or copy it again")
         return data
     if not head and is_compressed(data):
-        return data  # a compression that only the kernel knows, or a damaged file, which the kernel will say
+        return data  # a compression that only the kernel knows, or a damaged file, which the kernel will report
     if is_riscv_image(head) or describe_foreign_kernel(head):
         raise UsageError(f"{path}: not an initramfs but a kernel; {SWAPPED}")
     hint = "make it with: find . | cpio -o -H newc"
@@ -182,7 +182,7 @@ def load_initrd(path: Path, *, for_linux: bool) -> bytes:
 
 
 def load_bios(path: Path, ram: range) -> Program:
-    """Read what is to run in M mode: a raw binary for the start of RAM, or an ELF file with its own addresses.
+    """Read what runs in M mode: a raw binary for the start of RAM, or an ELF file with its own addresses.
 
     Raises UsageError for anything else.
     """

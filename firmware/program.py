@@ -1,18 +1,18 @@
-"""What runs first, whatever kind of file it came in."""
+"""What runs first, whatever kind of file it came from."""
 
 from dataclasses import dataclass
 
 __all__ = ["FIRMWARE_SPACE", "Program"]
 
-#: What M-mode firmware may use at the start of RAM: supervisors are linked to begin behind it.
+#: What M-mode firmware may use at the start of RAM: supervisors are linked to begin after it.
 FIRMWARE_SPACE = 2 << 20
 
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """A program as it is to be in RAM: ``data`` at the physical address ``start``, to be entered at ``entry``.
+    """A program as it goes into RAM: ``data`` at the physical address ``start``, entered at ``entry``.
 
-    It uses ``size`` bytes from there, at least those of ``data``.
+    It uses ``size`` bytes from ``start``, at least those of ``data``.
     """
 
     start: int
@@ -23,5 +23,5 @@ class Program:
 
     @property
     def space(self) -> range:
-        """The addresses that are its own."""
+        """The addresses that it occupies."""
         return range(self.start, self.start + self.size)

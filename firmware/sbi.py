@@ -1,6 +1,6 @@
 """The built-in firmware's supervisor calls: SBI 2.0 for one hart.
 
-BASE, TIME, IPI, RFENCE, HSM, SRST, DBCN and the legacy console; every other call is answered NOT_SUPPORTED.
+BASE, TIME, IPI, RFENCE, HSM, SRST, DBCN and four legacy calls; every other call is answered NOT_SUPPORTED.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,14 +20,14 @@ _BASE, _TIME, _IPI, _RFENCE, _HSM, _SRST, _DBCN = (
 _LEGACY_SET_TIMER, _LEGACY_PUTCHAR, _LEGACY_GETCHAR, _LEGACY_SHUTDOWN = 0, 1, 2, 8
 
 _SPEC_VERSION = 2 << 24
-_IMPLEMENTATION_ID = 0x7079  # not a registered one; "py"
+_IMPLEMENTATION_ID = 0x7079  # "py"; not a registered ID
 _IMPLEMENTATION_VERSION = 1
 
 _ALL_HARTS = (1 << 64) - 1
 _SUSPEND_RETENTIVE, _SUSPEND_NON_RETENTIVE = 0, 0x8000_0000
 _SHUTDOWN, _COLD_REBOOT, _WARM_REBOOT = 0, 1, 2
 _SYSTEM_FAILURE = 1
-#: Bytes that one DBCN call moves at most: the guest gives the length, and asks again for the rest.
+#: The most bytes that one DBCN call moves: the guest chooses the length, and calls again for the rest.
 _CONSOLE_CHUNK = 4096
 
 _Answer = tuple[int, int]
@@ -48,7 +48,7 @@ class SbiHart:
 
 
 class Sbi:
-    """The calls. ``write(bytes)`` and ``read(size) -> bytes`` (what there is, at most) are the debug console."""
+    """The calls. ``write(bytes)`` and ``read(size) -> bytes`` (up to ``size``, what there is) are the debug console."""
 
     def __init__(
         self,
@@ -76,7 +76,7 @@ class Sbi:
         }
 
     def call(self, extension: int, function: int, arguments: Sequence[int]) -> tuple[int, int | None]:
-        """Answer one ecall: (error, value) for a0 and a1; value is None where a1 stays (the legacy calls)."""
+        """Answer one ecall: (error, value) for a0 and a1; value is None if a1 is unchanged (the legacy calls)."""
         handler = self._extensions.get(extension)
         if handler is not None:
             return handler(function, arguments)
@@ -127,7 +127,7 @@ class Sbi:
         hart = arguments[0]
         if function == 0:  # hart_start
             return (_ALREADY_AVAILABLE if hart == 0 else _INVALID_PARAM), 0
-        if function == 1:  # hart_stop: it is the only one, nobody could start it again
+        if function == 1:  # hart_stop: it is the only hart, and nobody could start it again
             return _FAILED, 0
         if function == 2:  # hart_get_status: 0 is STARTED
             return (_SUCCESS if hart == 0 else _INVALID_PARAM), 0

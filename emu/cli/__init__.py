@@ -1,4 +1,4 @@
-"""The command line: ``pyemu``, its commands, and what a person at a terminal needs besides."""
+"""The command line: ``pyemu``, its commands, and what else a person at a terminal needs."""
 
 import os
 import sys
@@ -19,11 +19,11 @@ Examples:
   pyemu boot
       Linux, with a root shell; C-a x quits.
   pyemu boot --audio host
-      The same, heard: speaker-test -c 2 -t sine -l 1
+      The same, with sound: speaker-test -c 2 -t sine -l 1
   pyemu boot --clock warp --audio wav:out.wav --exec "aplay /root/tone.wav"
-      Into a file, as fast as it can be done; then: pyemu audio check out.wav
+      Into a file, as fast as the host can compute; then: pyemu audio check out.wav
   pyemu COMMAND --help
-      All of it, with examples.
+      Everything, with examples.
 """
 
 
@@ -49,7 +49,7 @@ def main(arguments: list[str] | None = None) -> NoReturn:
 
 
 def _next_step(error: click.ClickException, arguments: list[str] | None) -> str:
-    """What to do about wrong usage."""
+    """Return what to do about wrong usage."""
     path, command = "pyemu", cast("click.Command", cli)
     for word in sys.argv[1:] if arguments is None else arguments:
         if not isinstance(command, click.Group) or word not in command.commands:
@@ -61,7 +61,7 @@ def _next_step(error: click.ClickException, arguments: list[str] | None) -> str:
 
 
 def _open_standard_files() -> None:
-    """Where the user closed stdin, stdout or stderr, put /dev/null: the next file opened would take its number."""
+    """Replace a closed stdin, stdout or stderr by /dev/null: else the next file opened would take its number."""
     for fd in range(3):
         try:
             os.fstat(fd)
@@ -82,7 +82,7 @@ def _print_version(context: click.Context, _option: click.Parameter, wanted: boo
 
 
 def _native_part() -> str:
-    """Say whether the engine's native part is in use, or why not: whoever measures or reports must know."""
+    """Say whether the engine's native part is in use, or why not: measurements and bug reports depend on it."""
     import mmap  # noqa: PLC0415
 
     from emu.cpu.engine import Engine  # noqa: PLC0415

@@ -16,16 +16,16 @@ __all__ = ["audio_group"]
 _CHECK_EPILOG = """\b
 Examples:
   pyemu audio check out.wav tone.wav
-      Is out.wav what was played? If not: which frames are missing, repeated, in another order, or altered.
+      Is out.wav what was played? If not: which frames are missing, repeated, reordered or altered.
   pyemu audio check out.wav
       Frequency, level and THD+N of a test tone; clicks, skips and dropouts.
   pyemu audio check out.wav --tone 997 --max-drift 10 --max-thd-n -90 --log out.jsonl
-      The same, and the status says whether the tone is within these limits and no period was early.
+      The same; the exit status says whether the tone is within these limits and no period was early.
 
 \b
 Exit status:
   0  bit-exact; without ORIGINAL: no defect, and within the limits
-  1  not
+  1  otherwise
   2  wrong usage, or a file that cannot be read
 """
 
@@ -35,7 +35,7 @@ Examples:
       One picture for a bug report.
   pyemu boot --audio wav:out.wav,log=out.jsonl --exec "aplay /root/tone.wav"
   pyemu audio plot out.wav -o out.png --log out.jsonl
-      With the moment at which each period was completed, against that at which it was due.
+      Also shows when each period was completed, against when it was due.
 """
 
 _GROUP_EPILOG = """\b
@@ -60,9 +60,9 @@ audio_group.add_command(list_devices)
 @audio_group.command(epilog=_CHECK_EPILOG, short_help="Is a WAV file what was played? Frequency, THD+N, defects.")
 @click.argument("recording", type=click.Path(path_type=Path))
 @click.argument("original", required=False, type=click.Path(path_type=Path))
-@click.option("--log", type=click.Path(path_type=Path), metavar="FILE", help="The log of periods: were they in time?")
+@click.option("--log", type=click.Path(path_type=Path), metavar="FILE", help="The log of periods: were they on time?")
 @click.option("--tone", type=click.FloatRange(0, min_open=True), metavar="HZ",
-              help="What the tone's frequency should be; the drift is shown.")  # fmt: skip
+              help="The tone's nominal frequency; the drift from it is shown.")  # fmt: skip
 @click.option("--max-drift", type=click.FloatRange(0), metavar="PPM", help="How far the tone may be off; needs --tone.")
 @click.option("--max-thd-n", type=float, metavar="DB", help="The most distortion and noise of a tone, like -90.")
 @debug_option
@@ -76,14 +76,14 @@ def check(
     max_thd_n: float | None,
     debug: bool,
 ) -> int:
-    """Check the WAV file RECORDING, against the sound that was played if that is given as ORIGINAL.
+    """Check the WAV file RECORDING, by itself or against the sound that was played, ORIGINAL.
 
-    Silence before and after the sound is no difference.
+    Silence before and after the sound is ignored.
     """
     if max_drift is not None and tone is None:
         raise click.UsageError("--max-drift needs --tone")
     if original is not None and (tone is not None or max_thd_n is not None):
-        raise click.UsageError("what has an ORIGINAL must equal it; leave --tone and --max-thd-n out")
+        raise click.UsageError("a RECORDING with an ORIGINAL must equal it; leave out --tone and --max-thd-n")
     with reporting(debug):
         from emu import analysis  # noqa: PLC0415
 
@@ -95,7 +95,7 @@ def check(
             click.echo(comparison)
             if not comparison.exact:
                 faults.append("it is not bit-exact")
-        if original is None or faults:  # in what is as it should be, whatever there is to find was played
+        if original is None or faults:  # an exact copy needs no measuring: whatever it contains was played
             with Progress(f"measuring {recording}") as progress:
                 report = analysis.analyse(sound, tone, progress)
             click.echo(report)

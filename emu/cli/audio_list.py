@@ -1,4 +1,4 @@
-"""``pyemu audio list``: the host's sound devices, as ``--audio host:NAME`` wants them."""
+"""``pyemu audio list``: the host's sound devices, as ``--audio host:NAME`` takes them."""
 
 import click
 
@@ -19,9 +19,9 @@ Examples:
 @click.command("list", epilog=_EPILOG, short_help="List the host's sound devices.")
 @debug_option
 def list_devices(debug: bool) -> None:
-    """List the host's sound devices: for --audio host:NAME, a number, a name, or a part of one that fits no other."""
+    """List the host's sound devices. --audio host:NAME takes a number, a name, or an unambiguous part of a name."""
     with reporting(debug):
-        from devices.audio.host.card import list_cards, load_portaudio  # noqa: PLC0415 - numpy takes its time
+        from devices.audio.host.card import list_cards, load_portaudio  # noqa: PLC0415 - numpy is slow to import
 
         lines = list_cards(load_portaudio())
     if not lines:

@@ -1,6 +1,6 @@
 """``pyemu boot``: what its options mean.
 
-Imports are made where they are needed: most of what a command costs before its machine runs is importing.
+Modules are imported where they are needed: importing is most of a command's cost before its machine runs.
 """
 
 import contextlib
@@ -31,9 +31,9 @@ Examples:
   pyemu boot
       The default guest: a root shell, with ALSA's tools.
   pyemu boot --clock warp --audio wav:out.wav --exec "aplay /root/tone.wav"
-      What the guest plays goes to a file, as fast as it can be done.
+      What the guest plays goes to a file, as fast as the host can compute.
   pyemu boot Image rootfs.cpio -m 1G --disk data.img,snapshot
-      A kernel and a root file system of your own, and a disk that stays as it is.
+      Your own kernel and root file system, and a disk whose file does not change.
   pyemu boot --bios kernel/kernel --disk fs.img
       xv6, or anything else that runs in M mode, alone on the machine.
 
@@ -43,8 +43,8 @@ Exit status:
   1    the machine failed, the guest's kernel panicked, or sound could not be written
   2    wrong usage
   124  stopped by --timeout          130  stopped by C-c
-  141  nobody reads stdout           143  stopped by SIGTERM
-With --exec, the status of the command that failed.
+  141  stdout's reader is gone       143  stopped by SIGTERM
+With --exec, also the status of the command that failed.
 """
 
 
@@ -62,9 +62,9 @@ def _check_timeout(_context: click.Context, _option: click.Parameter, seconds: f
     "-a",
     "--append",
     metavar="TEXT",
-    help="More for the kernel's command line, after \"console=ttyS0\" (the default guest's has norandmaps, too); with "
-    "a console= of its own, instead. The last of them gets what is typed: ttyS0, or hvc0, the virtio console. "
-    "=TEXT is the whole command line, whatever is in it.",
+    help='Append TEXT to the kernel\'s command line, "console=ttyS0" (and norandmaps, for the default guest); a TEXT '
+    "with a console= replaces it instead. The last console gets what is typed: ttyS0, or hvc0, the virtio console. "
+    "=TEXT is the whole command line, whatever it contains.",
 )
 @click.option(
     "--disk",
@@ -72,8 +72,8 @@ def _check_timeout(_context: click.Context, _option: click.Parameter, seconds: f
     metavar="FILE[,readonly][,snapshot][,raw]",
     multiple=True,
     shell_complete=complete_file,
-    help="A raw disk image, the guest's vda, vdb ... (at most 5). A snapshot can be written to, but nothing is "
-    "kept. With raw, it is one even if it looks like an image of another kind, or a compressed one.",
+    help="A raw disk image, the guest's vda, vdb ... (at most 5). A snapshot is writable, but its changes are "
+    "discarded. With raw, FILE is taken as raw even if it looks compressed or like another kind of image.",
 )
 @click.option(
     "--audio",
@@ -81,40 +81,39 @@ def _check_timeout(_context: click.Context, _option: click.Parameter, seconds: f
     default="auto",
     show_default=True,
     shell_complete=complete_audio,
-    help="Where sound goes, and comes from: nowhere (in its time); into a file, exactly as it was played, and into "
-    "OUT.2.wav and so on where the format changes; back into the guest; the host's device (latency=100ms); that if "
-    "there is one (not with --clock warp).  With any: "
-    "streams=OUT+IN, log=OUT.jsonl",
+    help="Where sound goes to and comes from: nowhere (at its normal pace); a file, exactly as played, and OUT.2.wav "
+    "and so on after a change of format; back into the guest; the host's device (latency=100ms); the same if there is "
+    "one (not with --clock warp).  With any: streams=OUT+IN, log=OUT.jsonl",
 )
 @click.option(
     "--clock",
     type=click.Choice(["host", "warp", "real"]),
     default="host",
     show_default=True,
-    help="Real time; or time that passes as the guest works, and jumps to the next event whenever it waits.",
+    help="Real time; or time that passes as the guest works, and jumps to the next event when it waits.",
 )
 @click.option(
     "--seed",
     type=int,
     metavar="N",
-    help="Where all chance comes from: random bytes, the calendar.  [default: the host; 0 with --clock warp, where a "
-    "run with the same input is the same to the bit]",
+    help="The source of all chance: random bytes, the calendar.  [default: the host; 0 with --clock warp, where runs "
+    "with the same input are bit-identical]",
 )
 @click.option(
     "--exec",
     "commands",
     metavar="COMMAND",
     multiple=True,
-    help="Type this at the guest's shell, then power off. Of several, the first that fails is the last.",
+    help="Type COMMAND at the guest's shell, then power off. If given several times, stops at the first that fails.",
 )
 @click.option(
-    "--timeout", type=float, metavar="SECONDS", callback=_check_timeout, help="Stop after so many seconds of real time."
+    "--timeout", type=float, metavar="SECONDS", callback=_check_timeout, help="Stop after SECONDS of real time."
 )
 @click.option(
     "--bios",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="M-mode firmware, like OpenSBI's fw_jump.bin, instead of the built-in one; a raw binary, or an ELF file. "
+    help="M-mode firmware, like OpenSBI's fw_jump.bin, instead of the built-in one: a raw binary or an ELF file. "
     "Without IMAGE it is all that runs, like xv6.",
 )
 @click.option(
@@ -126,16 +125,16 @@ def _check_timeout(_context: click.Context, _option: click.Parameter, seconds: f
 @click.option(
     "--trace",
     metavar="CATEGORIES",
-    help="Say what happens in the machine, a line each, on stderr: snd,virtio,plic,timer,sbi,run,trap, or all.",
+    help="Print what happens in the machine on stderr, one line per event: snd,virtio,plic,timer,sbi,run,trap, or all.",
 )
 @click.option(
     "--trace-file",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="Write that to FILE instead, for a trace viewer (ui.perfetto.dev).  [default: all but trap]",
+    help="Write the trace to FILE instead, for a trace viewer (ui.perfetto.dev).  [default: all but trap]",
 )
 @click.option(
-    "--meter", is_flag=True, help="Show levels, xruns, clock skew and processor time at the bottom of the terminal."
+    "--meter", is_flag=True, help="Show levels, xruns, clock skew and CPU usage at the bottom of the terminal."
 )
 @click.option("--clipboard", is_flag=True, help="Let the guest read and write your terminal's clipboard (OSC 52).")
 @debug_option
@@ -157,13 +156,13 @@ def boot_command(
 ) -> int:
     """Switch on a machine with the kernel IMAGE and the initramfs ROOTFS.
 
-    IMAGE is Linux's arch/riscv/boot/Image, and ROOTFS a cpio archive, both plain or compressed. Without them it is
-    the default guest, which is built when it is needed first: that takes some minutes. IMAGE may also be any other
-    program for S mode, like U-Boot: an ELF file, or a raw binary, which is put at 0x80200000; ROOTFS is any file then.
+    IMAGE is Linux's arch/riscv/boot/Image and ROOTFS a cpio archive, both plain or compressed. Without them, it boots
+    the default guest, which is built on first use: that takes some minutes. IMAGE may also be any other S-mode
+    program, like U-Boot: an ELF file, or a raw binary, which is loaded at 0x80200000; ROOTFS is then any file.
 
-    The guest's console is on stdin and stdout; everything else is said on stderr. C-a x quits, C-a h helps. Files and
-    pipes get every byte that the guest prints. A terminal obeys the guest's escape sequences, which may set its title,
-    for example; only those for the clipboard are removed.
+    The guest's console is on stdin and stdout; all other messages go to stderr. C-a x quits, C-a h shows help. Files
+    and pipes get every byte that the guest prints. A terminal obeys the guest's escape sequences, which may set its
+    title, for example; only those for the clipboard are removed.
     """
     with reporting(debug), Signals(timeout) as signals, _tracing(trace, trace_file, signals) as tracer:
         from emu.cli import session  # noqa: PLC0415
@@ -196,7 +195,7 @@ def boot_command(
 
 
 def _command_line(append: str | None, default: str) -> str:
-    """What ``-a`` makes of the command line, as its help says."""
+    """Return the kernel's command line with ``-a TEXT``; see its help."""
     if append is None:
         return default
     if append.startswith("="):
@@ -206,7 +205,7 @@ def _command_line(append: str | None, default: str) -> str:
 
 @contextlib.contextmanager
 def _sound(spec: str, *, real_time: bool) -> "Iterator[AudioBackend]":
-    """Have the backend that ``--audio`` names, and in the end what it has to say."""
+    """Provide the backend that ``--audio`` names, and print its summary at the end."""
     import logging  # noqa: PLC0415
 
     from devices import audio  # noqa: PLC0415

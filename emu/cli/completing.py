@@ -1,4 +1,4 @@
-"""What click's completion lacks: words with ``:`` and ``=`` in them, as ``--audio=wav:out.wav``."""
+"""What click's completion lacks: words that contain ``:`` and ``=``, like ``--audio=wav:out.wav``."""
 
 import re
 
@@ -15,12 +15,12 @@ __all__ = ["register"]
 
 
 class _Bash(BashComplete):
-    """Bash takes a word apart at each ``:`` and ``=``, and wants what follows the last one only."""
+    """Bash splits a word at each ``:`` and ``=``, and wants only what follows the last one."""
 
     _kept = ""
 
     def get_completion_args(self) -> tuple[list[str], str]:
-        """Put the words together again."""
+        """Join the words again."""
         arguments, incomplete = super().get_completion_args()
         words: list[str] = []
         glued = False
@@ -35,7 +35,7 @@ class _Bash(BashComplete):
         return words[:-1], words[-1]
 
     def format_completion(self, item: CompletionItem[str]) -> str:
-        """Leave out what bash has already."""
+        """Leave out what bash already has."""
         kept = self._kept if item.value.startswith(self._kept) else self._kept.partition("=")[2]
         return f"{item.type},{item.value.removeprefix(kept)}"
 
@@ -66,6 +66,6 @@ class _Fish(_WholeWord, FishComplete):
 
 
 def register() -> None:
-    """Have click answer the shells with these."""
+    """Make click answer the shells with these classes."""
     for shell in (_Bash, _Zsh, _Fish):
         add_completion_class(shell)

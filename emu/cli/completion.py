@@ -1,4 +1,4 @@
-"""``pyemu completion``: what makes the shell complete a command line, and what it completes beyond click's own."""
+"""``pyemu completion``: how the shell completes a command line, and the completions beyond click's own."""
 
 import os
 import re
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 __all__ = ["VARIABLE", "complete_audio", "complete_file", "completion"]
 
-#: In the environment when a shell asks for completions.
+#: The environment variable that is set when a shell asks for completions.
 VARIABLE = "_PYEMU_COMPLETE"
 
 _INSTALL = {
@@ -23,7 +23,7 @@ _INSTALL = {
 _EPILOG = """\b
 Examples:
   eval "$(pyemu completion bash)"
-      In this shell; as a line of ~/.bashrc, in every one.
+      In this shell; as a line of ~/.bashrc, in every shell.
   eval "$(pyemu completion zsh)"
       The same in ~/.zshrc, after compinit.
   pyemu completion fish > ~/.config/fish/completions/pyemu.fish
@@ -31,7 +31,7 @@ Examples:
 
 #: The backends, as devices/audio/spec.py knows them.
 _BACKENDS = {
-    "null": "nowhere, in its time",
+    "null": "nowhere, at its normal pace",
     "wav:": "into a file",
     "loopback": "back into the guest",
     "host": "the host's device",
@@ -41,11 +41,11 @@ _BACKENDS = {
 _PLAIN = re.compile(r"[\w./+@%~-]+")
 
 
-@click.command(epilog=_EPILOG, short_help="Print what makes bash, zsh or fish complete pyemu's words.")
+@click.command(epilog=_EPILOG, short_help="Print a completion script for bash, zsh or fish.")
 @click.argument("shell", metavar="SHELL", type=click.Choice(list(_INSTALL)))
 @click.pass_context
 def completion(context: click.Context, shell: str) -> None:
-    """Print the script with which SHELL (bash, zsh or fish) completes commands, options and files of pyemu.
+    """Print the script with which SHELL (bash, zsh or fish) completes pyemu's commands, options and files.
 
     Its last line says how to install it.
     """
@@ -58,16 +58,16 @@ def completion(context: click.Context, shell: str) -> None:
 
 
 def complete_file(_context: click.Context, _option: click.Parameter, incomplete: str) -> "list[CompletionItem[str]]":
-    """Have the shell complete the name of a file."""
+    """Let the shell complete the name of a file."""
     from click.shell_completion import CompletionItem  # noqa: PLC0415
 
     return [CompletionItem(incomplete, "file")]
 
 
 def complete_audio(_context: click.Context, _option: click.Parameter, incomplete: str) -> "list[CompletionItem[str]]":
-    """Complete ``--audio``: its backends, and after ``wav:`` the name of a file.
+    """Complete ``--audio``: its backends, and the name of a file after ``wav:``.
 
-    A shell puts a space behind the only completion. Where the word goes on, ``wav:out.wav`` is a second one.
+    A shell adds a space after a single completion. Where the word should continue, ``wav:out.wav`` is a second one.
     """
     from click.shell_completion import CompletionItem  # noqa: PLC0415
 
@@ -80,7 +80,7 @@ def complete_audio(_context: click.Context, _option: click.Parameter, incomplete
 
 
 def _sounds(incomplete: str) -> list[str]:
-    """WAV files and directories of which the names begin so, and a file that can be made."""
+    """Return WAV files and directories whose names begin like this, and the name of a file to create."""
     folder, _, start = incomplete.rpartition("/")
     folder = f"{folder}/" if "/" in incomplete else ""
     names = {f"{folder}out.wav"} if "out.wav".startswith(start) else set()

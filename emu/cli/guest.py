@@ -13,15 +13,15 @@ __all__ = ["guest_group"]
 _EPILOG = """\b
 Examples:
   pyemu guest build
-      In the morning, or in CI, so that no pyemu boot has to wait.
+      Ahead of time, or in CI, so that no pyemu boot has to wait.
   pyemu boot "$(pyemu guest path --kernel)" rootfs.cpio
       The default guest's kernel with a root file system of your own.
   PYEMU_CACHE=/var/cache/pyemu pyemu guest build
-      In another place than ~/.cache/pyemu.
+      Somewhere other than ~/.cache/pyemu.
 """
 
 
-@click.group("guest", epilog=_EPILOG, short_help="The default guest: build it, and where its files are.")
+@click.group("guest", epilog=_EPILOG, short_help="The default guest: build it, or print where its files are.")
 def guest_group() -> None:
     """The default guest: Linux with ALSA's tools, built on this machine and cached."""
 
@@ -29,10 +29,10 @@ def guest_group() -> None:
 @guest_group.command("build", epilog=_EPILOG)
 @debug_option
 def guest_build(debug: bool) -> None:
-    """Build the default guest, unless it is there already.
+    """Build the default guest, unless it is already there.
 
-    That takes about four minutes. An interrupted build goes on where it stopped; one that fails names its log, and one
-    that lacks a package the command that installs it.
+    That takes about four minutes. An interrupted build continues where it stopped. If the build fails, the message
+    names its log or, if a package is missing, the command that installs it.
     """
     with reporting(debug), Signals():
         image, rootfs = _default_guest()
@@ -44,9 +44,9 @@ def guest_build(debug: bool) -> None:
 @click.option("--rootfs", is_flag=True, help="Only the root file system's, rootfs.cpio.")
 @debug_option
 def guest_path(kernel: bool, rootfs: bool, debug: bool) -> None:
-    """Print where Image and rootfs.cpio of the default guest are, a line each; builds them first if need be.
+    """Print where the default guest's Image and rootfs.cpio are, one per line; builds them first if necessary.
 
-    In a script ask for one at a time, and put it in quotes: the path may have spaces.
+    In a script, ask for one at a time, and quote it: the path may contain spaces.
     """
     with reporting(debug), Signals():
         for path, wanted in zip(_default_guest(), (kernel, rootfs), strict=True):

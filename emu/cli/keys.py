@@ -1,4 +1,4 @@
-"""What a person can do with C-a and a key, beside what is typed for the guest."""
+"""The keys after C-a, which are for pyemu and not for the guest."""
 
 import os
 import signal
@@ -18,19 +18,19 @@ __all__ = ["Keys"]
 
 _STDOUT = 1
 _HELP = (
-    "C-a x    quit: the machine loses its power",
-    "C-a c    the monitor, and back; the guest runs on",
-    "C-a t    guest time before each line that the guest prints, and back",
-    "C-a z    suspend pyemu, as C-z does elsewhere; fg goes on where it was",
+    "C-a x    quit: the machine loses power",
+    "C-a c    open or close the monitor; the guest runs on",
+    "C-a t    show guest time before each line that the guest prints, or stop that",
+    "C-a z    suspend pyemu, as C-z does elsewhere; fg resumes it",
     "C-a h    this help",
     "C-a C-a  send C-a to the guest",
 )
 
 
 class Keys:
-    """Handles what is typed: for the guest, which is ``send``, or while it is open for the monitor of ``machine``.
+    """Handles what is typed: passes it to the guest with ``send`` or, while it is open, to ``machine``'s monitor.
 
-    ``stamps`` are those of the guest's output.
+    ``stamps`` are those on the guest's output.
     """
 
     def __init__(self, machine: Machine, send: Callable[[bytes], None], stamps: TimeStamps) -> None:
@@ -66,10 +66,10 @@ class Keys:
         if os.isatty(_STDOUT):
             self._stamps.on = not self._stamps.on
         else:
-            say("time stamps are for a terminal, and stdout is none")
+            say("time stamps need a terminal, and stdout is not one")
 
     def _suspend(self) -> None:
-        os.kill(0, signal.SIGTSTP)  # as the terminal does: the others in a pipe with us stop too
+        os.kill(0, signal.SIGTSTP)  # as the terminal does: the others in our pipeline stop, too
 
     def _toggle_monitor(self) -> None:
         if self._prompt is None:
@@ -88,6 +88,6 @@ class Keys:
             text = f"error: {error}"
         if text:
             show(f"{text}\n")
-        if self._machine.power is not None:  # it has lost it
+        if self._machine.power is not None:  # the command switched it off
             self._toggle_monitor()
             self._leave()

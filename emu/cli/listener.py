@@ -1,4 +1,4 @@
-"""The thread that listens outside: to standard input, to a clock, and for signals. It only posts messages."""
+"""The thread that listens to the outside: standard input, a clock, and signals. It only posts messages."""
 
 import os
 import select
@@ -15,36 +15,36 @@ from emu.console import Console
 __all__ = ["Listener"]
 
 _CHUNK = 64 << 10
-#: Input that the guest has not read yet, beyond which no more is read: who pastes or pipes has to wait.
+#: When the guest has left this much input unread, no more is read: whoever pastes or pipes has to wait.
 _ENOUGH = 1 << 20
 _LOOK_AGAIN_S = 0.02
 
 
 class Target(Protocol):
-    """What the listener needs of a machine."""
+    """What the listener needs from a machine."""
 
     @property
     def console(self) -> Console:
-        """Where the input goes."""
+        """Where input goes."""
         ...
 
     def post(self, message: Callable[[], None]) -> None:
-        """Have ``message()`` called on the machine's thread."""
+        """Call ``message()`` on the machine's thread."""
         ...
 
 
 class Listener:
-    """While it is entered, the machine that is attached gets a message for everything that comes.
+    """While entered, posts a message to the attached machine for everything that arrives.
 
-    What is read from the file descriptor ``stdin`` (None: nothing) is given to ``receive``, on the machine's thread;
-    at first that is ``send``, which types it on the machine's console. At the end of the input the guest runs on.
+    What is read from the file descriptor ``stdin`` (None: nothing) is given to ``receive`` on the machine's thread;
+    initially that is ``send``, which types it on the machine's console. At the end of the input the guest runs on.
     """
 
     def __init__(self, stdin: int | None) -> None:
         self.receive: Callable[[bytes], None] = self.send
         self._stdin = stdin
         self._machine: Target | None = None
-        self._arrived: deque[bytes] = deque()  # what no machine has taken yet, for the next may
+        self._arrived: deque[bytes] = deque()  # what no machine has taken yet: the next one may
         self._read = self._received = 0  # bytes: by this thread, and by the machine's
         self._reminder: tuple[float, Callable[[], None]] | None = None
         self._closed = False
@@ -56,17 +56,17 @@ class Listener:
         machine.post(self._hand_over)
 
     def remind(self, seconds: float, message: Callable[[], None]) -> None:
-        """Post ``message`` after so much real time; it takes the place of one that has not been posted yet."""
+        """Post ``message`` after ``seconds`` of real time; it replaces one that has not been posted yet."""
         self._reminder = time.monotonic() + seconds, message
         os.write(self._waker, b"\0")
 
     def send(self, data: bytes) -> None:
-        """Type ``data`` on the console of the machine."""
+        """Type ``data`` on the machine's console."""
         assert self._machine is not None
         self._machine.console.send(data)
 
     def _run(self) -> None:
-        while not self._closed:  # what was just read may have said so
+        while not self._closed:  # which may have happened during the last read
             full = self._stdin is not None and self._waiting() > _ENOUGH
             inputs = [self._wake] if self._stdin is None or full else [self._wake, self._stdin]
             ready = select.select(inputs, [], [], _LOOK_AGAIN_S if full else self._time_left())[0]
@@ -78,7 +78,7 @@ class Listener:
                 self._post(message)
             if self._wake in ready:
                 os.read(self._wake, _CHUNK)
-                self._post(_nothing)  # that it comes is all: the CPU returns, and Python runs its signal handlers
+                self._post(_nothing)  # merely posting makes the CPU return, and Python run its signal handlers
             if self._stdin in ready:
                 self._read_input(self._stdin)
 
@@ -89,7 +89,7 @@ class Listener:
     def _read_input(self, stdin: int) -> None:
         try:
             data = os.read(stdin, _CHUNK)
-        except BlockingIOError:  # somebody made it non-blocking, and somebody else was faster
+        except BlockingIOError:  # another process made it non-blocking, and another one read first
             return
         except OSError:  # the terminal is gone
             data = b""

@@ -1,6 +1,6 @@
-"""The meter: how loud, how late and how busy the machine is, in one line that is drawn again all the time.
+"""The meter: how loud, how late and how busy the machine is, in one line that is redrawn all the time.
 
-A small thread asks the machine for it eight times a second; all else happens on the machine's thread.
+A small thread asks the machine to draw it eight times a second; all else happens on the machine's thread.
 """
 
 import math
@@ -20,17 +20,17 @@ from emu.terminal.statusline import StatusLine
 __all__ = ["Levels", "Meter", "describe"]
 
 _INTERVAL_S = 0.125
-#: Draws over which the processor's share is averaged.
+#: How many draws the CPU usage is averaged over.
 _SMOOTH = 8
-#: The bar's left end, in dB of full scale; and how wide it may be.
+#: The bar's left end, in dB of full scale, and its greatest width.
 _LEAST_DB = -60.0
 _WIDEST = 24
-#: The newest sound is so much (ns, guest time) old at most, beyond its own length, or it is over.
+#: A sound is over once nothing has followed its newest period for this long (ns, guest time) beyond that one's length.
 _OVER_NS = 300_000_000
 
 
 class Levels:
-    """A tap that remembers the newest period played, to measure it only when somebody looks."""
+    """A tap that keeps the newest period played, and measures it only on demand."""
 
     def __init__(self, now: Callable[[], int]) -> None:
         self._now = now
@@ -43,7 +43,7 @@ class Levels:
         self._until = self._now() + params.duration_ns(len(data) // params.frame_size) + _OVER_NS
 
     def peaks(self) -> list[float]:
-        """Return the highest sample of each channel, full scale 1.0, at the end of the newest period; or nothing."""
+        """Return each channel's peak at the end of the newest period, full scale being 1.0; empty if it is over."""
         if self._newest is None or self._now() > self._until:
             return []
         params, data = self._newest
@@ -53,20 +53,20 @@ class Levels:
 
 
 class Meter:
-    """While it is entered, ``line`` shows what the machine that is attached does."""
+    """While entered, shows on ``line`` what the attached machine does."""
 
     def __init__(self, line: StatusLine) -> None:
         self._line = line
         self._machine: Machine | None = None
         self._levels: Levels | None = None
         self._asked = False
-        self._skew = 0  # of the clocks, when the machine began: it took time to make
+        self._skew = 0  # of the clocks when the machine started, which took time
         self._processor: deque[tuple[float, float]] = deque(maxlen=_SMOOTH)
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._ask, name="pyemu meter", daemon=True)
 
     def attach(self, machine: Machine) -> None:
-        """Show what ``machine`` does, from now on."""
+        """Show what ``machine`` does from now on."""
         if self._machine is None:
             self._line.handle_signals()
         self._levels = Levels(machine.clock.now)
@@ -106,9 +106,9 @@ class Meter:
 
 
 def describe(counters: Counters, skew: int, peaks: list[float], processor: float, columns: int) -> str:
-    """Say it in ``columns`` characters, or more if there is no shorter way; bars take what is left.
+    """Return the line, in ``columns`` characters or more if it cannot be shorter; bars fill what is left.
 
-    ``skew`` (ns) is the clocks' when the machine began to run, ``processor`` the share of a core.
+    ``skew`` (ns) is the clocks' skew when the machine started, ``processor`` the share of a core in use.
     """
     minutes, seconds = divmod(counters.guest_ns / 1e9, 60)
     stalls = f"  stalls {counters.stalls}" * bool(counters.stalls)

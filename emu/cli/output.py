@@ -28,7 +28,7 @@ _PATIENCE_S = 0.5
 
 
 class Target(Protocol):
-    """What the output needs of a machine."""
+    """What the output needs from a machine."""
 
     @property
     def console(self) -> Console:
@@ -36,15 +36,15 @@ class Target(Protocol):
         ...
 
     def post(self, message: Callable[[], None]) -> None:
-        """Have ``message()`` called on the machine's thread."""
+        """Call ``message()`` on the machine's thread."""
         ...
 
     def pause(self) -> None:
-        """Have the guest and its time stand still."""
+        """Make the guest and its time stand still."""
         ...
 
     def resume(self) -> None:
-        """Have them go on."""
+        """Let them continue."""
         ...
 
 
@@ -73,7 +73,7 @@ class GuestOutput:
     # ---------------------------------------------------------------- for the machine's thread
 
     def __call__(self, data: bytes) -> None:
-        """Have ``data`` written."""
+        """Queue ``data`` for writing, after the filter and with any stamps."""
         self._writer(self.stamps(self._filter(data)))
         self._unfinished_line = not data.endswith(b"\n")
         if self._writer.pending > _MUCH:
@@ -118,7 +118,7 @@ class GuestOutput:
         if self._writer.pending > _TOO_MUCH and not self._paused:
             self._paused = True
             machine.post(machine.pause)  # posting makes the CPU return soon
-        self._go_on()  # the writer may have finished before it could see that somebody waits
+        self._go_on()  # the writer may have finished before it could see that the guest is held up
 
     def _go_on(self) -> None:
         machine = self._machine
@@ -178,7 +178,7 @@ class GuestOutput:
 
 
 def finish(writer: Writer, signals: Signals, error: BaseException | None) -> None:
-    """Wait until all is written, at the end of a run that ended with ``error``; raises Ending on a signal.
+    """Wait until everything is written, after a run that ended with ``error``; raises Ending on a signal.
 
     After an Ending, which comes from outside, a reader that has stopped is not waited for.
     """

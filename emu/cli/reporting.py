@@ -1,4 +1,4 @@
-"""What all commands have in common: one line and an exit status for whatever goes wrong."""
+"""What all commands have in common: an error becomes one line and an exit status."""
 
 import contextlib
 import sys
@@ -17,7 +17,7 @@ debug_option = click.option("--debug", is_flag=True, help="Show where an error c
 
 @contextlib.contextmanager
 def reporting(debug: bool) -> Iterator[None]:
-    """Turn each way in which a command can fail into a line and an exit status."""
+    """Turn every way in which a command can fail into one line and an exit status."""
     try:
         yield
     except PyemuError as error:

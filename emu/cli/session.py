@@ -23,7 +23,7 @@ _STDIN, _STDOUT = 0, 1
 #: How long pending output may delay a suspension.
 _SETTLE_S = 0.1
 
-_BANNER = "C-a x quits, C-a h helps"
+_BANNER = "C-a x quits, C-a h shows help"
 
 
 def run(
@@ -34,14 +34,14 @@ def run(
     rows_taken: int = 0,
     clipboard: bool = False,
 ) -> int:
-    """Run machines that ``switch_on(output)`` makes, a new one for each reset, and return the exit status.
+    """Run machines made by ``switch_on(output)``, a new one after each reset, and return the exit status.
 
-    The user's keys go to the guest, or else ``commands`` are typed at its shell. So many rows of the user's window are
-    not the guest's; with ``clipboard`` the guest may use that of the user's terminal. Raises what Machine and Shell do,
-    and Ending for whatever ends the run from outside.
+    The user's keys go to the guest, unless there are ``commands`` to type at its shell. ``rows_taken`` rows of the
+    user's window are not the guest's; with ``clipboard`` the guest may use the clipboard of the user's terminal. Raises
+    what Machine and Shell raise, and Ending for whatever ends the run from outside.
     """
-    # While a machine is made, or closed, signals wait until they are asked for: one that raised at once could do so in
-    # the middle of anything, a __del__ even.
+    # While a machine is made or closed, signals wait until `check`: one that raised at once could do so in the middle
+    # of anything, even a __del__.
     signals.post = _wait
     filter_ = Filter(clipboard=not clipboard and os.isatty(_STDOUT), cursor=bool(commands))
     terminal = RawTerminal(_STDIN) if not commands and os.isatty(_STDIN) else None
@@ -74,11 +74,11 @@ def run(
             if request.action is PowerAction.FAIL:
                 raise MachineError(f"the guest switched the machine off because of a failure (code {request.code})")
             del machine
-            gc.collect()  # the memory of the machine that was
+            gc.collect()  # frees the old machine's memory
 
 
 def _tell(machine: Machine, rows_taken: int) -> Callable[[int, int], None]:
-    """Return what tells the guest the size of its part of the user's window."""
+    """Return a function that tells the guest the size of its part of the user's window."""
     return lambda columns, rows: machine.post(lambda: machine.hvc.resize(columns, max(rows - rows_taken, 0)))
 
 
@@ -88,4 +88,4 @@ def _suspend(output: GuestOutput, terminal: RawTerminal) -> None:
 
 
 def _wait(_message: Callable[[], None]) -> None:
-    """Leave it to ``check``."""
+    """Leave the signal to ``check``."""

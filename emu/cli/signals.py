@@ -1,8 +1,8 @@
-"""How a run ends from outside: signals, the time limit, and a key that quits, all as one exception at a safe point.
+"""How a run ends from outside: signals, the time limit and the quit key, all as one exception at a safe point.
 
-Python runs signal handlers on the main thread between two of its instructions: while the guest computes that may be
-never, and in the middle of a device model it may be too soon. So a handler only posts a message to the machine, and
-the listener (emu/cli/listener.py), whom the C part of the handler wakes, sees to it that the CPU comes back.
+Python runs signal handlers on the main thread, between two of its own instructions: while the guest computes that may
+be never, and in the middle of a device model it may be too soon. A handler therefore only posts a message to the
+machine, and the listener (emu/cli/listener.py), which the C part of the handler wakes, makes the CPU return.
 """
 
 import signal
@@ -14,13 +14,13 @@ from emu.timing.signals import posts
 
 __all__ = ["Ending", "Signals"]
 
-#: Exit status of a run that was over its time limit, as timeout(1) has it.
+#: Exit status of a run that exceeded its time limit, as with timeout(1).
 TIMED_OUT = 124
 _FATAL = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 
 
 class Ending(BaseException):
-    """The run ends with ``status``: not an error, nor to be caught with them. ``message`` says why, if need be."""
+    """The run ends with ``status``: not an error, and not to be caught as one. ``message`` says why, if not empty."""
 
     def __init__(self, status: int, message: str = "") -> None:
         super().__init__(status, message)
@@ -29,10 +29,10 @@ class Ending(BaseException):
 
 
 class Signals:
-    """While it is entered: each signal that would kill the process, and the end of ``timeout`` seconds, is an Ending.
+    """While entered, turns each signal that would kill the process, and the end of ``timeout`` seconds, into an Ending.
 
-    It is raised where the signal finds the main thread, or, once ``post`` is set (to Machine.post), from a message.
-    ``interruptible`` says that the main thread may be stuck in a place where raising at once does no harm.
+    It is raised wherever the main thread is or, once ``post`` is set (to Machine.post), from a message.
+    ``interruptible`` says that the main thread may be blocked where raising at once does no harm.
     """
 
     def __init__(self, timeout: float | None = None) -> None:
@@ -43,7 +43,7 @@ class Signals:
         self._before: list[tuple[int, signal._HANDLER]] = []
 
     def check(self) -> None:
-        """Raise the Ending whose message came too late for the machine that it was posted to."""
+        """Raise the Ending, if any, whose message came too late for the machine that it was posted to."""
         if self._ending is not None:
             raise self._ending
 
@@ -74,7 +74,7 @@ class Signals:
 
     def __enter__(self) -> Self:
         for number in _FATAL:
-            # nohup(1) and a shell's background jobs ignore some signals on purpose
+            # under nohup(1), and in a shell's background jobs, some signals are ignored on purpose
             if signal.getsignal(number) is not signal.SIG_IGN:
                 self._install(number, self._on_fatal)
         if self._timeout is not None:

@@ -1,6 +1,6 @@
 """Tells the user when the guest prints nothing at all.
 
-A guest that died before it had a console looks just like a slow one, so this only reports; it never ends the machine.
+A guest that died before it had a console looks just like a slow one, so this only reports and never ends the machine.
 """
 
 from collections.abc import Callable
@@ -10,16 +10,16 @@ from emu.options import last_console
 
 __all__ = ["watch"]
 
-#: Linux prints its first line within half a second. Guest time must pass too, in case the host is slow or busy.
+#: Linux prints its first line within half a second. Guest time must pass, too, in case the host is slow or busy.
 _SECONDS, _GUEST_NS = 10.0, 5_000_000_000
-#: Those that the guest can have here.
+#: The consoles that this machine has.
 _CONSOLES = ("ttyS0", "hvc0")
 
 
 def watch(machine: Machine, remind: Callable[[float, Callable[[], None]], None], say: Callable[[str], None]) -> None:
     """Use ``say`` once to report what may be wrong if ``machine`` prints nothing for 10 s.
 
-    ``remind(seconds, message)`` has ``message()`` called on the machine's thread after so much real time.
+    ``remind(seconds, message)`` calls ``message()`` on the machine's thread after ``seconds`` of real time.
     """
 
     def look() -> None:

@@ -1,4 +1,4 @@
-"""What ``--trace``, ``--trace-file`` and ``--meter`` of the command line mean."""
+"""What the options ``--trace``, ``--trace-file`` and ``--meter`` mean."""
 
 import contextlib
 import os
@@ -19,7 +19,7 @@ __all__ = ["metering", "tracing"]
 
 _STDERR = 2
 
-#: Pending bytes of the trace above which the machine waits for whoever reads it.
+#: When more bytes of the trace than this are pending, the machine waits for its reader.
 _TOO_MUCH = 1 << 20
 
 SwitchOn = Callable[[GuestOutput], "Machine"]
@@ -28,7 +28,7 @@ SwitchOnFor = Callable[[Callable[[bytes], None]], "Machine"]
 
 @contextlib.contextmanager
 def tracing(categories: str | None, path: Path | None, signals: Signals) -> Iterator[Trace]:
-    """Have a trace of ``categories``, into the file ``path``, or in lines on stderr; raises UsageError."""
+    """Provide a trace of ``categories``, to the file ``path`` or as lines on stderr; raises UsageError."""
     wanted = parse_categories(DEFAULT if categories is None else categories)
     if path is None:
         with _lines(signals) as write:
@@ -40,7 +40,7 @@ def tracing(categories: str | None, path: Path | None, signals: Signals) -> Iter
 
 @contextlib.contextmanager
 def metering(switch_on: SwitchOnFor, signals: Signals) -> Iterator[SwitchOn]:
-    """Have ``switch_on``, whose machines are shown by a meter at the bottom of the terminal."""
+    """Provide ``switch_on`` such that a meter at the bottom of the terminal shows its machines."""
     if not os.isatty(_STDERR):
         say("--meter is ignored: stderr is not a terminal")
         yield switch_on
@@ -62,8 +62,8 @@ def metering(switch_on: SwitchOnFor, signals: Signals) -> Iterator[SwitchOn]:
 
 @contextlib.contextmanager
 def _lines(signals: Signals) -> Iterator[Callable[[str], None]]:
-    """Yield a function that writes a line on stderr."""
-    end = "\r\n" if os.isatty(_STDERR) else "\n"  # which a terminal in raw mode needs, and no other minds
+    """Yield a function that writes a line to stderr."""
+    end = "\r\n" if os.isatty(_STDERR) else "\n"  # a terminal in raw mode needs the \r, and any other ignores it
     with Writer(_STDERR) as writer:
 
         def write(text: str) -> None:

@@ -1,8 +1,8 @@
-"""The hart's privileged architecture as far as Unicorn leaves it to its caller: entering exceptions.
+"""The part of the hart's privileged architecture that Unicorn leaves to its caller: entering exceptions.
 
-Interrupts, sret, mret, CSRs and page tables are Unicorn's own; here are the synchronous exceptions (Privileged
+Unicorn itself handles interrupts, sret, mret, CSRs and page tables; here are the synchronous exceptions (Privileged
 Architecture 3.1.6 to 3.1.15, 4.1), the calls to the built-in firmware, and the instructions that Unicorn lacks. What
-it gets wrong beyond that is in UNICORN.md.
+else it gets wrong is in UNICORN.md.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,7 +19,7 @@ SSIP, MSIP, STIP, MTIP, SEIP, MEIP = 1 << 1, 1 << 3, 1 << 5, 1 << 7, 1 << 9, 1 <
 _USER, _SUPERVISOR, _MACHINE = 0, 1, 3
 _SIE, _MIE, _SPIE, _MPIE, _SPP, _MPP = 1 << 1, 1 << 3, 1 << 5, 1 << 7, 1 << 8, 3 << 11
 
-#: UXL and SXL: 64 bits, which is all that there is. Unicorn leaves them 0, and as they are.
+#: UXL and SXL: 64 bits, the only width there is. Unicorn starts them as 0, and never changes them.
 _XLEN_64 = 2 << 32 | 2 << 34
 
 _ILLEGAL, _BREAKPOINT, ECALL = 2, 3, 8
@@ -33,11 +33,11 @@ INTERRUPTS = {
     1: "supervisor software", 3: "machine software", 5: "supervisor timer", 7: "machine timer",
     9: "supervisor external", 11: "machine external",
 }  # fmt: skip
-_FENCE_I, _FENCE_I_MASK = 0x100F, 0x707F  # its other fields are to be ignored
+_FENCE_I, _FENCE_I_MASK = 0x100F, 0x707F  # the other fields must be ignored
 _INTERRUPT = 1 << 63  # in scause and mcause
 _U64 = _NO_RESERVATION = (1 << 64) - 1
 
-#: The exceptions that a supervisor handles itself under the built-in firmware: all but its own calls.
+#: The exceptions that a supervisor itself handles under the built-in firmware: all but its own calls.
 _DELEGATED_EXCEPTIONS = 0xF1FF & ~(1 << 9)
 _DELEGATED_INTERRUPTS = SSIP | STIP | SEIP
 
@@ -58,17 +58,17 @@ class Hart:
         self._calls: SupervisorCalls | None = None
         self._sstc: Sstc | None = None
         self._traps = 0
-        #: Of the traps, the calls from S mode to the firmware, built in or not.
+        #: How many of the traps were calls from S mode to the firmware, built in or not.
         self.supervisor_calls = 0
         engine.exception = self._exception
 
     @property
     def traps(self) -> int:
-        """How many exceptions there were so far."""
+        """How many exceptions there have been so far."""
         return self._traps + (self._engine.native.traps if self._engine.native is not None else 0)
 
     def watch(self, between: Callable[[ExceptionHandler], ExceptionHandler]) -> None:
-        """Have ``between`` make a handler of exceptions that gets each of them before this one does."""
+        """Let ``between`` wrap the exception handler, so that it sees each exception first."""
         handler = between(self._exception)
         if handler != self._exception:
             self._engine.exception = handler
@@ -120,7 +120,7 @@ class Hart:
         elif cause == _ILLEGAL:
             value = self._engine.instruction(pc)
             if value & _FENCE_I_MASK == _FENCE_I:
-                self._traps -= 1  # it is none
+                self._traps -= 1  # it is not one
                 self._engine.synchronize_code()
                 state[Reg.PC] = pc + 4
                 return
@@ -132,7 +132,7 @@ class Hart:
             value = pc if cause == _BREAKPOINT else state[Reg.BADADDR]
         delegated = mode != _MACHINE and state[Reg.MEDELEG] >> cause & 1
         handler = state[Reg.STVEC if delegated else Reg.MTVEC] & ~3
-        if handler == pc:  # its first instruction traps to itself: a real hart would do so for ever
+        if handler == pc:  # its first instruction traps to itself, which a real hart would do for ever
             raise MachineError(f"hart 0 has no handler for its trap: {self._first_trap(cause, pc, value)}")
         status = state[Reg.MSTATUS]
         if delegated:
@@ -148,7 +148,7 @@ class Hart:
         state[Reg.PC] = handler
 
     def _first_trap(self, cause: int, pc: int, value: int) -> str:
-        """Describe the trap for which there is no handler: the one that led to ``pc``, if this one is its handler's."""
+        """Describe the trap that has no handler: the one that led to ``pc``, if this trap is from its handler."""
         state = self._state
         what = _describe(cause, pc, value)
         if state[Reg.PRIV] == _MACHINE:
@@ -156,7 +156,7 @@ class Hart:
         else:
             enabled, first = _SIE, (state[Reg.SCAUSE], state[Reg.SEPC], state[Reg.STVAL])
         if state[Reg.PRIV] == _USER or state[Reg.MSTATUS] & enabled or not any(first):
-            return what  # no trap led here but a jump
+            return what  # a jump led here, not a trap
         return f"{_describe(*first)}; its handler traps, too: {what}"
 
 

@@ -1,6 +1,6 @@
-"""The address that a load, store or AMO instruction of RV64GC goes to (Unprivileged ISA, chapters 2.6, 14, 28).
+"""The address that a load, store or AMO instruction of RV64GC accesses (Unprivileged ISA, chapters 2.6, 14, 28).
 
-Unicorn tells only the physical address of an access to nothing; ``xtval`` needs the virtual one.
+For an access to nothing, Unicorn reports only the physical address; ``xtval`` needs the virtual one.
 """
 
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ _U64 = (1 << 64) - 1
 
 
 def memory_operand(instruction: int, x: Sequence[int]) -> tuple[int, bool] | None:
-    """Return the address, given the integer registers ``x``, and whether it is written; None for other instructions."""
+    """Return the address, from the integer registers ``x``, and whether it is written; None for other instructions."""
     operand = _operand(instruction) if instruction & 3 == 3 else _compressed_operand(instruction)
     if operand is None:
         return None

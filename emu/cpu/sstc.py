@@ -1,7 +1,7 @@
-"""Sstc: a supervisor that sets its timer itself (Privileged Architecture 3.1.18, and the chapter on Sstc).
+"""Sstc: a supervisor that sets its own timer (Privileged Architecture 3.1.18, and the chapter on Sstc).
 
-Unicorn has neither ``menvcfg`` nor ``stimecmp``, so each access is an illegal instruction, which the hart gives to
-``Sstc.execute`` first.
+Unicorn has neither ``menvcfg`` nor ``stimecmp``, so each access is an illegal instruction, which the hart first passes
+to ``Sstc.execute``.
 """
 
 from devices.stimer import NEVER, SetTimer
@@ -10,7 +10,7 @@ from emu.cpu.engine import Reg
 __all__ = ["MENVCFG", "STIMECMP", "Sstc"]
 
 STIMECMP, MENVCFG = 0x14D, 0x30A
-_FIOM, _STCE = 1 << 0, 1 << 63  # menvcfg; FIOM can be set and changes nothing: every fence orders everything
+_FIOM, _STCE = 1 << 0, 1 << 63  # menvcfg; FIOM can be set but changes nothing: every fence orders everything
 _TM = 1 << 1  # mcounteren
 
 _SYSTEM = 0x73
@@ -20,7 +20,7 @@ _SUPERVISOR, _MACHINE = 1, 3
 
 
 class Sstc:
-    """The two CSRs of the hart whose CPU ``state`` is given; ``set_timer(ticks)`` programs the timer behind STIP."""
+    """The two CSRs of the hart with this CPU ``state``; ``set_timer(ticks)`` programs the timer behind STIP."""
 
     def __init__(self, state: memoryview, set_timer: SetTimer) -> None:
         self._state, self._set_timer = state, set_timer
@@ -28,7 +28,7 @@ class Sstc:
         self._stimecmp = NEVER
 
     def execute(self, instruction: int) -> bool:
-        """Do what ``instruction`` does, but to the pc, and say so; False if it is no legal access to the two."""
+        """Execute ``instruction``, leaving the pc alone; False if it is not a legal access to the two CSRs."""
         csr, operation = instruction >> 20, instruction >> 12 & 3
         if instruction & 0x7F != _SYSTEM or not operation or not self._may_access(csr):
             return False
@@ -38,7 +38,7 @@ class Sstc:
         before = self._menvcfg if csr == MENVCFG else self._stimecmp
         if operation == _WRITE:
             self._write(csr, operand)
-        elif source:  # with x0, or 0, csrrs and csrrc don't write at all
+        elif source:  # with x0, or 0, csrrs and csrrc do not write at all
             self._write(csr, before | operand if operation == _SET else before & ~operand)
         if target:
             state[Reg.X0 + target] = before

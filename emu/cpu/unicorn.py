@@ -1,7 +1,7 @@
-"""Unicorn's library, as much of it as the engine uses, under the names of the package's own Python.
+"""The part of Unicorn's library that the engine uses, under the names of the package's own Python.
 
-That one loads a class and the registers of every architecture, and a third of the standard library with them: 10 ms
-that each start of pyemu would wait for. It may be used in the same process, on the same library.
+The package loads a class and the registers of every architecture, and a third of the standard library with them: 10 ms
+on each start of pyemu. It may be used in the same process, on the same library.
 """
 
 import ctypes
@@ -45,7 +45,7 @@ _U32, _U64, _POINTER = ctypes.c_uint32, ctypes.c_uint64, ctypes.c_void_p
 _PROTOTYPES = {
     "uc_open": (_U32, _U32, _POINTER),
     "uc_close": (_POINTER,),
-    "uc_ctl": (_POINTER, _U32),  # and what depends on the second
+    "uc_ctl": (_POINTER, _U32),  # further arguments depend on the second
     "uc_emu_start": (_POINTER, _U64, _U64, _U64, ctypes.c_size_t),
     "uc_emu_stop": (_POINTER,),
     "uc_hook_add": (_POINTER, _POINTER, ctypes.c_int, _POINTER, _POINTER, _U64, _U64),
@@ -57,7 +57,7 @@ _PROTOTYPES = {
 
 
 def _package() -> Path:
-    spec = find_spec("unicorn")  # which doesn't run it
+    spec = find_spec("unicorn")  # without running it
     if spec is None or spec.origin is None:
         raise ModuleNotFoundError("No module named 'unicorn'", name="unicorn")
     return Path(spec.origin).parent
@@ -87,19 +87,19 @@ def _load_constants(name: str) -> Any:
 
 uclib = _load_library()
 riscv_const = _load_constants("riscv_const")
-#: Of the library itself: one byte each, the last of which says how far it is from being released.
+#: The library's own version: one byte each for major, minor and patch, and a last one for pre-releases.
 __version__ = ".".join(map(str, uclib.uc_version(None, None).to_bytes(4, "big")[:3]))
 
 
 class UcError(Exception):
-    """What a function of Unicorn returned; its text is Unicorn's."""
+    """An error returned by a function of Unicorn, with Unicorn's text."""
 
     def __init__(self, error: int) -> None:
         super().__init__(uclib.uc_strerror(error).decode())
 
 
 class Uc:
-    """An engine of Unicorn, as its package has it. Raises UcError for what it refuses."""
+    """A Unicorn engine, like its package's class. Raises UcError when Unicorn refuses something."""
 
     def __init__(self, architecture: int, mode: int) -> None:
         self._uch: Any = _POINTER()
@@ -107,7 +107,7 @@ class Uc:
         weakref.finalize(self, uclib.uc_close, self._uch)
 
     def mem_map_ptr(self, address: int, size: int, access: int, memory: int) -> None:
-        """Have ``size`` bytes of our ``memory`` at ``address``."""
+        """Map ``size`` bytes of our ``memory`` at ``address``."""
         _try(uclib.uc_mem_map_ptr(self._uch, address, size, access, memory))
 
     def reg_write(self, register: int, value: int) -> None:
@@ -115,23 +115,23 @@ class Uc:
         _try(uclib.uc_reg_write(self._uch, register, ctypes.byref(_U64(value))))
 
     def ctl(self, control: int, direction: int, *arguments: Any) -> None:
-        """Change one of the things that are not registers or memory."""
+        """Change a setting, anything but registers and memory."""
         _try(uclib.uc_ctl(self._uch, direction << 30 | len(arguments) << 26 | control, *arguments))
 
     def ctl_set_tcg_buffer_size(self, size: int) -> None:
-        """Have room for ``size`` bytes of translated code."""
+        """Make room for ``size`` bytes of translated code."""
         self.ctl(UC_CTL_TCG_BUFFER_SIZE, UC_CTL_IO_WRITE, _U32(size))
 
     def ctl_exits_enabled(self, enable: bool) -> None:
-        """Stop at a list of addresses, which is empty, and not at one."""
+        """Stop at a list of addresses, which is empty, instead of at a single one."""
         self.ctl(UC_CTL_UC_USE_EXITS, UC_CTL_IO_WRITE, ctypes.c_int(enable))
 
     def ctl_remove_cache(self, begin: int, end: int) -> None:
-        """Drop what was translated from these addresses."""
+        """Drop the code translated from these addresses."""
         self.ctl(UC_CTL_TB_REMOVE_CACHE, UC_CTL_IO_WRITE, _U64(begin), _U64(end))
 
     def ctl_flush_tb(self) -> None:
-        """Drop all that was translated."""
+        """Drop all translated code."""
         self.ctl(UC_CTL_TB_FLUSH, UC_CTL_IO_WRITE)
 
 

@@ -1,8 +1,8 @@
-"""Builds a part of the guest into the cache: only once, whoever asks, and never half.
+"""Builds a part of the guest into the cache: once, whoever asks for it, and never incompletely.
 
-A part appears under its name in one step (rename). Beside it, only while it is being built: NAME.work, which lets an
-interrupted build go on, and NAME.lock, so that two at once do not build the same. After a failure, NAME.log has the
-output of the command that failed.
+A part appears under its name in one step (rename). While it is being built, there are also NAME.work, which lets an
+interrupted build continue, and NAME.lock, which keeps two processes from building the same. After a failure, NAME.log
+has the output of the command that failed.
 """
 
 import fcntl
@@ -20,9 +20,9 @@ __all__ = ["build", "obtain"]
 
 
 def build(kernel_part: Path, rootfs_part: Path, progress: Callable[[str], None]) -> None:
-    """Build the kernel and the root file system where they are missing.
+    """Build the kernel and the root file system, unless they are there.
 
-    Raises MissingPackageError, before anything is done, if a package of the host is needed for that; else as obtain.
+    Raises MissingPackageError, before doing anything, if that needs a package missing on the host; else like obtain.
     """
     requirements.check(kernel=not kernel_part.is_dir(), rootfs=not rootfs_part.is_dir())
     if not kernel_part.is_dir():
@@ -32,7 +32,7 @@ def build(kernel_part: Path, rootfs_part: Path, progress: Callable[[str], None])
 
 
 def obtain(finished: Path, make: Callable[[Job, Path], None], progress: Callable[[str], None]) -> None:
-    """Have the part in the directory finished; if there is none yet, make(job, out) must fill the directory out.
+    """Make sure that the directory finished exists; if it does not, make(job, out) must fill the directory out.
 
     Raises PyemuError if the cache cannot be written, or what make raises.
     """
@@ -64,14 +64,14 @@ def _build(finished: Path, make: Callable[[Job, Path], None], lock: int, progres
 
 
 def _flush(file: Path) -> None:
-    """Have the contents on disk before the name, so that a power cut leaves no empty file under the final name."""
+    """Write the contents to disk before the rename, so that a power cut leaves no empty file under the final name."""
     with file.open("rb") as opened:
         os.fsync(opened.fileno())
 
 
 @contextmanager
 def _locked(path: Path, progress: Callable[[str], None]) -> Iterator[int]:
-    """Hold the lock at path; yields its file descriptor. The kernel gives it back if the process dies."""
+    """Hold the lock at path; yields its file descriptor. The kernel releases it if the process dies."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w") as file:
         try:

@@ -1,4 +1,4 @@
-"""One build of a part of the guest: where it may write, how it reports, and how it runs commands."""
+"""A build of one part of the guest: where it may write, how it reports, and how it runs commands."""
 
 import contextlib
 import os
@@ -16,13 +16,13 @@ from devices.errors import PyemuError
 __all__ = ["CommandError", "Job"]
 
 _TAIL = 3
-#: How long a command that is to end may take to remove what is half done, as make and compilers do.
+#: How long a command may take, when told to end, to remove unfinished files, as make and compilers do.
 _GRACE_S = 2.0
 _CHUNK = 64 << 10
 
 
 class CommandError(PyemuError):
-    """A command failed; `output` is all that it printed."""
+    """A command failed; `output` is everything that it printed."""
 
     def __init__(self, message: str, output: str) -> None:
         super().__init__(message)
@@ -35,9 +35,9 @@ class Job:
 
     Attributes:
         work: a directory to work in, which outlives an interrupted build.
-        report: shows the user a line about what is going on.
-        lock: the file descriptor that holds the lock on this build. Every command inherits it, so that the lock holds
-            until the last of them is gone, even if Python was killed meanwhile.
+        report: shows the user a line about the progress.
+        lock: the file descriptor that holds the lock on this build. Every command inherits it, so the lock holds until
+            the last of them is gone, even if Python was killed meanwhile.
 
     """
 
@@ -52,10 +52,10 @@ class Job:
         environment: Mapping[str, str] | None = None,
         on_line: Callable[[str], None] = lambda _line: None,
     ) -> str:
-        """Run a command to its end and return what it printed; on_line sees each line as it comes.
+        """Run a command to its end and return what it printed; on_line gets each line as it comes.
 
-        Raises CommandError if it fails. An exception that comes meanwhile, like one of a signal, ends the command, and
-        all that it has started, at once.
+        Raises CommandError if it fails. An exception raised meanwhile, for example by a signal handler, ends the
+        command and everything that it has started.
         """
         arguments = [str(word) for word in command]
         printed = []
@@ -88,13 +88,13 @@ class Job:
 
 
 def _end(process: subprocess.Popen[str]) -> None:
-    """End the group of processes that ``process`` leads: all that might still write into the job's directory."""
+    """End the process group that ``process`` leads: everything that might still write into the job's directory."""
     assert process.stdout is not None
     output, give_up = process.stdout.fileno(), time.monotonic() + _GRACE_S
     with contextlib.suppress(ProcessLookupError):
         try:
             os.killpg(process.pid, signal.SIGTERM)
             while select.select([output], [], [], max(0.0, give_up - time.monotonic()))[0] and os.read(output, _CHUNK):
-                pass  # until the last of them has closed it
+                pass  # until the last of them has closed its output
         finally:
-            os.killpg(process.pid, signal.SIGKILL)  # whoever is left; the group is there until its leader is waited for
+            os.killpg(process.pid, signal.SIGKILL)  # whatever is left; the group exists until its leader is waited for

@@ -1,7 +1,7 @@
 """The root file system of the default guest, made from the distribution's riscv64 packages.
 
-What goes in is chosen rather than pruned, because every file costs time at boot: the programs named here, the libraries
-that they ask for, the data files that these read, and the overlay that the Buildroot recipe uses too.
+Its contents are chosen rather than pruned, because every file costs time at boot: the programs named here, the
+libraries that they need, the data files that these read, and the overlay, which the Buildroot recipe uses, too.
 """
 
 import re
@@ -17,8 +17,8 @@ from emu.guest.job import Job
 __all__ = ["build", "entries"]
 
 _PACKAGES = (
-    "busybox-static",  # static: fork and exec are twice as quick as with the dynamic loader
-    "coreutils",  # env, a small program with shared libraries: what starting one costs is measured with it
+    "busybox-static",  # static: fork and exec are twice as fast as with the dynamic loader
+    "coreutils",  # env, a small program with shared libraries: benchmarks measure what starting one costs
     "libc6",
     "libgcc-s1",
     "alsa-utils",
@@ -67,10 +67,10 @@ _DIRECTORIES = {
 
 _LIBRARIES = "usr/lib/riscv64-linux-gnu"
 _LOADER = "ld-linux-riscv64-lp64d.so.1"
-# Nobody's library, but libc opens it when a thread calls pthread_exit, as alsabat's do.
+# No program names this library, but libc opens it when a thread calls pthread_exit, as alsabat's do.
 _FOR_THREADS = "libgcc_s.so.1"
 
-# All programs stand in one directory; the other names that scripts and the ABI know lead there.
+# All programs are in one directory; the other names that scripts and the ABI know are links.
 _LINKS = {
     "bin": "usr/bin",
     "sbin": "usr/bin",
@@ -82,7 +82,7 @@ _LINKS = {
 
 
 def build(job: Job, out: Path) -> None:
-    """Write rootfs.cpio and packages.txt (the versions that went in) into the directory out.
+    """Write rootfs.cpio and packages.txt (the package versions used) into the directory out.
 
     Raises PyemuError if the packages cannot be fetched or lack something.
     """
@@ -99,7 +99,7 @@ def build(job: Job, out: Path) -> None:
 
 
 def entries(job: Job, tree: Path, overlay: Path) -> Iterator[cpio.Entry]:
-    """Yield what the root file system takes from the unpacked packages in tree, and from overlay."""
+    """Yield the root file system's entries, from the unpacked packages in tree and from overlay."""
     # The kernel opens /dev/console for process 1 before anything is mounted.
     yield cpio.device("dev/console", 5, 1)
     yield from (cpio.directory(path, mode) for path, mode in _DIRECTORIES.items())
@@ -130,9 +130,9 @@ def _installed_program(path: Path) -> cpio.Entry:
 
 
 def _applets(busybox: Path) -> Iterator[cpio.Entry]:
-    """Links to busybox for all that it can do, except where the packages have the real program.
+    """Yield links to busybox for all its applets, except where the packages have the real program.
 
-    The host cannot run it to ask, but its table of names is a sorted run of C strings that begins with "[".
+    The host cannot run it to ask, but its table of names is a sorted run of C strings that starts with "[".
     """
     _, found, table = busybox.read_bytes().partition(b"[\0[[\0")
     if not found:
@@ -143,7 +143,7 @@ def _applets(busybox: Path) -> Iterator[cpio.Entry]:
 
 
 def _closure(job: Job, tree: Path, programs: Iterable[Path]) -> list[Path]:
-    """Return the libraries that the programs need, and those need, by the names they are asked for with."""
+    """Return the libraries that the programs need, directly or indirectly, under the names used to ask for them."""
     found: dict[str, Path] = {}
     ask = {path.resolve() for path in programs}
     while ask:
@@ -158,7 +158,7 @@ def _closure(job: Job, tree: Path, programs: Iterable[Path]) -> list[Path]:
 
 
 def _files(root: Path, path: Path) -> Iterator[cpio.Entry]:
-    """Yield path, or all files below it; scripts are executable whatever became of their mode on the way here."""
+    """Yield path, or all files below it; scripts are executable, whatever has become of their mode by now."""
     for source in sorted(path.rglob("*")) if path.is_dir() else [path]:
         if source.is_file():
             data = source.read_bytes()

@@ -1,7 +1,7 @@
 """Removes escape sequences that must not reach the user's terminal: clipboard access, and queries nobody answers.
 
 Everything else passes, as over a serial line: colours, cursor movement, the title. But the clipboard belongs to the
-host: with OSC 52 (xterm's ctlseqs) a guest could put a command there for the user to paste into a shell, or read it.
+host: with OSC 52 (xterm's ctlseqs) a guest could read it, or put a command there for the user to paste into a shell.
 """
 
 import re
@@ -11,7 +11,7 @@ __all__ = ["Filter"]
 #: Control characters that do not end a sequence, wherever they occur in it (Williams, "A parser for DEC's
 #: ANSI-compatible video terminals"): all but BEL, CAN, SUB and ESC.
 _IGNORED = rb"\x00-\x06\x08-\x17\x19\x1c-\x1f\x7f"
-#: ESC ] or U+009D. Inside tmux's passthrough each ESC is doubled; the extra one must go too.
+#: ESC ] or U+009D. Inside tmux's passthrough each ESC is doubled; the extra one must go, too.
 _OSC = rb"(?:\x1b{1,2}[%b]*\]|\xc2\x9d)" % _IGNORED
 #: The clipboard commands of xterm, kitty and iTerm2.
 _COMMANDS = (b"52;", b"5522;", b"1337;Copy", b"50;Copy")
@@ -26,7 +26,7 @@ def _spread(text: bytes) -> bytes:
 
 _CLIPBOARD = rb"(?P<clipboard>%b(?:[%b]*0)*(?:%b))" % (_OSC, _IGNORED, b"|".join(map(_spread, _COMMANDS)))
 _CURSOR = rb"\x1b\[6n"
-#: At the end of the data, what could be the beginning of one of these sequences.
+#: What could be, at the end of the data, the beginning of one of these sequences.
 _UNFINISHED = re.compile(
     rb"(?:(?:\x1b{1,2}[%b]*|\xc2)|%b[0-9%b]*(?:;[Copy%b]*)?|\x1b\[6?)\Z" % (_IGNORED, _OSC, _IGNORED, _IGNORED)
 )
@@ -40,7 +40,7 @@ class Filter:
         wanted = [_CLIPBOARD] * clipboard + [_CURSOR] * cursor
         self._pattern = re.compile(b"|".join(wanted)) if wanted else None
         self._unfinished = b""
-        self._inside = False  # a clipboard sequence, whose contents may be long
+        self._inside = False  # inside a clipboard sequence, whose contents may be long
 
     def __call__(self, data: bytes) -> bytes:
         """Return what remains of ``data``, any piece of the output; sequences may be split between pieces."""

@@ -1,4 +1,4 @@
-"""A percentage on the user's terminal for what takes longer than a moment."""
+"""A percentage on the user's terminal, for work that takes longer than a moment."""
 
 import sys
 import time
@@ -17,15 +17,14 @@ def unseen(_share: float) -> None:
 
 
 def part(progress: Callable[[float], None], start: float, share: float) -> Callable[[float], None]:
-    """The progress of a part of the work, which begins when ``start`` of the whole is done and is ``share`` of it."""
+    """Return the progress of a part of the work that starts at ``start`` of the whole and makes up ``share`` of it."""
     return lambda done: progress(start + share * done)
 
 
 class Progress:
-    """Within it, call it with the share (0 to 1) that is done: the terminal shows ``pyemu: what: 42 %``.
+    """While entered, call it with the share (0 to 1) that is done: the terminal shows ``pyemu: what: 42 %``.
 
-    Only if that takes longer than two seconds, and only on a terminal: a log has no use for it. In the end the line is
-    wiped out.
+    It does so only after two seconds, and only on a terminal: a log has no use for it. The line is erased at the end.
     """
 
     def __init__(self, what: str, file: TextIO | None = None, clock: Callable[[], float] = time.monotonic) -> None:
@@ -37,7 +36,7 @@ class Progress:
         self._width = 0
 
     def __call__(self, share: float) -> None:
-        """Show it, now and then."""
+        """Show ``share``, from time to time."""
         now = self._clock()
         if not self._seen or now < self._next:
             return

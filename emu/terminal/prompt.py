@@ -1,4 +1,4 @@
-"""A prompt at the user's terminal, which is in raw mode: the keys that make a line, and its echo."""
+"""A prompt at the user's terminal, which is in raw mode: editing a line, and its echo."""
 
 import re
 from collections.abc import Callable
@@ -11,10 +11,10 @@ _LONGEST = 1000
 
 
 class Prompt:
-    """Hands each line that is typed to ``enter``; ``leave`` is called for C-d. ``show`` writes to the terminal.
+    """Hands each line typed to ``enter``; C-d calls ``leave``. ``show`` writes to the terminal.
 
-    Backspace takes a character back, C-u the line, C-c too and begins another; cursor keys do nothing. What others
-    print meanwhile stands in between; the next key shows the line again, where the cursor is then.
+    Backspace deletes a character, C-u the line, C-c drops it and starts a new one; cursor keys do nothing. If others
+    print meanwhile, that stays in between; the next key shows the line again, wherever the cursor is then.
     """
 
     def __init__(
@@ -30,7 +30,7 @@ class Prompt:
         show(text)
 
     def __call__(self, data: bytes) -> None:
-        """Handle ``data``, any piece of what is typed; what follows the key that leaves is dropped."""
+        """Handle ``data``, any piece of what is typed; anything after the key that leaves is dropped."""
         for key in _CURSOR_KEY.sub(b"", data):
             if self._open:
                 self._handle(key)
@@ -74,7 +74,7 @@ class Prompt:
         self._line[:] = line[: max(0, len(line) - characters)].encode()
 
     def _redraw(self) -> None:
-        """Show the line, if it has changed, anew: the guest may have printed into it."""
+        """Show the line anew if it has changed: the guest may have printed into it."""
         line = self._line.decode(errors="ignore")
         if line != self._shown:
             self._shown = line

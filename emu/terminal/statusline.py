@@ -1,8 +1,8 @@
 """A line of our own at the bottom of the user's terminal, below where the guest prints.
 
-The terminal scrolls what is above that line only (DECSTBM). The line is drawn between two of the guest's own control
-sequences, never within one, and cursor and attributes are put back where they were (DECSC, DECRC); so what the guest
-prints looks as it would in a terminal that has a line less.
+The terminal scrolls only what is above that line (DECSTBM). The line is drawn between two of the guest's control
+sequences, never within one, and cursor and attributes are restored (DECSC, DECRC); what the guest prints therefore
+looks as it would in a terminal with one line less.
 """
 
 import contextlib
@@ -17,7 +17,7 @@ __all__ = ["StatusLine"]
 
 #: The smallest terminal that can spare a line.
 _LINES, _COLUMNS = 4, 20
-#: After so many draws that were put off, the guest's sequence is taken for one that has no end.
+#: After this many postponed draws, the guest's sequence is taken for one without an end.
 _PATIENCE = 8
 
 _SEQUENCE = re.compile(rb"\x1b(?:\[[0-?]*[ -/]*[@-~]|[\]P^_X][^\x07\x1b]*(?:\x07|\x1b\\)|[ -/]*[0-OQ-WYZ\\`-~])")
@@ -26,36 +26,36 @@ _UNFINISHED = re.compile(
     rb"|[\xc2-\xdf]|[\xe0-\xef][\x80-\xbf]?|[\xf0-\xf4][\x80-\xbf]{0,2})\Z"
 )
 _FULL_SCREEN = re.compile(rb"\x1b(?:c|\[r|\[!p)")
-#: Bytes of an unfinished sequence that are looked at again with what follows them.
+#: How many bytes of an unfinished sequence are examined again with what follows them.
 _LONGEST = 256
 
 _SAVE, _RESTORE, _CANCEL = b"\x1b7", b"\x1b8", b"\x18"
 _ALL_LINES = b"\x1b[r"
-_MAKE_ROOM = b"\x1bD\x1b[A"  # if the cursor is in the last line, everything goes up by one
+_MAKE_ROOM = b"\x1bD\x1b[A"  # if the cursor is in the last line, everything moves up by one
 _CLEAR_BELOW = b"\x1b[B\r\x1b[J"
 _PLAIN_TEXT = b"\x0f\x1b(B\x1b[0;7m"  # no line graphics, reversed colours
 
 
 class StatusLine:
-    """While it is entered, the last line of the terminal ``fd`` is ours; ``write`` writes to it.
+    """While entered, owns the last line of the terminal ``fd``; ``write`` writes to the terminal.
 
-    ``watch`` is to see all that the guest prints there. Only a process in the foreground touches its terminal; one that
-    is stopped and goes on has given the line back and takes it again. All methods are for the main thread.
+    ``watch`` must see everything that the guest prints there. Only a foreground process touches its terminal; one that
+    is stopped gives the line back, and takes it again when it continues. All methods are for the main thread.
     """
 
     def __init__(self, fd: int, write: Callable[[bytes], None]) -> None:
         self._fd, self.write = fd, write
         self._size: os.terminal_size | None = None  # of the terminal when the line was reserved
         self._lost = False  # the terminal may scroll the line
-        self._tail = b""  # the beginning of a control sequence, of which the guest still has to print the rest
-        self._saved = False  # the guest has saved the cursor: it may not be saved over
+        self._tail = b""  # the beginning of a control sequence that the guest has yet to finish
+        self._saved = False  # the guest has saved the cursor: saving it again would lose that
         self._put_off = 0
         self._before: list[tuple[int, signal._HANDLER]] = []
 
     # ---------------------------------------------------------------- the guest's side
 
     def watch(self, output: Callable[[bytes], None]) -> Callable[[bytes], None]:
-        """Return ``output`` as the guest's output is to use it."""
+        """Wrap ``output`` for the guest's output."""
 
         def watched(data: bytes) -> None:
             output(data)
@@ -77,7 +77,7 @@ class StatusLine:
     # ---------------------------------------------------------------- our side
 
     def show(self, text: Callable[[int], str]) -> None:
-        """Show ``text(columns)``, ASCII, unless this is no moment for it: the next one will do."""
+        """Show ``text(columns)``, ASCII, unless this is a bad moment: the next call will do."""
         if not self._is_ours() or self._is_busy():
             return
         size = self._terminal_size()
@@ -100,7 +100,7 @@ class StatusLine:
         self._size = None
 
     def _reserve(self, size: os.terminal_size) -> bytes:
-        """What makes the last line ours, as far as it is not."""
+        """Return the sequences that make the last line ours, if it is not."""
         if size == self._size and not self._lost:
             return b""
         resized = self._size is not None and size != self._size
@@ -118,7 +118,7 @@ class StatusLine:
         return False
 
     def _terminal_size(self) -> os.terminal_size | None:
-        """The size of the terminal, if it is large enough."""
+        """Return the size of the terminal, if it is large enough."""
         with contextlib.suppress(OSError):
             size = os.get_terminal_size(self._fd)
             if size.lines >= _LINES and size.columns >= _COLUMNS:
@@ -128,13 +128,13 @@ class StatusLine:
     def _is_ours(self) -> bool:
         try:
             return os.tcgetpgrp(self._fd) == os.getpgrp()
-        except OSError:  # it controls nobody
+        except OSError:  # it is nobody's controlling terminal
             return True
 
     # ---------------------------------------------------------------- stopping and going on
 
     def handle_signals(self) -> None:
-        """Heed SIGTSTP and SIGCONT, before whoever did until now; to be called once, when they do."""
+        """Handle SIGTSTP and SIGCONT, ahead of the handlers installed so far; call it once, after those are."""
         for number, handler in ((signal.SIGTSTP, self._on_stop), (signal.SIGCONT, self._on_continue)):
             self._before.append((number, signal.signal(number, handler)))
 

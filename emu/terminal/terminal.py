@@ -1,4 +1,4 @@
-"""The user's terminal: raw mode and its way back, the C-a keys, and lines for the user beside the guest's output."""
+"""The user's terminal: raw mode and back, the C-a keys, and lines for the user beside the guest's output."""
 
 import atexit
 import contextlib
@@ -17,13 +17,13 @@ _ESCAPE = 0x01  # C-a
 
 
 def say(text: str) -> None:
-    """Show the user a line. On stderr, for stdout belongs to the guest."""
+    """Show the user a line, on stderr, since stdout belongs to the guest."""
     show(f"pyemu: {text}\n")
 
 
 def show(text: str) -> None:
-    """Write ``text`` on stderr, for the user's eyes only; its lines begin at the left edge of a raw terminal too."""
-    with contextlib.suppress(OSError, ValueError):  # nobody listens
+    """Write ``text`` to stderr, for the user's eyes only; its lines start at the left edge even of a raw terminal."""
+    with contextlib.suppress(OSError, ValueError):  # nobody reads it
         sys.stderr.write(text.replace("\n", "\r\n") if _is_raw(2) else text)
         sys.stderr.flush()
 
@@ -36,10 +36,10 @@ def _is_raw(fd: int) -> bool:
 
 
 class RawTerminal:
-    """While it is entered, the terminal ``fd`` passes every key to us, and every byte of the guest's unchanged.
+    """While entered, the terminal ``fd`` passes every key to us, and shows every byte of the guest's unchanged.
 
     ``resized`` gets the size of its window, columns and rows, when that may have changed; 0 is unknown.
-    Only a process in the foreground may touch its terminal, so in the background everything stays as it is.
+    Only a foreground process may touch its terminal, so in the background everything stays as it is.
     """
 
     def __init__(self, fd: int) -> None:
@@ -61,13 +61,13 @@ class RawTerminal:
         atexit.unregister(self._leave)
 
     def resume(self) -> None:
-        """Go into raw mode (again): for SIGCONT. The shell has its own mode while we are stopped."""
+        """Enter raw mode (again): for SIGCONT. The shell sets its own mode while we are stopped."""
         if self._cooked is not None and self._is_ours():
             tty.setraw(self._fd, termios.TCSANOW)
-            self.measure()  # nobody told us while we were stopped
+            self.measure()  # changes were not reported while we were stopped
 
     def measure(self) -> None:
-        """Look how large the window is: for SIGWINCH."""
+        """Measure the window: for SIGWINCH."""
         try:
             size = os.get_terminal_size(self._fd)
         except OSError:  # it is gone
@@ -75,7 +75,7 @@ class RawTerminal:
         self.resized(*size)
 
     def suspend(self) -> None:
-        """Stop the process with the terminal in order, as SIGTSTP asks for; returns when it goes on."""
+        """Stop the process, with the terminal restored, as SIGTSTP asks; returns when it continues."""
         self._leave()
         handler = signal.signal(signal.SIGTSTP, signal.SIG_DFL)
         signal.raise_signal(signal.SIGTSTP)
@@ -94,9 +94,9 @@ class RawTerminal:
 
 
 class EscapeKeys:
-    """Passes what is typed on to ``send``, except for the keys after C-a that are in ``actions``.
+    """Passes what is typed to ``send``, except for keys after C-a that are in ``actions``.
 
-    C-a C-a is one C-a. Any other key, and the C-a before it, is for the guest.
+    C-a C-a is one C-a. Any other key, together with the C-a before it, is for the guest.
     """
 
     def __init__(self, send: Callable[[bytes], None], actions: Mapping[str, Callable[[], None]]) -> None:

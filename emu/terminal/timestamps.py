@@ -1,4 +1,4 @@
-"""Guest time before each line that the guest prints, for whoever watches it."""
+"""Guest time before each line that the guest prints."""
 
 from collections.abc import Callable
 
@@ -6,7 +6,7 @@ __all__ = ["TimeStamps"]
 
 
 class TimeStamps:
-    """Puts the time that ``now`` tells (ns) before each line of what is printed, while it is ``on``."""
+    """Puts the time returned by ``now`` (ns) before each line printed, while ``on``."""
 
     def __init__(self) -> None:
         self.on = False
@@ -14,12 +14,12 @@ class TimeStamps:
         self._line_begun = False
 
     def __call__(self, data: bytes) -> bytes:
-        """Return ``data``, any piece of what is printed, with its stamps."""
+        """Return ``data``, any piece of the output, with its stamps."""
         begun, self._line_begun = self._line_begun, not data.endswith(b"\n")
         if not self.on:
             return data
         stamp = _stamp(self.now())
-        stamped = data[:-1].replace(b"\n", b"\n" + stamp) + data[-1:]  # what follows the last newline is still to come
+        stamped = data[:-1].replace(b"\n", b"\n" + stamp) + data[-1:]  # what follows a final newline is still to come
         return stamped if begun else stamp + stamped
 
 

@@ -18,7 +18,8 @@ class Writer:
     """While entered, call it with bytes: they are written to the file descriptor ``fd`` soon, and in order.
 
     Only ``finish`` waits. The queue is not bounded; callers watch ``pending``. ``moved`` is called on the writer's
-    thread whenever something was written, or failed to be: then ``error`` is set, and everything later is dropped.
+    thread whenever something was written, or when writing failed: then ``error`` is set, and everything later is
+    dropped.
     """
 
     def __init__(self, fd: int, moved: Callable[[], None] = lambda: None) -> None:
@@ -30,7 +31,7 @@ class Writer:
         self._thread = threading.Thread(target=self._run, name="pyemu writer", daemon=True)
 
     def __call__(self, data: bytes) -> None:
-        """Have ``data`` written."""
+        """Queue ``data``."""
         self._given += len(data)
         self._queue.put(data)
 

@@ -220,7 +220,7 @@ def test_something_that_only_looks_like_a_shell():
             yield
             guest.read_line()
 
-    with pytest.raises(ShellError, match="what looked like a shell is none"):
+    with pytest.raises(ShellError, match="what looked like a shell is not"):
         run_commands(Guest(script), ["true"])
 
 

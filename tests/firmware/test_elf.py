@@ -56,15 +56,18 @@ WRONG = {
     "32 bits": (elf(code(), bits=1), "a 32-bit ELF file for RISC-V; build it for 64-bit RISC-V"),
     "x86": (elf(code(), machine=62), "for x86-64; build it for RISC-V"),
     "an object file": (elf(code(), kind=1), "is not linked"),
-    "no segments": (elf(), "nothing to be loaded"),
-    "only notes": (elf((NOTE, b"note", 0, 0, 4)), "nothing to be loaded"),
+    "no segments": (elf(), "nothing to load"),
+    "only notes": (elf((NOTE, b"note", 0, 0, 4)), "nothing to load"),
     "the table is missing": (elf(code())[:100], "truncated or damaged"),
     "half a segment": (elf(code(data=bytes(99)))[:150], "truncated or damaged"),
     "more in the file than in memory": (elf((LOAD, b"code", BASE, BASE, 2)), "truncated or damaged"),
-    "below RAM": (elf(code(0x1000)), "goes to 0x1000, which is not RAM"),
-    "beyond RAM": (elf(code(size=0x20_0000)), "goes to 0x80000000, and on beyond the end of RAM; use more --memory"),
+    "below RAM": (elf(code(0x1000)), "loads at 0x1000, which is not RAM"),
+    "beyond RAM": (
+        elf(code(size=0x20_0000)),
+        "loads at 0x80000000, and reaches beyond the end of RAM; use more --memory",
+    ),
     "wraps around": (elf(code((1 << 64) - 4, size=0x1000)), "which is not RAM"),
-    "begins elsewhere": (elf(code(), entry=BASE + 4), "begins at 0x80000004, where it has no segment"),
+    "begins elsewhere": (elf(code(), entry=BASE + 4), "whose entry point 0x80000004 is in none of its segments"),
 }
 
 

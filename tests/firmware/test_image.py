@@ -148,10 +148,10 @@ WRONG_KERNELS = {
     "ext4": (patched(NOTHING, 0x438, b"\x53\xef"), "ext2/3/4 file system; .*--disk"),
     "empty": (b"", "empty"),
     "a byte": (b"\x13", "something unknown"),
-    "text": (b"#!/bin/sh\nexit 0\n", "a text; give the kernel's arch/riscv/boot/Image"),
+    "text": (b"#!/bin/sh\nexit 0\n", "a text file; give the kernel's arch/riscv/boot/Image"),
     "web page": ("<!DOCTYPE html><p>Où?".encode() * 1000, "a text"),
-    "zeros": (NOTHING, "something unknown, which begins with no instruction"),
-    "erased": (b"\xff" * 4096, "something unknown, which begins with no instruction"),
+    "zeros": (NOTHING, "something unknown that does not begin with an instruction"),
+    "erased": (b"\xff" * 4096, "something unknown that does not begin with an instruction"),
 }
 
 
@@ -273,7 +273,7 @@ def test_firmware_is_taken_raw(user_file: UserFile) -> None:
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (elf(), "nothing to be loaded"),
+        (elf(), "nothing to load"),
         (elf(machine=62), "ELF file for x86-64; build it for RISC-V"),
         (riscv_image(), "give it as the IMAGE"),
         (gzip.compress(b"x"), "raw"),

@@ -314,7 +314,7 @@ def test_paste_of_100_kb_loses_nothing(session):
 
 def test_banner_and_help_name_the_keys(session):
     running = session(tiny.ECHO)
-    assert running.shown.startswith(b"pyemu: C-a x quits, C-a h helps\r\n")
+    assert running.shown.startswith(b"pyemu: C-a x quits, C-a h shows help\r\n")
     running.type(b"\x01h")
     running.wait_for(b"C-a C-a")
     assert re.findall(rb"C-a (\S+) {2,}", running.shown) == [b"x", b"c", b"t", b"z", b"h", b"C-a"]
