@@ -22,7 +22,7 @@ PAUSE = 100_000  # ns
 
 
 class Board:
-    """A UART, what came out of it, and a console that holds what it wouldn't take yet."""
+    """A UART, its output, and a console that holds the input it has not taken yet."""
 
     def __init__(self) -> None:
         self.clock = FakeClock()
@@ -50,11 +50,11 @@ class Board:
         self.uart.write(register, 1, value)
 
     def interrupt(self) -> int:
-        """The identification without the bits that say that FIFOs are on."""
+        """The identification, without the bits that say FIFOs are on."""
         return self.read(IIR) & 0x0F
 
     def drain(self) -> bytes:
-        """What a driver does on a receiver interrupt."""
+        """Do what a driver does on a receiver interrupt."""
         data = bytearray()
         while self.read(LSR) & DATA_READY:
             data.append(self.read(RBR))
@@ -118,7 +118,7 @@ def test_thr_empty_interrupt_after_each_write(board: Board) -> None:
 
 
 def test_thr_empty_interrupt_comes_again_only_when_enabled_anew(board: Board) -> None:
-    """What Linux's 8250 driver looks for at start-up, to tell UARTs that have it wrong."""
+    """Linux's 8250 driver checks for this at start-up, to detect faulty UARTs."""
     board.write(IER, IER_THRE)
     board.interrupt()
     board.write(IER, IER_THRE)
@@ -131,7 +131,7 @@ def test_thr_empty_interrupt_comes_again_only_when_enabled_anew(board: Board) ->
 # Flow control
 
 
-def test_output_that_is_held_up_is_no_interrupt_until_it_may_go_on(board: Board) -> None:
+def test_paused_output_raises_no_interrupt_until_it_may_continue(board: Board) -> None:
     board.write(IER, IER_THRE)
     board.interrupt()
     board.uart.hold(True)
@@ -143,7 +143,7 @@ def test_output_that_is_held_up_is_no_interrupt_until_it_may_go_on(board: Board)
     assert board.interrupt() == THR_EMPTY
 
 
-def test_a_driver_that_enables_the_interrupt_is_held_up_too(board: Board) -> None:
+def test_a_driver_that_enables_the_interrupt_is_paused_too(board: Board) -> None:
     board.uart.hold(True)
     board.write(IER, IER_THRE)
     assert not board.irq
@@ -151,15 +151,15 @@ def test_a_driver_that_enables_the_interrupt_is_held_up_too(board: Board) -> Non
     assert board.irq
 
 
-def test_a_driver_that_polls_is_never_held_up(board: Board) -> None:
-    """It would keep the CPU; the kernel's messages even have all interrupts wait."""
+def test_a_polling_driver_is_never_paused(board: Board) -> None:
+    """Pausing it would only keep the CPU busy; kernel messages even keep all interrupts waiting."""
     board.uart.hold(True)
     assert board.read(LSR) & TRANSMITTER_EMPTY == TRANSMITTER_EMPTY
     board.write(THR, 0x41)
     assert board.output == b"A"
 
 
-def test_input_comes_while_output_is_held_up(fifo_board: Board) -> None:
+def test_input_arrives_while_output_is_paused(fifo_board: Board) -> None:
     fifo_board.write(IER, IER_RX | IER_THRE)
     fifo_board.uart.hold(True)
     fifo_board.type(b"12345678")
@@ -176,7 +176,7 @@ def test_a_driver_listens_as_soon_as_it_wants_to_be_told_of_input(board: Board) 
     assert board.uart.listening
 
 
-def test_firmware_takes_what_there_is_and_the_line_goes_on(fifo_board: Board) -> None:
+def test_firmware_takes_what_there_is_and_the_line_continues(fifo_board: Board) -> None:
     fifo_board.type(bytes(range(20)))
     assert fifo_board.uart.take(3) == bytes(range(3))
     assert fifo_board.uart.take(100) == bytes(range(3, 16))
@@ -266,7 +266,7 @@ def test_a_paste_arrives_whole(fifo_board: Board) -> None:
 
 
 def test_a_handler_that_drains_the_fifo_comes_to_an_end(fifo_board: Board) -> None:
-    """Whoever types faster than the guest reads must not keep it in its interrupt handler."""
+    """Typing faster than the guest reads must not keep it in its interrupt handler."""
     fifo_board.type(bytes(1000))
     assert len(fifo_board.drain()) == 16
 

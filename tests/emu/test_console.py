@@ -8,7 +8,7 @@ from emu.console import Console, ExpectError
 
 
 class Line:
-    """A line with ``room`` for so much more."""
+    """A line with ``room`` for that many more bytes."""
 
     def __init__(self, room: int) -> None:
         self.room = room
@@ -23,7 +23,7 @@ class Line:
 
 
 class Uart(Line):
-    """A UART, whose driver has started or not."""
+    """A UART whose driver may have started."""
 
     def __init__(self, room: int, listening: bool) -> None:
         super().__init__(room)
@@ -69,7 +69,7 @@ def test_the_other_line_gets_it_as_far_as_it_has_room(console, later):
         other.ready()
     assert other.got == b"x" * 10_000
     assert uart.got == b""
-    assert later == []  # nobody has to look whether a driver has started
+    assert later == []  # nothing checks whether a driver has started
 
 
 def test_a_guest_that_asks_the_firmware_is_answered_from_then_on(console):

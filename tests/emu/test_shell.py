@@ -1,4 +1,4 @@
-"""--exec against a console with a script behind it: what a guest shows, and what it answers to each line."""
+"""--exec against a scripted console: what a guest shows, and its answer to each line."""
 
 import re
 from collections.abc import Callable, Iterator
@@ -17,7 +17,7 @@ Script = Callable[["Guest"], Iterator[None]]
 
 
 class Guest:
-    """What Shell needs of a Machine. ``script`` is the guest's program: it yields to wait for a line."""
+    """What Shell needs from a Machine. ``script`` is the guest's program: it yields to wait for a line."""
 
     def __init__(self, script: Script) -> None:
         self.clock = ManualClock()
@@ -342,7 +342,7 @@ def test_what_a_command_printed(pattern, output):
 
 @pytest.mark.parametrize("pieces", [1, 2000], ids=["at once", "in pieces"])
 def test_empty_lines_are_looked_at_a_few_times_only(pieces, monkeypatch):
-    """A megabyte of them; looking for the prompt from each line on would not come to an end."""
+    """A megabyte of them: searching for the prompt from each line on would never end."""
     lines = "\r\n" * (500_000 // pieces)
 
     def script(guest: Guest) -> Iterator[None]:
@@ -400,7 +400,7 @@ def test_after_a_command_that_was_given_up_the_next_one_runs(failure, heeded):
 
 
 def test_a_shell_that_was_not_found_in_time_is_not_interrupted():
-    """The guest is booting: C-c could end what it does there."""
+    """The guest is booting: C-c could end what it is doing."""
 
     def script(guest: Guest) -> Iterator[None]:
         while True:

@@ -46,7 +46,7 @@ def test_several_segments_with_a_gap_in_any_order() -> None:
 
 
 def test_it_is_loaded_where_it_is_and_begins_where_that_is() -> None:
-    """Linked to a virtual address: the entry is one, too."""
+    """Linked to a virtual address: so is the entry point."""
     virtual = 0xFFFF_FFC0_0000_0000
     data = elf((LOAD, b"code", virtual, BASE + 0x100, 4), entry=virtual + 2)
     assert load_elf(data, PATH, RAM) == Program(BASE + 0x100, b"code", 4, BASE + 0x102)

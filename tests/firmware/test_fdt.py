@@ -65,7 +65,7 @@ def full_tree(**changes: object) -> bytes:
 
 
 class Dtb:
-    """The blob as libfdt reads it."""
+    """A blob as libfdt reads it."""
 
     def __init__(self, path: Path, blob: bytes) -> None:
         self.path = path

@@ -47,7 +47,7 @@ def riscv_image(
     mz: bool = False,
     image_size: int = IMAGE_SIZE,
 ) -> bytes:
-    """A kernel as far as a loader looks at it: a jump to 0x1000, which clears a bss that begins at 0x8000."""
+    """A kernel, as far as a loader sees: a jump to 0x1000, where it clears a bss that begins at 0x8000."""
     entry, bss = 0x1000, 0x8000
     jump = b"MZ" + _jal(entry - 2) if mz else _jal(entry)
     header = jump.ljust(8, b"\0") + struct.pack("<QQQQQ", text_offset, image_size, flags, 2, 0)
@@ -251,7 +251,7 @@ def test_wrong_initramfs_gets_one_line(user_file: UserFile, data: bytes, message
 def test_linux_may_have_another_use_for_what_is_no_archive(
     user_file: UserFile, caplog: pytest.LogCaptureFixture, data: bytes, warning: str
 ) -> None:
-    """Linux takes a file system for a RAM disk if it was built so, which nobody here can know."""
+    """Linux takes a file system as a RAM disk if it was built that way, which pyemu cannot know."""
     path = user_file(data)
     assert load_initrd(path, for_linux=True) == data
     (record,) = caplog.records

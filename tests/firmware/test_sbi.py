@@ -1,4 +1,4 @@
-"""The supervisor calls, one by one, and with what no kernel would ask (SBI 2.0)."""
+"""The supervisor calls, one by one, and requests that no kernel would make (SBI 2.0)."""
 
 from collections.abc import Sequence
 

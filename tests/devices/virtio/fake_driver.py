@@ -199,7 +199,7 @@ class Driver:
         self.device = device
         self.memory = memory if memory is not None else FakeMemory()
         self.irq = FakeIrq()
-        #: What to do once the guest has had its turn; ``kick`` gives it none.
+        #: What to do after the guest has had a turn; ``kick`` gives it none.
         self.deferred: deque[Callable[[], None]] = deque()
         self.transport = MmioTransport(device, self.memory, self.irq, self.deferred.append)
         self.queues: dict[int, DriverQueue] = {}
@@ -218,7 +218,7 @@ class Driver:
         return bytes(self.transport.read(0x100 + offset + i, 1) for i in range(size))
 
     def start(self, features: int | None = None, sizes: Sequence[int] | None = None) -> None:
-        """Go all the way to DRIVER_OK, by default with every offered feature and every queue at its maximum.
+        """Negotiate up to DRIVER_OK, by default with every offered feature and every queue at its maximum.
 
         ``sizes`` are the queues' sizes, 0 for one not to set up.
         """
@@ -306,7 +306,7 @@ class Driver:
         return token
 
     def kick(self, queue: int) -> None:
-        """Tell the device to look at the queue, and let it do everything it defers."""
+        """Notify the device of the queue, and let it do everything it defers."""
         self.write("QueueNotify", queue)
         self.run_deferred()
 

@@ -1,4 +1,4 @@
-"""Work beside the machine's thread: what it says, and on which thread."""
+"""Work beside the machine's thread: what it reports, and on which thread."""
 
 import threading
 from collections import deque
@@ -26,7 +26,7 @@ def test_at_once_tells_of_a_failure() -> None:
 
 
 class Rig:
-    """A thread with an inbox that the test reads."""
+    """A worker thread with an inbox that the test reads."""
 
     def __init__(self) -> None:
         self.inbox: deque[Callable[[], None]] = deque()

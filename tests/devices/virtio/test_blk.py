@@ -37,7 +37,7 @@ CONTENT = b"".join(bytes([sector]) * 512 for sector in range(SECTORS))
 
 
 class RecordingDisk:
-    """A disk in memory that remembers what was asked of it, in order, and can be made to fail."""
+    """A disk in memory that records the requests to it, in order, and can be made to fail."""
 
     warning = None
 
@@ -135,7 +135,7 @@ def test_config_layout(rig: Rig) -> None:
 
     assert int.from_bytes(config[:8], "little") == SECTORS
     assert u32(8) == 256 << 10  # size_max
-    assert u32(12) == 254  # seg_max: the queue but for header and status
+    assert u32(12) == 254  # seg_max: the queue except header and status
     assert config[16:20] == bytes(4)  # geometry
     assert u32(20) == 512  # blk_size
     assert config[24:36] == bytes(12)  # topology, writeback, num_queues
@@ -263,7 +263,7 @@ def test_a_reset_ends_the_request_under_way() -> None:
 
 
 def test_request_beyond_the_limits_is_refused() -> None:
-    """Overlapping descriptors ask for 4 GiB at once; the disk has them, but they would take for ever."""
+    """Overlapping descriptors ask for 4 GiB at once; the disk has them, but reading them would take for ever."""
     disk = RecordingDisk()
     disk.size = 1 << 40
     rig = Rig(disk)
@@ -410,7 +410,7 @@ def test_failed_write_through_is_an_error(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 class Elsewhere:
-    """Does what it was given when the test says so."""
+    """Does the work given to it when the test says so."""
 
     def __init__(self) -> None:
         self.given: deque[tuple[Callable[[], None], Callable[[OSError | None], None]]] = deque()
@@ -429,7 +429,7 @@ def elsewhere() -> Elsewhere:
 
 @pytest.fixture
 def slow(elsewhere: Elsewhere) -> Rig:
-    """A device whose disk takes its time to be flushed."""
+    """A device whose disk is slow to flush."""
     return Rig(aside=elsewhere)
 
 

@@ -15,7 +15,7 @@ SECOND = 10**9
 
 
 class Terminal:
-    """The other end: what was printed, and what is yet to be typed."""
+    """The other end: what was printed, and what has yet to be typed."""
 
     def __init__(self) -> None:
         self.shown = bytearray()
@@ -130,7 +130,7 @@ def test_input_without_room_waits_for_it(driver: Driver, terminal: Terminal) -> 
 
 
 def test_early_input_waits_until_the_driver_looks_at_the_size(terminal: Terminal) -> None:
-    """Linux discards what comes before it has finished starting; then it reads the size."""
+    """Linux discards input that arrives before it has finished starting; then it reads the size."""
     terminal.type(b"early")
     driver = Driver(terminal.device)
     driver.start()

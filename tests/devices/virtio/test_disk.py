@@ -27,7 +27,7 @@ def image(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def open_descriptors() -> Iterator[None]:
-    """Fails the test that leaves a file open."""
+    """Fails a test that leaves a file open."""
     before = len(list(Path("/proc/self/fd").iterdir()))
     yield
     assert len(list(Path("/proc/self/fd").iterdir())) == before
@@ -160,7 +160,7 @@ def test_write_to_a_read_only_disk_fails(image: Path) -> None:
 
 
 def test_failed_flush_fails_for_ever(image: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The kernel tells of lost data once; the next fdatasync succeeds, and the data is lost all the same."""
+    """The kernel reports lost data once; the next fdatasync succeeds, but the data is still lost."""
     outcomes = iter([OSError(errno.EIO, "Input/output error"), None, None])
 
     def fdatasync(descriptor: int) -> None:

@@ -1,4 +1,4 @@
-"""Files that are not raw disks: what the message says, and that its command works."""
+"""Files that are not raw disks: the message, and that its command works."""
 
 import gzip
 import lzma
@@ -73,7 +73,7 @@ def test_a_vhd_of_fixed_size_has_it_at_the_end(tmp_path: Path) -> None:
 
 
 def test_a_raw_disk_that_looks_like_another_image(tmp_path: Path) -> None:
-    """A guest may have written that: its disk is never taken for what it claims to be."""
+    """A guest may have written the header: a disk is never taken for what it claims to be."""
     path = tmp_path / "disk.img"
     path.write_bytes(DISK)
     disk = open_disk(path)

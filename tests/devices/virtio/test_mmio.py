@@ -37,7 +37,7 @@ RING_RESET = 1 << 40
 
 
 class EchoDevice(VirtioDevice):
-    """Completes every chain as soon as it is notified, and remembers what it was told."""
+    """Completes every chain as soon as it is notified, and records what it was told."""
 
     device_id = 42
     features = 1 << 3 | 1 << 50
@@ -181,7 +181,7 @@ def test_device_gets_the_negotiated_features(driver: Driver, device: EchoDevice)
 
 @pytest.mark.parametrize("features", [0, 1 << 3, EVENT_IDX])
 def test_a_driver_that_does_not_accept_version_1(driver: Driver, device: EchoDevice, features: int) -> None:
-    """xv6's does not, and everything else about it is as in version 1; the specification leaves it to the device."""
+    """xv6 does not accept it, but otherwise follows version 1; the specification leaves the choice to the device."""
     driver.start(features)
     assert driver.read("Status") == RUNNING
     assert device.negotiated == [features]
@@ -513,7 +513,7 @@ def test_config_writes_go_to_the_device_alone(running: Driver, device: EchoDevic
 
 
 def test_config_is_read_only_by_default(driver: Driver) -> None:
-    """QEMU issue 2296: a driver must not rewrite what the device believes of itself."""
+    """QEMU issue 2296: a driver must not rewrite what the device says about itself."""
     VirtioDevice.write_config(driver.device, 0, b"\xff")
     assert driver.config(0, len(CONFIG)) == CONFIG
 
@@ -603,7 +603,7 @@ def test_corrupt_ring_asks_for_a_reset(running: Driver, device: EchoDevice) -> N
     assert running.request(0, [b"x"]).used_len == 0
 
 
-# What is refused is said
+# Refusals are logged
 
 REFUSED = [
     ("Status", 1, 0, "Status: 1 bytes cannot be written there"),
@@ -635,7 +635,7 @@ def test_a_status_that_is_refused_is_logged(driver: Driver, caplog: pytest.LogCa
     ]
 
 
-def test_a_driver_that_does_all_right_is_not_in_the_log(driver: Driver, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_correct_driver_is_not_in_the_log(driver: Driver, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.DEBUG, "devices.virtio.mmio"):
         driver.start()
         driver.request(0, [b"x"])
@@ -659,7 +659,7 @@ accesses = st.tuples(
 @settings(max_examples=200, deadline=None)
 @given(stream=st.lists(accesses, max_size=60), started=st.booleans())
 def test_random_accesses_are_harmless(stream: list[tuple[int, int, int | None]], started: bool) -> None:
-    """Registers in any order, at any width, with any value: nothing raises, and a reset makes it as new."""
+    """Registers in any order, at any width, with any value: nothing raises, and a reset makes it like new."""
     driver = Driver(EchoDevice(), FakeMemory(1 << 20))
     transport, irq = driver.transport, driver.irq
     if started:

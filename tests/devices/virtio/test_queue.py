@@ -1,4 +1,4 @@
-"""The split virtqueue: virtio 1.2 section 2.7, and what a hostile driver makes of it."""
+"""The split virtqueue: virtio 1.2 section 2.7, and what hostile drivers do with it."""
 
 import struct
 from collections.abc import Callable, Sequence
@@ -70,7 +70,7 @@ class Rig:
         return bool(self.driver.read("Status") & NEEDS_RESET) and self.queue.pop() is None and not self.queue.running
 
     def assert_pop_breaks(self) -> None:
-        """The queue breaks: nothing is popped, the driver is asked for a reset, once, and nothing was written."""
+        """Check that the queue breaks: nothing is popped or written, and the driver is asked once for a reset."""
         assert self.queue.pop() is None
         assert self.is_broken()
         assert self.driver.ack() == 2
@@ -207,7 +207,7 @@ def test_a_full_queue_can_be_in_flight() -> None:
 
 
 def test_zero_length_descriptors_are_skipped_wherever_they_point() -> None:
-    """CVE-2016-6490, CVE-2014-9718: no progress must not mean no end."""
+    """CVE-2016-6490, CVE-2014-9718: a lack of progress must not become an endless loop."""
     rig = Rig()
     data, room = rig.buffer(), rig.buffer()
     rig.memory.store(data, b"data")
@@ -267,7 +267,7 @@ def test_direct_descriptors_may_end_in_an_indirect_one() -> None:
 
 
 def test_indirect_table_may_be_longer_than_the_queue() -> None:
-    """Linux makes such tables (virtio-snd with small periods)."""
+    """Linux builds such tables (virtio-snd with small periods)."""
     rig = Rig(INDIRECTLY)
     rig.driver.submit(0, [bytes([i & 0xFF]) for i in range(300)], indirect=True)
     assert content(rig.pop()) == bytes(i & 0xFF for i in range(300))
@@ -289,7 +289,7 @@ def put_longest_table(rig: Rig, *heads: int) -> None:
 
 
 def test_what_is_popped_at_once_is_bounded() -> None:
-    """Forty such tables in one notification kept the guest waiting for seconds, and every signal and timeout too."""
+    """Forty such tables in one notification delayed the guest for seconds, and every signal and timeout, too."""
     rig = Rig(INDIRECTLY)
     put_longest_table(rig, *range(SIZE))
     taken = 0
@@ -308,7 +308,7 @@ def test_short_chains_are_popped_several_at_once() -> None:
 
 
 def test_descriptors_in_flight_are_bounded_and_counted_down(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Otherwise a guest has the host remember a thousand pieces for each entry of a queue."""
+    """Otherwise a guest makes the host keep a thousand pieces for each entry of a queue."""
     monkeypatch.setattr(queue_module, "MAX_SEGMENTS_IN_FLIGHT", 4 * MAX_INDIRECT_ENTRIES)
     rig = Rig(INDIRECTLY)
     put_longest_table(rig, *range(6))
@@ -378,7 +378,7 @@ def test_indirect_table_outside_ram_breaks_the_queue(address: int) -> None:
     rig.assert_pop_breaks()
 
 
-def test_indirect_descriptor_that_goes_on_breaks_the_queue() -> None:
+def test_indirect_descriptor_with_a_next_one_breaks_the_queue() -> None:
     rig = Rig(INDIRECTLY)
     table = rig.buffer()
     rig.memory.store(table, GOOD)
@@ -429,7 +429,7 @@ def test_bad_chain_breaks_the_queue(chain: Sequence[bytes]) -> None:
 
 
 def test_chain_of_more_than_4_gib_breaks_the_queue() -> None:
-    """Overlapping descriptors add up to more than there is RAM; used.len could not tell their length."""
+    """Overlapping descriptors add up to more than the RAM there is; their length would not fit in used.len."""
     rig = Rig(INDIRECTLY)
     table = rig.buffer(512 * 16)
     entries = [descriptor(RAM_BASE, 8 << 20, NEXT | WRITE, i + 1) for i in range(511)]
@@ -494,7 +494,7 @@ def test_broken_queue_takes_nothing_back_and_leads_nowhere() -> None:
 
 
 def pushed(rig: Rig, count: int = 1) -> None:
-    """Let ``count`` chains go through the queue, without a signal."""
+    """Pass ``count`` chains through the queue, without a signal."""
     for _ in range(count):
         rig.driver.submit(0, [b"x"])
         rig.queue.push(rig.pop(), 0)
@@ -513,7 +513,7 @@ def test_one_interrupt_for_all_pushes() -> None:
 
 
 def test_no_interrupt_without_used_buffers() -> None:
-    """Linux counts those, and gives up on the line in the end."""
+    """Linux counts those, and eventually gives up on the line."""
     rig = Rig()
     rig.driver.submit(0, [b"x"])
     rig.pop()
@@ -627,7 +627,7 @@ def test_random_rings_are_harmless(
     used_event: int,
     features: int,
 ) -> None:
-    """Nothing raises, goes on for ever, or is written that no writable descriptor or used ring covers."""
+    """Nothing raises, nothing runs for ever, and only writable descriptors and used rings are written."""
     rig = Rig(features)
     rig.memory.store(rig.ring.descriptors, b"".join(descriptor(*entry) for entry in table))
     rig.memory.store(RAM_BASE + (12 << 20), b"".join(descriptor(*entry) for entry in indirect))

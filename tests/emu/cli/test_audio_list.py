@@ -33,8 +33,8 @@ def test_without_portaudio_it_says_what_to_install(monkeypatch):
     assert (result.exit_code, "libportaudio2" in result.stderr) == (1, True)
 
 
-def test_a_library_that_is_not_there_is_a_missing_package():
-    """As the module sounddevice behaves when it cannot load PortAudio."""
+def test_a_missing_library_is_a_missing_package():
+    """Like the module sounddevice when it cannot load PortAudio."""
     script = """
 import sys
 class Finder:

@@ -1,4 +1,4 @@
-"""The command line around small kernels: exit statuses, who gets which output, and what wrong usage is told."""
+"""The command line around small kernels: exit statuses, which output goes where, and the messages for wrong usage."""
 
 import os
 import re
@@ -29,7 +29,7 @@ ROOT = Path(__file__).parents[3]
 
 @contextmanager
 def process(*arguments: object, **options: object) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a command line in a process of its own, killed in the end if it is still there."""
+    """Run a command line in its own process, which is killed at the end if it is still there."""
     options = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options}
     with subprocess.Popen([*PYEMU, *map(str, arguments)], cwd=ROOT, **options) as running:
         try:
@@ -126,7 +126,7 @@ def test_ignored_signal_stays_ignored(kernel):
         assert running.wait(5) == 0
 
 
-def test_reader_that_goes_away_is_status_141_without_a_word(kernel):
+def test_reader_that_goes_away_is_status_141_without_a_message(kernel):
     forever = ["again", tiny.say("x"), asm.j("again")]
     with process("boot", kernel(forever)) as running:
         running.stdout.close()
@@ -175,7 +175,7 @@ def test_reset_switches_it_on_again(kernel, tmp_path):
 
 
 class Interrupted:
-    """An object at whose end, where no exception can be raised, a signal arrives."""
+    """An object in whose finalizer, where no exception can be raised, a signal arrives."""
 
     def __del__(self) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
@@ -298,14 +298,14 @@ def test_help_names_the_real_default(pyemu):
 
 
 def commands(command=cli, path=("pyemu",)):
-    """All of them, with the words that call them."""
+    """Yield all of them, with the words that call them."""
     yield path, command
     for name, each in getattr(command, "commands", {}).items():
         yield from commands(each, (*path, name))
 
 
 def examples(command):
-    """The command lines in the help, without what the shell would do with them."""
+    """The command lines in the help, without the parts meant for the shell."""
     inner = re.compile(r'"\$\((pyemu [^)]*)\)"')
     for line in (command.epilog or "").splitlines():
         lines = [*inner.findall(line), *re.findall(r"^  (?:\w+=\S+ )?(pyemu [^>]*)", inner.sub("Image", line))]
@@ -324,7 +324,7 @@ def test_help_has_examples_that_work(path, command, pyemu):
         called = cli
         while words and words[0] in getattr(called, "commands", {}):
             called = called.commands[words.pop(0)]
-        called.make_context(called.name, words)  # raises what is wrong with them
+        called.make_context(called.name, words)  # raises if they are wrong
 
 
 @pytest.mark.parametrize(
@@ -337,7 +337,7 @@ def test_guest_path_prints_a_line_for_each_file(pyemu, monkeypatch, tmp_path, op
 
 
 def test_the_example_of_guest_path_works_in_a_cache_with_spaces(tmp_path, monkeypatch):
-    """As a shell runs it; it ends at once, for there is no such root file system."""
+    """Run it as a shell does; it ends at once, because the root file system does not exist."""
     cache = tmp_path / "a cache"
     monkeypatch.setenv("PYEMU_CACHE", str(cache))
     for name, file in ((inputs.kernel_name(), "Image"), (inputs.rootfs_name(), "rootfs.cpio")):

@@ -1,4 +1,4 @@
-"""Shell completion: what a shell is told, and what happens in a real one when Tab is pressed."""
+"""Shell completion: the replies to a shell, and what happens in a real one when Tab is pressed."""
 
 import os
 import pty
@@ -30,7 +30,7 @@ def folder(tmp_path):
 
 @pytest.fixture
 def complete(folder):
-    """``complete(shell, words)``: (type, value) of what the shell is told; the last word is incomplete."""
+    """``complete(shell, words)``: (type, value) of each completion; the last word is incomplete."""
 
     def ask(shell: str, words: list[str]) -> list[tuple[str, str]]:
         line = " ".join(["pyemu", *words])
@@ -99,7 +99,7 @@ def test_files_after_wav(complete, shell, word, names):
 
 
 @pytest.mark.parametrize("before", [["--audio"], ["--audio", "="], ["Image", "rootfs.cpio", "--audio"]], ids=" ".join)
-def test_bash_takes_words_apart_at_colons(complete, before):
+def test_bash_splits_words_at_colons(complete, before):
     assert complete("bash", ["boot", *before, "wav", ":", "oth"]) == [("plain", "other.wav")]
     assert ("plain", "song.wav") in complete("bash", ["boot", *before, "wav", ":"])
 

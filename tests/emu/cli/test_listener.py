@@ -1,4 +1,4 @@
-"""The thread that listens outside."""
+"""The thread that listens to the outside."""
 
 import os
 import threading
@@ -10,7 +10,7 @@ from emu.cli.listener import Listener
 
 
 @pytest.mark.timeout(10)
-def test_it_ends_although_what_says_so_is_read_together_with_a_signal(monkeypatch):
+def test_it_ends_even_if_the_wake_up_is_read_together_with_a_signal(monkeypatch):
     read, reading, ending = os.read, threading.Event(), threading.Event()
 
     def late_read(fd: int, size: int) -> bytes:

@@ -1,4 +1,4 @@
-"""The meter: what it says, and the real command on a real pseudo-terminal."""
+"""The meter: what it shows, and the real command on a real pseudo-terminal."""
 
 import os
 import re
@@ -61,7 +61,7 @@ def counters(tmp_path):
         return replace(machine.counters, guest_ns=62_500_000_000, real_ns=62_400_000_000, underruns=2, overruns=1)
 
 
-def test_it_says_all_in_one_line(counters):
+def test_everything_is_on_one_line(counters):
     text = describe(counters, 0, [0.5, 1.0], 0.031, 80)
     assert text == (" 1:02.5  L  -6.0 dB ####-  R   0.0 dB #####  xruns 3  skew +0.100 s  cpu  3.1 %")
 
@@ -81,7 +81,7 @@ def test_skew_counts_from_when_the_machine_began(counters):
     assert "skew +0.000 s" in describe(counters, 100_000_000, [], 0.0, 80)
 
 
-def test_stalls_are_told_if_there_are_any(counters):
+def test_stalls_are_shown_if_there_are_any(counters):
     assert "xruns 3  skew" in describe(counters, 0, [], 0.0, 80)
     assert "xruns 3  stalls 4  skew" in describe(replace(counters, stalls=4), 0, [], 0.0, 80)
 
@@ -115,7 +115,7 @@ class Screen:
 
     @property
     def is_whole(self) -> bool:
-        """Whether nothing is left of the meter, and all lines scroll."""
+        """Whether the meter is gone without a trace, and all lines scroll."""
         self.lines()
         return not any("xruns" in line for line in self.lines()) and self._screen.margins in (None, (0, LINES - 1))
 
@@ -166,7 +166,7 @@ def test_gone_after_a_timeout(metered, arguments):
     assert screen.is_whole
 
 
-def test_gone_after_an_error_which_is_told_above(metered):
+def test_gone_after_an_error_which_is_shown_above(metered):
     screen = metered(
         [asm.li(asm.T0, 400_000_000), "wait", asm.addi(asm.T0, asm.T0, -1), asm.bltu(asm.ZERO, asm.T0, "wait")],
         tiny.FAIL,

@@ -1,4 +1,4 @@
-"""What holds the guest up when nobody reads what it prints, and that every byte comes."""
+"""How the guest is paused when nobody reads what it prints, and that every byte arrives."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -15,7 +15,7 @@ MUCH, TOO_MUCH = 200_000, 2_000_000
 
 
 class Machine:
-    """What the output needs of one; what is posted is done when the test says so."""
+    """What the output needs from a machine; posted messages run when the test says so."""
 
     def __init__(self) -> None:
         self.console = self
@@ -33,7 +33,7 @@ class Machine:
         self.log.append("resume")
 
     def take_message(self) -> None:
-        """Wait for one, and do what it says."""
+        """Wait for a message, and run it."""
         self._inbox.get(timeout=10)()
 
 
@@ -113,7 +113,7 @@ def test_what_a_reader_can_take_at_the_end_is_written(machine, output, pipe, err
     assert read(pipe[0], 10_000) == b"".join(b"%99d\n" % number for number in range(100))
 
 
-def test_who_ends_it_from_outside_does_not_wait_for_a_reader_that_has_stopped(machine, output, pipe):
+def test_an_end_from_outside_does_not_wait_for_a_stopped_reader(machine, output, pipe):
     with pytest.raises(Ending), output, output.of(machine):  # noqa: PT012
         output(bytes(TOO_MUCH))
         raise Ending(143)

@@ -1,4 +1,4 @@
-"""What a user is told who sees nothing at all, and when."""
+"""What a user is told when the guest prints nothing, and when."""
 
 from collections.abc import Callable
 
@@ -29,7 +29,7 @@ class Machine:
             self._messages.pop()()
 
 
-def test_it_is_said_once():
+def test_it_is_reported_once():
     machine = Machine()
     for _ in range(3):
         machine.pass_time()
@@ -39,7 +39,7 @@ def test_it_is_said_once():
     )
 
 
-def test_nothing_is_said_of_a_guest_that_has_printed_something():
+def test_nothing_is_reported_about_a_guest_that_has_printed_something():
     machine = Machine()
     machine.console.print(b"x")
     machine.console.flush()
@@ -67,7 +67,7 @@ def test_a_slow_host_and_a_paused_machine_get_more_time(slow):
         ("quiet", "more memory"),
     ],
 )
-def test_a_console_that_is_not_there_is_named(append, hint):
+def test_a_console_that_does_not_exist_is_named(append, hint):
     machine = Machine(append)
     machine.pass_time()
     assert hint in machine.said[0]

@@ -1,4 +1,4 @@
-"""The build cache: each part is built once, nothing half done has a final name, and work survives interruptions."""
+"""The build cache: each part is built once, nothing unfinished has a final name, and work survives interruptions."""
 
 import fcntl
 import threading
@@ -94,7 +94,7 @@ def test_commands_hold_the_lock_too(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("stubborn", ["", "trap '' TERM; "])
 def test_who_is_interrupted_leaves_no_command_behind(tmp_path: Path, stubborn: str) -> None:
-    """Nor what the command has started: the last of them gives the lock back."""
+    """Nor while anything that the command started is left: the last process releases the lock."""
 
     def interrupt(_line: str) -> None:
         raise KeyboardInterrupt
@@ -107,7 +107,7 @@ def test_who_is_interrupted_leaves_no_command_behind(tmp_path: Path, stubborn: s
 
 
 def test_a_command_that_is_to_end_may_clear_up(tmp_path: Path) -> None:
-    """As make removes what is half made."""
+    """Like make, which removes unfinished files."""
 
     def interrupt(_line: str) -> None:
         raise KeyboardInterrupt

@@ -1,4 +1,4 @@
-"""How packages are found and what the root file system takes from them, with fake commands."""
+"""How packages are found, and what the root file system takes from them, with fake commands."""
 
 import stat
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""What is taken out of the guest's output for a terminal, however it is cut into pieces."""
+"""What is removed from the guest's output for a terminal, however it is cut into pieces."""
 
 import pytest
 from hypothesis import given

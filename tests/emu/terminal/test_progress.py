@@ -11,7 +11,7 @@ class Terminal(io.StringIO):
 
 
 def work(file, *, seconds):
-    """Ten steps that take so long."""
+    """Take ten steps of this length."""
     now = 0.0
     with Progress("thinking", file, lambda: now) as progress:
         for step in range(10):
@@ -44,7 +44,7 @@ def test_a_pipe_gets_nothing():
     assert work(io.StringIO(), seconds=100) == ""
 
 
-def test_a_terminal_that_goes_away_ends_nothing():
+def test_losing_the_terminal_ends_nothing():
     class Gone(Terminal):
         def write(self, _text: str) -> int:
             raise OSError

@@ -1,4 +1,4 @@
-"""A line at the bottom of a terminal, which pyte emulates: where it is, and that the guest's screen is what it was."""
+"""A line at the bottom of a terminal, which pyte emulates: where it is, and that the guest's screen is unchanged."""
 
 import os
 import signal
@@ -30,7 +30,7 @@ class Terminal:
         self._stream.feed(data)
 
     def show(self, text: str = "status") -> bool:
-        """Draw; whether it was drawn."""
+        """Draw; return whether it was drawn."""
         before = self.drawn
         self.line.show(lambda _columns: text)
         return self.drawn > before
@@ -171,7 +171,7 @@ def test_a_terminal_too_small_has_none_until_it_grows(terminal):
     assert terminal.screen.margins is None or terminal.screen.margins == (0, 7)
 
 
-def test_in_the_end_the_line_is_the_terminals_again(terminal):
+def test_at_the_end_the_terminal_gets_its_line_back(terminal):
     with terminal.line:
         terminal.print(b"words")
         terminal.show()
@@ -195,7 +195,7 @@ def test_one_that_was_never_shown_leaves_no_trace(terminal):
     assert terminal.drawn == 0
 
 
-def test_signals_go_to_whoever_heeded_them_and_back(terminal):
+def test_signals_reach_the_earlier_handlers_which_are_restored(terminal):
     heard = []
     before = signal.signal(signal.SIGTSTP, lambda *_: heard.append(terminal.lines[-1]))
     try:

@@ -1,4 +1,4 @@
-"""The user's terminal: keys, and its mode on every way in and out. The real command runs on a real pseudo-terminal."""
+"""The user's terminal: keys, and its mode on every way in and out, with the real command on a pseudo-terminal."""
 
 import fcntl
 import os
@@ -44,7 +44,7 @@ class Session:
         os.close(reading)
 
     def _lead(self, writing: int, command: list[str]) -> NoReturn:
-        """Be what a shell is: the terminal's session leader, with the command in a process group of its own."""
+        """Act as a shell: the terminal's session leader, with the command in a process group of its own."""
         os.setsid()
         os.close(os.open(os.ttyname(self.slave), os.O_RDWR))  # now it is the controlling terminal
         for fd in range(3):
@@ -86,7 +86,7 @@ class Session:
         return termios.tcgetattr(self.slave) == self.before
 
     def status(self, seconds: float = 10.0) -> int:
-        """Wait for the end; the exit status."""
+        """Wait for the end; return the exit status."""
         end = time.monotonic() + seconds
         while True:
             pid, status = os.waitpid(self.leader, os.WNOHANG)
@@ -199,7 +199,7 @@ def test_still_raw_after_a_reset(session):
 
 @pytest.fixture
 def unread_session(tmp_path: Path) -> Iterator[Session]:
-    """A guest that prints without ever waiting, as a kernel its messages, into a pipe that is full."""
+    """A guest that prints without ever waiting, like a kernel's messages, into a full pipe."""
     image = tiny.write_image(tmp_path / "Image", "again", tiny.say("x" * 100), asm.j("again"))
     reading, writing = os.pipe()
     running = Session(image, stdout=writing)
@@ -318,7 +318,7 @@ def test_banner_and_help_name_the_keys(session):
     running.type(b"\x01h")
     running.wait_for(b"C-a C-a")
     assert re.findall(rb"C-a (\S+) {2,}", running.shown) == [b"x", b"c", b"t", b"z", b"h", b"C-a"]
-    assert running.shown.count(b"\r\n") == running.shown.count(b"\n") - 1  # the guest's own line feed is its own
+    assert running.shown.count(b"\r\n") == running.shown.count(b"\n") - 1  # except the guest's own line feed
 
 
 def test_time_stamps_are_put_in_and_left_out_again(session):
@@ -371,7 +371,7 @@ def test_quit_in_the_monitor_ends_the_machine(session):
 class TestEscapeKeys:
     @pytest.fixture
     def typed(self):
-        """Type pieces; what is sent, and which actions are called."""
+        """Type pieces; return what is sent, and which actions are called."""
 
         def run(*pieces: bytes) -> tuple[bytes, list[str]]:
             sent, called = bytearray(), []

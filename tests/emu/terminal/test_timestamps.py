@@ -1,4 +1,4 @@
-"""Time stamps: one before each line, wherever the pieces are cut."""
+"""Time stamps: one before each line, however the output is cut into pieces."""
 
 import pytest
 

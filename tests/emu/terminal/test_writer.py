@@ -1,4 +1,4 @@
-"""Who writes to a file that may be slow."""
+"""Writing to a file that may be slow."""
 
 import os
 import threading

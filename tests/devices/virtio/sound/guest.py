@@ -1,4 +1,4 @@
-"""A guest with a sound card, for tests: commands, messages, and when which of them came back.
+"""A guest with a sound card, for tests: commands, messages, and when each of them came back.
 
     guest = Guest()
     guest.open(S16_STEREO, buffer=64, period=16)
@@ -58,13 +58,13 @@ SECOND = 1_000_000_000
 S16_STEREO = PcmParams(FORMATS["S16"], 48000, 2)
 
 
-#: What there is to record: no two stretches are alike.
+#: What there is to record: no two sections are alike.
 SOURCE = random.Random(1).randbytes(1 << 20)
 
 
 @dataclass
 class Source:
-    """What a stream records: SOURCE, again and again. Checks that it is called as the contract says."""
+    """What a stream records: SOURCE, repeated. Checks that callers keep the contract."""
 
     params: PcmParams
     latency_bytes: int = 0
@@ -96,7 +96,7 @@ class Source:
 
 
 def source(offset: int, size: int) -> bytes:
-    """What ``size`` bytes recorded from ``offset`` on are."""
+    """Return the ``size`` bytes that are recorded from ``offset`` on."""
     begin = offset % len(SOURCE)
     data = SOURCE[begin : begin + size]
     while len(data) < size:
@@ -106,7 +106,7 @@ def source(offset: int, size: int) -> bytes:
 
 @dataclass
 class Recorder:
-    """A backend that keeps what it gets, and checks that it is called as the contract says.
+    """A backend that keeps what it gets, and checks that callers keep the contract.
 
     ``parts`` are those of messages that went on; with ``part_ns`` it plays live, and if a message does not go on, they
     are no longer in ``data``.
@@ -172,7 +172,7 @@ class Recorder:
 
     @property
     def finished(self) -> bytearray:
-        """What was played of whole messages."""
+        """What was played in whole messages."""
         return self.data[: len(self.data) - self.unfinished]
 
     def summary(self) -> list[str]:
@@ -180,7 +180,7 @@ class Recorder:
 
 
 class Card(NullSink):
-    """A backend of one Recorder, or Source, for each stream; every second one plays live."""
+    """A backend with a Recorder or a Source for each stream; every second one plays live."""
 
     def __init__(self, streams: tuple[int, int]) -> None:
         super().__init__(streams=streams)
@@ -239,14 +239,14 @@ class Guest:
     # Control.
 
     def request(self, request: bytes, room: int = 4) -> bytes:
-        """Send any request; the bytes that the reply is said to have."""
+        """Send any request; return as many bytes as the reply is said to have."""
         done = self.driver.request(CONTROLQ, [request], [room])
-        if not self.messages_are_back:  # else the interrupt is collect()'s too
+        if not self.messages_are_back:  # else the interrupt is also for collect()
             self.driver.ack()
         return done.data[: done.used_len]
 
     def command(self, code: int, stream: int = 0) -> int:
-        """Send a request about a stream that has no more to say; its status."""
+        """Send a request about a stream that has no further fields; return its status."""
         if code == START:
             self.started = self.clock.now()
         return status_of(self.request(struct.pack("<II", code, stream)))
@@ -277,7 +277,7 @@ class Guest:
         assert self.command(RELEASE, stream) == OK
 
     def query(self, code: int, first: int, count: int, size: int, room: int = 4096) -> bytes:
-        """Ask for items of information; the reply."""
+        """Ask for items of information; return the reply."""
         return self.request(struct.pack("<IIII", code, first, count, size), room)
 
     # Events.
@@ -289,7 +289,7 @@ class Guest:
         self.driver.kick(EVENTQ)
 
     def heard(self) -> list[tuple[int, int]]:
-        """Code and data of the events that have come since the last call."""
+        """Return code and data of the events that have arrived since the last call."""
         events = self.driver.completed(EVENTQ)
         assert bool(self.driver.ack()) == bool(events), "an interrupt is for an event, and an event interrupts"
         assert all(done.used_len == 8 for done in events)
@@ -314,14 +314,14 @@ class Guest:
         self.driver.kick(TXQ)
 
     def offer(self, *sizes: int, stream: int = 1) -> Token:
-        """Queue messages that record so many bytes, as Linux lays them out, and kick once; the last one."""
+        """Queue messages that record these sizes, as Linux lays them out, and kick once; return the last one."""
         for size in sizes:
             token = self.driver.submit(RXQ, [struct.pack("<I", stream)], [size, 8], indirect=self.indirect)
         self.driver.kick(RXQ)
         return token
 
     def refill(self, token: Token, data: bytes) -> None:
-        """Change what a queued message says."""
+        """Change the contents of a queued message."""
         address, size = token.readable[1]
         assert size == len(data)
         self.driver.memory.store(address, data)
@@ -365,7 +365,7 @@ def status_of(reply: bytes) -> int:
 
 
 def noise(seed: int, size: int) -> bytes:
-    """Bytes that are the same each time, and different for each seed."""
+    """Return bytes that are the same each time, and different for each seed."""
     out = bytearray()
     state = seed * 2654435761 + 12345
     while len(out) < size:

@@ -1,4 +1,4 @@
-"""The drivers that there are, recording: what each of them queues when, and that no frame is lost or comes twice."""
+"""The existing drivers, recording: what each of them queues when, and that no frame is lost or repeated."""
 
 import random
 
@@ -47,7 +47,7 @@ class Alsa:
         assert self.guest.command(START, 1) == OK
 
     def reserved(self) -> int:
-        """How many periods the driver does not queue, because the application has not read them."""
+        """Return how many periods the driver does not queue because the application has not read them."""
         return 0
 
     def pause(self) -> None:
@@ -108,7 +108,7 @@ class Linux67(Alsa):
 
 
 class Haiku(Alsa):
-    """Has one message in flight, and queues the next when that is back and a while has passed."""
+    """Has one message in flight, and queues the next some time after that has come back."""
 
     def reserved(self) -> int:
         return len(self.ring) - 1
@@ -151,7 +151,7 @@ def test_an_application_may_be_almost_a_buffer_late(linux):
 
 @pytest.mark.parametrize("latency", [0, 1, 3_000_000, 9_999_999, 19_999_999])
 def test_haiku_with_two_buffers_and_one_in_flight(latency):
-    """Later than a period, it could never keep up."""
+    """If later than a period, it could never keep up."""
     guest = Guest()
     alsa = Haiku(guest, S16_STEREO, 2, 960, latency)
     alsa.start()

@@ -1,4 +1,4 @@
-"""devices/virtio/sound/chmaps.py: one map for each number of channels that can be played, as ALSA has them."""
+"""devices/virtio/sound/chmaps.py: one map for each supported number of channels, as in ALSA."""
 
 import struct
 
@@ -7,14 +7,14 @@ import pytest
 from devices.virtio.sound.chmaps import MAPS, channel_maps, sides
 from tests.devices.virtio.sound.guest import BAD_MSG, CHMAP_INFO, OK, PCM_INFO, Guest, status_of
 
-# CHMAP_* and the layouts that aplay and speaker-test go by.
+# CHMAP_* and the layouts that aplay and speaker-test use.
 NAMES = ["NONE", "NA", "MONO", "FL", "FR", "RL", "RR", "FC", "LFE", "SL", "SR", "RC"]
 LAYOUTS = ["MONO", "FL FR", "FL FR LFE", "FL FR RL RR", "FL FR RL RR FC", "FL FR RL RR FC LFE",
            "FL FR RL RR FC LFE RC", "FL FR RL RR FC LFE SL SR"]  # fmt: skip
 
 
 def maps(guest):
-    """Ask for all maps; (nid, direction, positions) of each."""
+    """Ask for all maps; return (nid, direction, positions) of each."""
     (count,) = struct.unpack("<I", guest.driver.config(8, 4))
     reply = guest.query(CHMAP_INFO, 0, count, 24)
     assert (status_of(reply[:4]), len(reply)) == (OK, 4 + 24 * count)
@@ -35,7 +35,7 @@ def test_each_group_of_streams_has_a_map_for_each_number_of_channels():
         nid, _, _, _, direction, least, most = struct.unpack_from("<IIQQBBB", reply, at)
         expected |= {(nid, direction, channels) for channels in range(least, most + 1)}
     offered = [(nid, direction, len(positions)) for nid, direction, positions in maps(guest)]
-    assert sorted(offered) == sorted(expected)  # none twice either
+    assert sorted(offered) == sorted(expected)  # and no map twice
 
 
 def test_layouts():

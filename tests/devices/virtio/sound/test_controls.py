@@ -1,4 +1,4 @@
-"""devices/virtio/sound/controls.py: what the driver reads and writes, what the host does, and what both make of it."""
+"""devices/virtio/sound/controls.py: what the driver reads and writes, what the host does, and the effect of both."""
 
 import struct
 
@@ -59,7 +59,7 @@ def notification(control):
 
 @pytest.mark.parametrize(("size", "layout"), [(96, "<6I44s4x3I"), (92, "<6I44s3I")])
 def test_infos(guest, size, layout):
-    """Both layouts: as compilers align the structure, and as the text of the specification has it."""
+    """Both layouts: as compilers align the structure, and as in the text of the specification."""
     reply = guest.query(CTL_INFO, 0, 4, size)
     assert (status_of(reply[:4]), len(reply)) == (OK, 4 + 4 * size)
     infos = [struct.unpack_from(layout, reply, 4 + i * size) for i in range(4)]
@@ -105,7 +105,7 @@ def test_a_driver_without_the_feature_is_not_told_what_the_last_one_would_be(gue
 # Values.
 
 
-def test_at_first_everything_is_heard_as_it_is(guest):
+def test_initially_everything_is_heard_unchanged(guest):
     assert [read(guest, number) for number in range(4)] == [(100, 100), (1, 1)] * 2
     for direction in (OUTPUT, INPUT):
         for channels in range(1, 9):
@@ -143,12 +143,12 @@ def test_what_is_out_of_range_is_refused(guest, control, values):
 
 @pytest.mark.parametrize("code", range(CTL_ENUM_ITEMS, CTL_TLV_COMMAND + 1))
 @pytest.mark.parametrize("control", [4, 5, 0x8000_0000, 0xFFFF_FFFF])
-def test_controls_that_are_not_there(guest, code, control):
+def test_controls_that_do_not_exist(guest, code, control):
     assert status_of(guest.request(struct.pack("<II", code, control) + bytes(512), 600)) == BAD_MSG
 
 
 @pytest.mark.parametrize("length", range(8))
-def test_values_that_are_not_all_there(guest, length):
+def test_incomplete_values(guest, length):
     assert status_of(guest.request(struct.pack("<II", CTL_WRITE, VOLUME) + bytes(length))) == BAD_MSG
     assert read(guest, VOLUME) == (100, 100)
 
@@ -220,7 +220,7 @@ def test_the_driver_is_told_what_the_host_does(guest):
 
 
 def test_the_driver_is_told_of_its_own_writes(guest):
-    """Before it has the reply, or with it: Linux's applications hear of a change in no other way."""
+    """Before it has the reply, or along with it: Linux's applications learn of a change in no other way."""
     guest.listen(4)
     request = struct.pack("<IIii", CTL_WRITE, VOLUME, 1, 2)
     guest.driver.submit(0, [request], [4])
@@ -263,7 +263,7 @@ def test_without_buffers_one_notification_for_each_control(guest):
     for level in range(100):
         guest.device.controls.set(NAMES[VOLUME], level)
         guest.device.controls.set(NAMES[CAPTURE_SWITCH], level % 2)
-    read(guest, VOLUME)  # somebody has; whoever waits for the notification may be somebody else
+    read(guest, VOLUME)  # one program reads; another may be waiting for the notification
     guest.listen(4)
     assert guest.heard() == [notification(VOLUME), notification(CAPTURE_SWITCH)]
 

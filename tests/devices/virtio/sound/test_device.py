@@ -1,4 +1,4 @@
-"""devices/virtio/sound/device.py: what the device says of itself, and its answer to every malformed request."""
+"""devices/virtio/sound/device.py: how the device describes itself, and its answer to every malformed request."""
 
 import struct
 

@@ -1,4 +1,4 @@
-"""The drivers that there are, replayed: what each of them sends when, and that the sound is right all the same."""
+"""The existing drivers, replayed: what each of them sends when, and that the sound is right with each."""
 
 import random
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ from tests.devices.virtio.sound.guest import (
 
 STALE = b"\xee"
 
-#: For backends that keep sound, and that play live: none of them may keep a stale period, nor lose a frame.
+#: For backends that keep sound and those that play live: none may keep a stale period or lose a frame.
 either = pytest.mark.parametrize("part_ns", [None, 3_000_000], ids=["kept", "live"])
 
 
@@ -151,14 +151,14 @@ def test_a_sound_is_played_once_and_on_time(linux, periods, length, latency, par
 @pytest.mark.parametrize("linux", [Linux61, Linux67])
 @either
 def test_an_application_may_be_almost_a_buffer_late(linux, part_ns):
-    """Of what 6.1 has queued, all but the period being played may be stale."""
+    """Of the periods that 6.1 has queued, all but the one being played may be stale."""
     guest = Guest(Recorder(part_ns=part_ns))
     player = linux(guest, S16_STEREO, 8, 480, 7 * 10_000_000 - 1)
     sound = [noise(i, player.period) for i in range(50)]
     player.play(sound)
     while player.written < len(sound):
         guest.run(1_000_000)
-    player.latency = 0  # or the driver would have 6.1's stale periods played at the end
+    player.latency = 0  # otherwise 6.1's stale periods would be played at the end
     guest.run(SECOND)
     assert guest.backend.data == b"".join(sound)
     assert guest.stats.underruns == 0
@@ -183,7 +183,7 @@ def test_sounds_back_to_back_with_stale_periods_of_the_last_one(linux, part_ns):
 @pytest.mark.parametrize("linux", [Linux61, Linux67])
 @pytest.mark.parametrize("frames", [1, 2, 99, 100, 101, 399, 401, 1234])
 def test_sounds_of_any_length_back_to_back(linux, frames):
-    """aplay makes whole periods of them, with silence; of an older sound, which the ring still holds, there is none.
+    """aplay pads them to whole periods with silence; nothing of an older sound that the ring still holds is played.
 
     It goes on with the stream that it has, or opens it anew.
     """
@@ -251,7 +251,7 @@ def test_a_killed_application_leaves_nothing_behind(seed, part_ns):
 
 
 def test_a_driver_that_promises_everything_at_once():
-    """All 1024 entries of the queue at once, far more than the buffer that it had spoken of."""
+    """All 1024 entries of the queue at once, far more than the buffer it announced."""
     guest = Guest()
     guest.open(S16_STEREO, buffer=32, period=16)
     sound = [noise(i, 16) for i in range(1024)]
@@ -264,7 +264,7 @@ def test_a_driver_that_promises_everything_at_once():
 
 
 def test_the_fattest_stream_in_pages():
-    """384 kHz, 8 channels of 64 bits, the largest buffer that Linux takes, a descriptor for each page of it."""
+    """384 kHz, 8 channels of 64 bits, the largest buffer that Linux takes, with a descriptor for each of its pages."""
     guest = Guest()
     pcm = PcmParams(FORMATS["FLOAT64"], 384000, 8)
     pages = 120

@@ -1,4 +1,4 @@
-"""devices/virtio/sound/events.py: whatever the driver does with its event queue, in the end it knows the latest."""
+"""devices/virtio/sound/events.py: whatever the driver does with its event queue, it finally knows the latest state."""
 
 import struct
 
@@ -139,7 +139,7 @@ changes = st.lists(
 
 
 class Application:
-    """A driver and what it believes: jacks as it was told, controls as it read them when it was notified."""
+    """A driver and what it knows: jacks as reported, controls as read when it was notified."""
 
     def __init__(self) -> None:
         self.guest = Guest()
@@ -194,7 +194,7 @@ class Application:
 
 @settings(deadline=None, max_examples=300)
 @given(changes)
-def test_in_the_end_the_driver_knows_everything(sequence):
+def test_the_driver_finally_knows_everything(sequence):
     application = Application()
     for name, *arguments in sequence:
         getattr(application, name)(*arguments)

@@ -11,7 +11,7 @@ from tests.devices.virtio.sound.guest import FORMAT_CODES, OK, RATES, RXQ, SECON
 
 
 def guest_bytes(wav: Wav, name: str) -> bytes:
-    """Undo what the file format demanded, by arithmetic."""
+    """Undo the conversions that the file format required, by arithmetic."""
     if name == "S8":
         return (np.frombuffer(wav.data, "u1").astype(int) - 128).astype("i1").tobytes()
     if name in {"U16", "U32"}:
@@ -21,7 +21,7 @@ def guest_bytes(wav: Wav, name: str) -> bytes:
 
 
 def sent_bytes(data: bytes, name: str) -> bytes:
-    """What of the guest's bytes is sound: of S24, three in four."""
+    """Return those of the guest's bytes that are sound: of S24, three in four."""
     return np.frombuffer(data, "u1").reshape(-1, 4)[:, :3].tobytes() if name == "S24" else data
 
 
@@ -54,7 +54,7 @@ def silence(pcm: PcmParams, frames: int) -> bytes:
 
 
 def duplex(guest: Guest, pcm: PcmParams, messages: list[bytes]) -> bytes:
-    """Play messages and record as many at once, from START a bit later; what was recorded."""
+    """Play messages and simultaneously record as many, STARTed slightly later; return what was recorded."""
     size = len(messages[0])
     for stream in (0, 1):
         guest.open(pcm, buffer=len(messages) * size, period=size, stream=stream)
@@ -85,7 +85,7 @@ def duplex(guest: Guest, pcm: PcmParams, messages: list[bytes]) -> bytes:
 def test_playing_and_recording_at_once(tmp_path, name, rate, channels):
     pcm = PcmParams(FORMATS[name], rate, channels)
     there_is = noise(rate, 100 * pcm.frame_size)
-    if name == "S24":  # what the file does not keep extends the sign, as ALSA has it
+    if name == "S24":  # the byte that the file drops extends the sign, as in ALSA
         there_is = (np.frombuffer(there_is, "<i4") << 8 >> 8).astype("<i4").tobytes()
     file = WavFile(tmp_path / "in.wav", pcm)
     file.append(there_is)
@@ -108,7 +108,7 @@ def test_what_is_played_is_recorded_after_a_while(name, channels, frames):
     sound = b"".join(messages)
     delay = recorded.index(sound[: pcm.frame_size])
     assert delay % pcm.frame_size == 0
-    # The recording began less than a period later; no less than a period of each can lie between.
+    # The recording began less than a period later, so the delay is at least a period of each.
     assert max(frames, 37) - 37 <= delay // pcm.frame_size <= max(frames, 2 * 37)
     assert recorded == silence(pcm, delay // pcm.frame_size) + sound[: len(sound) - delay]
 

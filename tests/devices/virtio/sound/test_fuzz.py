@@ -1,4 +1,4 @@
-"""Whatever a driver sends, in whatever order: each chain is answered once, nothing raises, and a reset cures all."""
+"""Whatever a driver sends, in any order: each chain is answered once, nothing raises, and a reset cures everything."""
 
 import struct
 
@@ -27,7 +27,7 @@ from tests.devices.virtio.sound.guest import (
 U32 = st.integers(0, 0xFFFF_FFFF)
 CODES = st.sampled_from([0, 1, 2, 0x100, 0x101, 0x102, 0x103, 0x104, 0x105, 0x106, 0x200, 0x300, 0xFFFF_FFFF])
 STATUSES = {0x8000, 0x8001, 0x8002}
-# Streams 0 and 1 play, 2 and 3 record, 4 is not there.
+# Streams 0 and 1 play, 2 and 3 record, 4 does not exist.
 STREAMS = (2, 2)
 
 good_command = st.tuples(

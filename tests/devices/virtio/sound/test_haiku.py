@@ -1,4 +1,4 @@
-"""Haiku's driver (as of 2024), call by call: what it sends when, in which pieces, and what it takes for an error.
+"""Haiku's driver (as of 2024), call by call: what it sends when, in which pieces, and what it treats as an error.
 
 It takes the best format and the highest rate, makes a buffer of a single period, starts both streams before it has
 queued anything, and then has one message in flight in each direction: it looks at the used ring until that is back,
@@ -83,7 +83,7 @@ class Haiku:
             self.command(PREPARE, stream)
 
     def run(self, buffers: int) -> None:
-        """Exchange so many buffers each way, then force a stop."""
+        """Exchange this many buffers each way, then force a stop."""
         for stream in (PLAYBACK, RECORD):
             self.command(START, stream)
         threads = [self._playback(buffers), self._record(buffers)]

@@ -1,4 +1,4 @@
-"""devices/virtio/sound/input.py: every frame from START on is recorded once, and each message completes when it is."""
+"""devices/virtio/sound/input.py: every frame from START on is recorded once; each message completes when it is full."""
 
 import itertools
 import struct
@@ -136,7 +136,7 @@ def test_the_backends_latency_is_told(opened):
     assert [done.latency for done in opened.done] == [96]
 
 
-# A driver that has no message there.
+# A driver that has no message queued.
 
 
 def test_a_message_that_comes_in_time_gets_frames_that_were_kept(opened):
@@ -182,7 +182,7 @@ def test_years_without_a_message_are_passed_over_at_once(opened):
 
 
 def test_one_message_in_flight_loses_nothing(guest):
-    """As Haiku's driver plays: a buffer of one period, which is back a while after it has completed."""
+    """Like Haiku's driver: a buffer of one period, which is queued again some time after it has completed."""
     size = 16384 * 8
     guest.open(PcmParams(FORMATS["S32"], 384000, 2), buffer=size, period=size, stream=1)
     guest.offer(size)

@@ -1,4 +1,4 @@
-"""devices/virtio/sound/jacks.py: what the driver learns of the jacks, and when."""
+"""devices/virtio/sound/jacks.py: what the driver learns about the jacks, and when."""
 
 import struct
 
@@ -27,7 +27,7 @@ def guest():
 
 
 def infos(guest):
-    """Ask for all jacks; (nid, features, defconf, caps, connected) of each."""
+    """Ask for all jacks; return (nid, features, defconf, caps, connected) of each."""
     reply = guest.query(JACK_INFO, 0, 2, 24)
     assert status_of(reply[:4]) == OK
     assert [reply[at + 17 : at + 24] for at in (4, 28)] == [bytes(7)] * 2  # padding (5.14.6.4.1.1)
@@ -63,7 +63,7 @@ def test_plugging(guest, number):
     assert guest.heard() == [(JACK_CONNECTED, number)]
 
 
-def test_only_changes_are_told(guest):
+def test_only_changes_are_reported(guest):
     infos(guest)
     guest.listen(4)
     guest.device.jacks.plug("mic", connected=True)

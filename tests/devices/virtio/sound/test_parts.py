@@ -1,4 +1,4 @@
-"""devices/virtio/sound/output.py for a backend that plays live: it gets a message in parts while that is played."""
+"""devices/virtio/sound/output.py for a backend that plays live: it gets a message in parts while that plays."""
 
 import pytest
 
@@ -55,7 +55,7 @@ def test_a_part_is_read_when_it_is_played(guest):
 
 
 def test_the_rest_of_a_message_is_never_empty(guest):
-    """A message of so many whole parts completes with the last one; a longer one has a short rest."""
+    """A message of whole parts completes with the last one; a longer one ends in a short part."""
     guest.send(noise(1, 1920), noise(2, 2 * 1920), noise(3, 2 * 1920 + 4))
     guest.command(START)
     guest.run(SECOND)
@@ -149,7 +149,7 @@ def test_after_silence_a_message_has_its_parts_too(guest):
     assert sizes(guest) == [1920] * 2
 
 
-def test_a_stream_that_broke_its_queue_plays_no_part_more(guest):
+def test_a_stream_that_broke_its_queue_plays_no_more_parts(guest):
     guest.send(noise(1, PERIOD))
     guest.command(START)
     guest.run(25 * MS)
@@ -162,12 +162,12 @@ def test_a_stream_that_broke_its_queue_plays_no_part_more(guest):
 @pytest.mark.parametrize(
     ("pcm", "message", "parts"),
     [
-        (PcmParams(FORMATS["FLOAT64"], 384000, 8), 1 << 20, 7),  # 43 ms; 5 ms are as much as is moved at once
+        (PcmParams(FORMATS["FLOAT64"], 384000, 8), 1 << 20, 7),  # 43 ms; at most 5 ms are moved at once
         (PcmParams(FORMATS["S8"], 5512, 1), 1 << 20, 100),  # three minutes, of which a second is played
         (PcmParams(FORMATS["S8"], 384000, 1), 1, 0),
     ],
 )
-def test_no_driver_has_more_parts_than_time_has_room_for(guest, pcm, message, parts):
+def test_no_driver_gets_more_parts_than_time_allows(guest, pcm, message, parts):
     guest.command(RELEASE)
     guest.open(pcm, buffer=4 * message, period=message)
     guest.driver.submit(2, [bytes(4 + message)], [8])

@@ -1,4 +1,4 @@
-"""A control request is answered without any work for the host: no file and no device is touched in it."""
+"""A control request is answered without any work for the host: it touches no file and no device."""
 
 import sys
 from pathlib import Path
@@ -47,7 +47,7 @@ BACKENDS = {
 
 
 class HostCalls:
-    """Notes every call into the operating system, of what is called within ``with``."""
+    """Notes every call into the operating system made within ``with``."""
 
     def __init__(self) -> None:
         self.made: list[str] = []

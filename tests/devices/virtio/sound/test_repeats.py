@@ -1,4 +1,4 @@
-"""A period that is what was played a buffer ago: nothing that a program did not play is heard in silence."""
+"""Periods that repeat what was played a buffer ago: stale sound is never heard unreported."""
 
 import json
 
@@ -14,7 +14,7 @@ PERIOD = 96 * S16_STEREO.frame_size
 
 
 class Linux61:
-    """A program that fills each of two periods as soon as it hears that it is free, on Linux 6.1.
+    """A program that fills each of two periods as soon as it learns that it is free, on Linux 6.1.
 
     The driver queues a period again in its interrupt handler. ALSA looks at the position in the buffer later, and sees
     nothing of whole turns; while the kernel is ``busy`` it does not look.
@@ -43,7 +43,7 @@ class Linux61:
 
 
 def be_late(guest: Guest) -> None:
-    """Play for 5 ms, and then let the program not fill a period for 8 ms: four of them are played again."""
+    """Play for 5 ms, then keep the program from filling periods for 8 ms: four of them are played again."""
     linux = Linux61(guest)
     guest.run(5 * MS)
     linux.busy = True

@@ -1,4 +1,4 @@
-"""However large the driver's messages are, and however many: after some of the work the guest has its turn."""
+"""However large or many the driver's messages are, the guest gets a turn after some of the work."""
 
 import struct
 from collections.abc import Callable
@@ -44,7 +44,7 @@ def steps(sums: list[int]) -> list[int]:
 
 
 def turns(guest: Guest, act: Callable[[], None]) -> int:
-    """Let the guest do nothing but wait for events that are due, and say how many it took; ``act`` after each."""
+    """Let the guest do nothing but wait for due events, calling ``act`` after each; return how many there were."""
     count = 0
     while guest.events.pending and guest.events.pending[0] <= guest.clock.now():
         guest.events.run_one()
@@ -54,7 +54,7 @@ def turns(guest: Guest, act: Callable[[], None]) -> int:
 
 
 def send_large(guest: Guest, *messages: bytes) -> None:
-    """Open a stream, and let the first message be over."""
+    """Open a stream, and let its first message end."""
     guest.open(buffer=4 * LARGE, period=LARGE)
     guest.send(*messages)
     guest.command(START)
@@ -88,7 +88,7 @@ def test_a_large_message_is_recorded_piece_by_piece_and_completes_once(guest: Gu
 
 
 def test_stop_amid_a_message_that_is_over_does_not_tear_it(guest: Guest) -> None:
-    """What the backend keeps are whole messages, those that the driver was told are played."""
+    """The backend keeps only whole messages, those that the driver was told are played."""
     send_large(guest, noise(1, LARGE), noise(2, LARGE))
     for _ in range(3):
         guest.events.run_one()

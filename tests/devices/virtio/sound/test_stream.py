@@ -47,7 +47,7 @@ MATRIX = list(itertools.product(PATHS, COMMANDS))
 
 @pytest.fixture(params=[None, 30_000, 1_000_000], ids=["whole messages", "parts", "long parts"])
 def guest(request):
-    """One whose backend keeps sound, or plays live: what the driver sees is the same."""
+    """A guest whose backend keeps sound, or plays live: the driver sees the same."""
     return Guest(Recorder(part_ns=request.param))
 
 
@@ -75,7 +75,7 @@ def test_every_command_in_every_state(guest, state, command):
         assert do(guest, step) == OK
     expected = NEXT[state].get(command)
     assert do(guest, command) == (BAD_MSG if expected is None else OK)
-    # Whatever it was, the stream is now where it should be: each further command says so.
+    # Whatever the command was, the stream is now in the right state: every further command shows it.
     for further in COMMANDS:
         fresh = Guest()
         for step in [*PATHS[state], command]:
@@ -150,7 +150,7 @@ def test_a_message_of_no_frames_takes_its_turn(guest):
 
 
 def test_a_message_of_no_frames_delays_nothing(guest):
-    """Behind a period of 10 ms: it is no second step of a machine that catches up."""
+    """After a period of 10 ms: it is not the second step of a machine that catches up."""
     guest.open(S16_STEREO, buffer=4 * 1920, period=1920)
     guest.send(noise(1, 1920), b"", noise(2, 4))
     guest.command(START)
@@ -169,7 +169,7 @@ def test_a_message_plays_for_its_own_length(guest, frames):
 
 
 def test_odd_periods_gather_no_error(guest):
-    """A minute, less a frame each second: every deadline is the exact one, rounded up."""
+    """A minute, less a frame each second: every deadline is exact, rounded up."""
     guest.open(S16_STEREO, buffer=2 * 4 * 47999, period=4 * 47999)
     guest.on_done = lambda done: guest.send(bytes(4 * 47999))
     guest.send(bytes(4 * 47999), bytes(4 * 47999))
@@ -392,7 +392,7 @@ def late(guest, ns):
 
 
 def test_a_late_machine_catches_up_with_short_messages_in_one_step(guest):
-    """Within 1 ms of sound, and less than the buffer."""
+    """Within 1 ms of sound, and with less than the buffer."""
     guest.open()
     guest.send(*(noise(i, 16) for i in range(6)))
     guest.command(START)
@@ -407,7 +407,7 @@ def test_a_late_machine_catches_up_with_short_messages_in_one_step(guest):
 
 
 def test_a_late_machine_catches_up_with_long_messages_one_by_one(guest):
-    """10 ms each. The guest has 5 ms after each one that is that late; those that are not late are on time."""
+    """10 ms each. The guest has 5 ms after each one that is so late; the others are on time."""
     period = 4 * 480
     guest.open(S16_STEREO, buffer=4 * period, period=period)
     guest.send(*(noise(i, period) for i in range(6)))
@@ -496,7 +496,7 @@ def test_a_buffer_of_one_period_completes_one_at_a_time(guest):
 
 @pytest.mark.parametrize("periods", [1, 2, 16])
 def test_messages_of_a_frame_are_caught_up_with(guest, periods):
-    """They are shorter than the lateness, which must not add up."""
+    """They are shorter than the lateness, which must not accumulate."""
     guest.open(buffer=1920 * periods, period=1920)
     guest.send(*(noise(i, 4) for i in range(400)))
     guest.command(START)
@@ -507,7 +507,7 @@ def test_messages_of_a_frame_are_caught_up_with(guest, periods):
 
 
 def test_stop_before_an_overdue_completion_keeps_the_message(guest):
-    """The driver has been told of nothing: the message is not played yet, and not lost either."""
+    """The driver has been told nothing: the message is not played yet, but not lost either."""
     guest.open()
     guest.send(noise(1, 16), noise(2, 16))
     guest.command(START)

@@ -1,4 +1,4 @@
-"""Several streams at once, of whatever kinds: each is exact by itself, and none holds another up."""
+"""Several streams at once, of any kinds: each is exact by itself, and none delays another."""
 
 import math
 import random
@@ -130,7 +130,7 @@ def test_streams_of_all_kinds_start_pause_and_go_on_at_any_time(seed):
 
 @pytest.mark.parametrize("rate", RATES)
 def test_a_paused_stream_never_delays_another(rate):
-    """Its messages lie before theirs in both queues."""
+    """Its messages precede theirs in both queues."""
     card = Card(STREAMS)
     guest = Guest(card, streams=STREAMS)
     each = applications(guest, [PcmParams(FORMATS["S16"], r, 1) for r in (rate, 48000, 8000) * 2], [50] * 6)
