@@ -59,3 +59,7 @@ class Joints:
     ) -> Callable[[int | None, Callable[[float], None]], None]:
         """From the machine's loop to the clock, when the CPU waits."""
         return wait
+
+    def look(self, look: Callable[[], None]) -> Callable[[], None]:
+        """From the machine's loop to the machine, after each of its steps."""
+        return look

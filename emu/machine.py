@@ -39,8 +39,10 @@ from firmware import boot
 from firmware.sbi import Sbi, SbiHart
 
 if TYPE_CHECKING:
+    from devices.contracts import Events
     from emu.counters import Counters
     from emu.monitor import Monitor
+    from emu.recording import Reader, Recorder, Replayer, Writer
     from emu.shell import Shell
     from emu.trace import Trace
 
@@ -71,6 +73,9 @@ class Machine:
     and the calendar's time at power-on come from: of the host, unless there is one; with the warp clock it is 0 unless
     it is another, and a run that gets the same input is the same to the bit.
 
+    ``record`` is a file that keeps this run, and ``replay`` one that is to be repeated by a machine of the same files
+    and options (``run`` it: what it gets from outside comes from the file). Both need the warp clock.
+
     Use it as a context manager: at the end everything is flushed and closed, the disks and the audio backend included
     (but with ``close_audio=False`` the next machine can play on in the latter).
 
@@ -86,7 +91,11 @@ class Machine:
     or its hart cannot go on.
     """
 
+    #: What the guest asked of the power switch; the machine doesn't run any more then.
+    power: PowerRequest | None = None
     _open = False
+    _suspicion: Suspicion | None = None
+    _monitor: "Monitor | None" = None
 
     def __init__(
         self,
@@ -104,9 +113,14 @@ class Machine:
         close_audio: bool = True,
         trace: "Trace | None" = None,
         seed: int | None = None,
+        record: "str | os.PathLike[str] | Writer | None" = None,
+        replay: "str | os.PathLike[str] | Reader | None" = None,
     ) -> None:
         self._closing = ExitStack()  # closes what was opened, the newest first, whatever happens to the others
-        _check(kernel=kernel, initrd=initrd, bios=bios, append=append, audio=audio, clock=clock, trace=trace, seed=seed)
+        _check(
+            kernel=kernel, initrd=initrd, bios=bios, append=append, audio=audio, clock=clock, trace=trace, seed=seed,
+            record=record, replay=replay,
+        )  # fmt: skip
         self.clock: Clock = make_clock(clock) if isinstance(clock, str) else clock
         #: What differs from run to run.
         self.chance = Chance(DEFAULT_SEED if seed is None and isinstance(self.clock, WarpClock) else seed)
@@ -114,14 +128,13 @@ class Machine:
         #: ``append`` is the kernel's command line.
         kernel, initrd, self.append = _software(kernel, initrd, append, bios)
         ram = Ram(RAM_BASE, parse_size(memory))
-        #: What the guest asked of the power switch; the machine doesn't run any more then.
-        self.power: PowerRequest | None = None
         self.disks: list[Disk] = []
         self._initrd = initrd
-        self._suspicion: Suspicion | None = None
-        self._monitor: Monitor | None = None
         self._switched_on = time.monotonic_ns()
         with ExitStack() as opened:
+            #: What records this run, or replays another.
+            self.journal: Recorder | Replayer | None = _open_journal(record, replay, opened)
+            outside = Joints() if self.journal is None else self.journal
             #: What is played and recorded: the backend, and Python's access to it.
             self.audio = Patchbay(_open_audio(audio, real_time=not isinstance(self.clock, WarpClock)))
             if close_audio:
@@ -129,7 +142,7 @@ class Machine:
             for one in disks if disk is None else (disk, *disks):
                 self.disks.append(_open_disk(one))
                 opened.callback(self.disks[-1].close)
-            self.console = Console(self.run_until, output, self._later, self._make_shell, self._check_thread)
+            self.console: Console = Console(self.run_until, output, self._later, self._make_shell, self._check_thread)
             opened.callback(self.console.close)
             self._engine = engine = Engine(ram.buffer, ram.base)
             opened.callback(engine.close)
@@ -137,15 +150,17 @@ class Machine:
             self.hart = Hart(engine)
             self.hart.watch(joints.exceptions)
             engine.time = _ticks_of(self.clock)  # which Loop may let the native part tell
-            run, wait = joints.run(engine.run), joints.wait(self.clock.wait)
-            self._loop = Loop(engine, self.hart, self.clock, run=run, wait=wait, look=self._look)
+            run, wait = outside.run(joints.run(engine.run)), outside.wait(joints.wait(self.clock.wait))
+            self._loop = Loop(engine, self.hart, self.clock, run=run, wait=wait, look=outside.look(self._look))
             opened.callback(self._loop.close)
             #: ``events.at(ns, action)`` has something done at a guest time.
-            self.events = self._loop.events
+            self.events: Events = self._loop.events
             outputs, inputs = self.audio.streams
-            self.sound = SoundDevice(self.clock, self.events, joints.audio(self.audio), outputs=outputs, inputs=inputs)
+            self.sound: SoundDevice = SoundDevice(
+                self.clock, self.events, joints.audio(outside.audio(self.audio)), outputs=outputs, inputs=inputs
+            )
             #: hvc0; ``hvc.resize(columns, rows)`` tells the guest the size of the window that it is shown in.
-            self.hvc = ConsoleDevice(self.console.print, self.clock, self.events)
+            self.hvc: ConsoleDevice = ConsoleDevice(self.console.print, self.clock, self.events)
             blocks = [
                 BlockDevice(one, f"pyemu-disk{number}", self._make_aside(opened))
                 for number, one in enumerate(self.disks)
@@ -170,6 +185,7 @@ class Machine:
                     rng_seed=self.chance.draw("device tree", 32),
                 )
             self._begin(start, ram, joints)
+            self._begin_journal(ram.size, kernel, initrd, bios, opened)
             self._closing = opened.pop_all()
         self._open = True
 
@@ -281,7 +297,7 @@ class Machine:
         raise MachineError(f"the guest's kernel panicked: {why}{hint}")
 
     def _later(self, action: Callable[[], None]) -> None:
-        self.events.at(self.clock.now() + _LATER_NS, action)
+        self._loop.events.at(self.clock.now() + _LATER_NS, action)
 
     def _check_thread(self) -> None:
         self._loop.check_thread()
@@ -334,6 +350,13 @@ class Machine:
             hart = SbiHart(timer.set, self._engine.line(SSIP), self._engine.synchronize_code, self._engine.flush_tlb)
             sbi = Sbi(hart, ram, self._switch, self.console.print, self.console.take)
             self.hart.start_supervisor(start.pc, start.dtb, joints.calls(sbi.call))
+
+    def _begin_journal(
+        self, memory: int, kernel: "_File | None", initrd: "_File | None", bios: "_File | None", opened: ExitStack
+    ) -> None:
+        if self.journal is not None:
+            self.journal.begin(self, memory, {"kernel": kernel, "initrd": initrd, "bios": bios})
+            opened.callback(self.journal.end)
 
     def _switch(self, request: PowerRequest) -> None:
         self.power = self.power or request
@@ -401,6 +424,8 @@ _ARGUMENTS = {
     "clock": (("now", "encode"), '"host", "warp" or a clock'),
     "trace": (("joints",), "a Trace"),
     "seed": (("bit_length",), "a whole number"),
+    "record": (("__fspath__", "encode", "write"), "the name of a file"),
+    "replay": (("__fspath__", "encode", "take"), "the name of a file"),
 }
 _REQUIRED = ("clock", "disk")
 
@@ -432,6 +457,22 @@ def _blaming_the_cache(*files: str | os.PathLike[str] | None) -> Iterator[None]:
                 what = str(error).partition(";")[0]
                 raise UsageError(f"{what}; remove {Path(file).parent}, then: pyemu guest build") from error
         raise
+
+
+def _open_journal(
+    record: "_File | Writer | None", replay: "_File | Reader | None", opened: ExitStack
+) -> "Recorder | Replayer | None":
+    """Open what this run is recorded in, or is to repeat."""
+    if record is None and replay is None:
+        return None
+    from emu.recording import Reader, Recorder, Replayer, Writer  # noqa: PLC0415 - not needed to boot
+
+    if record is not None and replay is not None:
+        raise UsageError("a replay is the same run as its recording; use one of record and replay")
+    if replay is not None:
+        return Replayer(replay if isinstance(replay, Reader) else opened.enter_context(Reader(replay)))
+    assert record is not None
+    return Recorder(record if isinstance(record, Writer) else opened.enter_context(Writer(record)))
 
 
 def _open_audio(audio: AudioBackend | str | None, *, real_time: bool) -> AudioBackend:

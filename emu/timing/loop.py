@@ -31,7 +31,7 @@ class Loop:
     """Runs the CPU by ``clock``, and in between what ``events`` has due and the messages that were posted.
 
     ``run`` runs the guest and ``wait`` passes time while it waits: the engine's and the clock's own, or what watches
-    them. ``look`` is called after each step, when the CPU is back.
+    them. ``look`` is called after each step, when the CPU is back and the events are done, before the messages.
 
     One thread at a time may run the loop; any thread may ``post``. What a device, an event, a message or a signal
     handler raises comes out of ``run_until``, which can be called again.
@@ -124,9 +124,9 @@ class Loop:
         def sleep(seconds: float) -> None:
             doorbell.sleep(seconds if longest is None else min(seconds, longest))
 
-        deadline = events.next_deadline()
+        deadline, paused = events.next_deadline(), self.paused
         try:
-            if self.paused:
+            if paused:
                 sleep(_PAUSED_S)
             elif self.waiting and not self._hart.wakes():
                 self.wait(deadline, sleep)
@@ -137,10 +137,11 @@ class Loop:
                 clock.settle()
         finally:
             doorbell.acknowledge()
-        events.run_due(clock.now())
+        if not paused:  # else what is to be done at once would be done without the guest's turns in between
+            events.run_due(clock.now())
+        self._look()
         while self._inbox:
             self._inbox.popleft()()
-        self._look()
 
     def _make_alarm(self) -> Alarm:
         if isinstance(self._clock, WarpClock):

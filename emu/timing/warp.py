@@ -55,6 +55,11 @@ class WarpClock:
 
     given_up = 0
 
+    @property
+    def ps_per_block(self) -> int:
+        """Guest time that a block takes, in picoseconds."""
+        return int(self._shared[_PS])
+
     def settle(self) -> None:
         """It has counted what the CPU did."""
 
