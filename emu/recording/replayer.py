@@ -4,7 +4,7 @@ import base64
 import binascii
 import logging
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from devices.audio import Capture
@@ -64,10 +64,15 @@ class Replayer(Journal):
         }
         self._heap = machine.events
         machine.events = self._late
-        for owner, method in ((console, "send"), (jacks, "plug"), (controls, "set")):
-            setattr(owner, method, _refuse)
-        for owner, method in ((console, "hold"), (machine.hvc, "resize")):
-            setattr(owner, method, _ignore)
+        doors: Sequence[tuple[object, str, Callable[..., None]]] = (
+            (console, "send", _refuse),
+            (console, "hold", _ignore),
+            (machine.hvc, "resize", _ignore),
+            (jacks, "plug", _refuse),
+            (controls, "set", _refuse),
+        )
+        for owner, method, closed in doors:
+            setattr(owner, method, closed)
         self._apply_due()
 
     def between(self) -> None:
