@@ -1,4 +1,4 @@
-"""The patchbay passes everything on, lets Python speak, and makes a copy."""
+"""The patchbay passes everything on, lets Python play into the microphone, and makes copies."""
 
 import json
 
@@ -15,7 +15,7 @@ S16 = PcmParams(FORMATS["S16"], 48000, 1)
 
 
 class Counter(NullSink):
-    """Records 1, 2, 3 ...; and its ports have more than the contract says."""
+    """Records 1, 2, 3 ...; its ports offer more than the contract requires."""
 
     def open_capture(self, stream, params):
         return Counting()
@@ -105,7 +105,7 @@ def test_a_tap_gets_a_copy_of_what_is_played_while_it_is_there(tmp_path):
 
 
 def test_a_tap_gets_what_the_backend_keeps(tmp_path):
-    """Parts of a message that may be cut short when all of it is played, others at once."""
+    """Parts of a message that may be cut short arrive when all of it is played, others at once."""
 
     class Tap:
         def __init__(self):

@@ -1,4 +1,4 @@
-"""devices/audio/periodlog.py: a line for each period, in time."""
+"""devices/audio/periodlog.py: a line for each period, as it completes."""
 
 import json
 import resource

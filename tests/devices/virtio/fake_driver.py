@@ -220,7 +220,7 @@ class Driver:
     def start(self, features: int | None = None, sizes: Sequence[int] | None = None) -> None:
         """Negotiate up to DRIVER_OK, by default with every offered feature and every queue at its maximum.
 
-        ``sizes`` are the queues' sizes, 0 for one not to set up.
+        ``sizes`` are the queues' sizes; a queue of size 0 is not set up.
         """
         assert self.negotiate(features), "FEATURES_OK was refused"
         for index, size in enumerate(sizes if sizes is not None else self.device.queue_sizes):

@@ -24,7 +24,7 @@ ROOT = Path(__file__).parents[3]
 class Session:
     """``pyemu boot`` in the foreground of a terminal of its own; ``master`` is the user's side.
 
-    Its output goes there too, or else to the file descriptor ``stdout``.
+    Its output goes there, too, unless it is given the file descriptor ``stdout``.
     """
 
     def __init__(

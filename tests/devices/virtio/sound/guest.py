@@ -7,7 +7,7 @@
     guest.run(SECOND)
     assert [done.time for done in guest.done] == [guest.end_of(4)]
 
-Codes stand here a second time, as the specification has them.
+The specification's codes are repeated here.
 """
 
 import math
@@ -108,8 +108,8 @@ def source(offset: int, size: int) -> bytes:
 class Recorder:
     """A backend that keeps what it gets, and checks that callers keep the contract.
 
-    ``parts`` are those of messages that went on; with ``part_ns`` it plays live, and if a message does not go on, they
-    are no longer in ``data``.
+    ``parts`` are those of unfinished messages; with ``part_ns`` it plays live, and if a message is never finished, its
+    parts are removed from ``data``.
     """
 
     played: int = 0

@@ -24,7 +24,7 @@ from tests.devices.virtio.sound.guest import (
 class Alsa:
     """An application that reads the periods of a ring ``latency`` ns after each has been recorded.
 
-    A subclass is a driver: it says when a period that came back is queued again.
+    A subclass is a driver: it decides when a period that came back is queued again.
     """
 
     def __init__(self, guest: Guest, pcm: PcmParams, periods: int, frames: int, latency: int = 0) -> None:

@@ -32,8 +32,8 @@ either = pytest.mark.parametrize("part_ns", [None, 3_000_000], ids=["kept", "liv
 class Alsa:
     """An application that plays ``sound``, a list of periods, through a ring of ``periods``, and drains it.
 
-    Whatever completes wakes a worker up after ``latency`` ns, which refills the ring, or stops the stream when all has
-    been played. A subclass is a driver: it says what is in the queue.
+    Each completion wakes up a worker after ``latency`` ns, which refills the ring, or stops the stream when everything
+    has been played. A subclass is a driver: it decides what is in the queue.
     """
 
     def __init__(self, guest: Guest, pcm: PcmParams, periods: int, frames: int, latency: int) -> None:
@@ -185,7 +185,7 @@ def test_sounds_back_to_back_with_stale_periods_of_the_last_one(linux, part_ns):
 def test_sounds_of_any_length_back_to_back(linux, frames):
     """aplay pads them to whole periods with silence; nothing of an older sound that the ring still holds is played.
 
-    It goes on with the stream that it has, or opens it anew.
+    It continues with its stream, or opens it anew.
     """
     guest = Guest()
     player = linux(guest, S16_STEREO, 4, 100, 1000)

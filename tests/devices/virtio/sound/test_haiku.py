@@ -1,8 +1,8 @@
 """Haiku's driver (as of 2024), call by call: what it sends when, in which pieces, and what it treats as an error.
 
 It takes the best format and the highest rate, makes a buffer of a single period, starts both streams before it has
-queued anything, and then has one message in flight in each direction: it looks at the used ring until that is back,
-sleeps almost a period, and sends the next. Any status but OK is the end of it. It never takes an event.
+queued anything, and then has one message in flight in each direction: it polls the used ring until that is back,
+sleeps almost a period, and sends the next. Any status but OK ends it. It never takes an event.
 """
 
 import struct

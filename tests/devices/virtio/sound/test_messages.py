@@ -1,5 +1,5 @@
-"""Random messages by the thousand (a million by hand: tests/benchmarks/messages.py): each is answered as it should be,
-whatever came before, and nothing is left of them.
+"""Random messages by the thousand (a million by hand: tests/benchmarks/messages.py): each is answered correctly,
+whatever came before, and nothing of them remains.
 """
 
 import gc

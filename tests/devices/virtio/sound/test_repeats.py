@@ -16,8 +16,8 @@ PERIOD = 96 * S16_STEREO.frame_size
 class Linux61:
     """A program that fills each of two periods as soon as it learns that it is free, on Linux 6.1.
 
-    The driver queues a period again in its interrupt handler. ALSA looks at the position in the buffer later, and sees
-    nothing of whole turns; while the kernel is ``busy`` it does not look.
+    The driver queues a period again in its interrupt handler. ALSA looks at the position in the buffer later, and does
+    not notice whole turns; while the kernel is ``busy``, it does not look.
     """
 
     def __init__(self, guest: Guest, sound=lambda number: noise(number, PERIOD)) -> None:

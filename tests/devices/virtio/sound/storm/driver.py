@@ -1,4 +1,4 @@
-"""A driver that cuts its messages into any descriptors, and checks whatever comes back against the models."""
+"""A driver that cuts its messages into descriptors at random, and checks every reply against the models."""
 
 import random
 import struct
@@ -39,7 +39,7 @@ class CheckedDriver:
         self.start()
 
     def _items(self, code: int, size: int) -> list[bytes]:
-        """Ask well-formed questions until there is no more."""
+        """Ask well-formed questions until there are no more items."""
         items: list[bytes] = []
         while True:
             reply = self.driver.request(CONTROLQ, [struct.pack("<IIII", code, len(items), 1, size)], [4 + size])
@@ -49,18 +49,18 @@ class CheckedDriver:
 
     @property
     def messages(self) -> int:
-        """Chains that the driver has sent so far."""
+        """How many chains the driver has sent so far."""
         return sum(self.counts[kind] for kind in KINDS.values())
 
     # From the first status bit to the reset.
 
     def start(self, features: int = VERSION_1, sizes: list[int] | None = None) -> None:
-        """Begin, with queues of these sizes, 0 for none."""
+        """Start, with queues of these sizes, 0 for none."""
         self.driver.memory.free_all()
         self.streams = [StreamModel(number < STREAMS[0], stats) for number, stats in enumerate(self.device.stats)]
         self.driver.start(features, sizes)
         self.model.start(self.streams, has_controls=bool(features & F_CTLS))
-        #: Chains that the device has not been told of: contents, and room.
+        #: Chains that the device has not been notified of: contents, and room.
         self.unheard: dict[int, list[tuple[Token, bytes, int]]] = {index: [] for index in KINDS}
         self.refused: set[Token] = set()
         self.replies: dict[Token, bytes] = {}
@@ -110,13 +110,13 @@ class CheckedDriver:
         return True
 
     def _cut(self, size: int, most: int) -> list[tuple[int, int]]:
-        """Cut a range into at most so many parts, which may be empty."""
+        """Cut a range into a limited number of parts, which may be empty."""
         cuts = self.rng.randrange(most) if most > 1 and self.rng.random() < 0.5 else 0
         places = sorted(self.rng.randrange(size + 1) for _ in range(cuts))
         return list(zip([0, *places], [*places, size], strict=True))
 
     def kick(self, queue: int) -> None:
-        """Let the device know, and the models too."""
+        """Notify the device, and update the models."""
         heard, self.unheard[queue] = self.unheard[queue], []
         ring = self.driver.queues.get(queue)
         assert not heard or queue == EVENTQ or self.driver.wants_kick(queue, len(heard))
@@ -158,7 +158,7 @@ class CheckedDriver:
         self.clock.advance(end - self.clock.now())
 
     def run_due(self) -> None:
-        """Run what is due; what that asks for at once waits for the next turn, as in the machine."""
+        """Run what is due; whatever that schedules for now waits for the next turn, as in the machine."""
         now = self.clock.now()
         for _ in range(1000):
             self.heap.run_due(now)
@@ -175,7 +175,7 @@ class CheckedDriver:
     # What comes back.
 
     def collect(self) -> None:
-        """Be the interrupt handler: take what has come back, and check all of it."""
+        """Act as the interrupt handler: take what has come back, and check all of it."""
         driver = self.driver
         news = [index for index, ring in driver.queues.items() if ring.last_used != ring.used_idx]
         assert driver.irq.level == bool(news), "an interrupt is for something, and something interrupts"

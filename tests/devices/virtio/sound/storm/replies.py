@@ -1,4 +1,4 @@
-"""What the device has to reply to any control request: every byte of it, and what follows for events."""
+"""What the device must reply to any control request, to the byte, and the events that follow from it."""
 
 import struct
 from collections import deque
@@ -35,7 +35,7 @@ from tests.devices.virtio.sound.storm.streams import StreamModel
 
 __all__ = ["QUERIES", "ReplyModel"]
 
-#: Queries, and the size of what they ask for.
+#: Queries, and the size of the items they ask for.
 QUERIES = {JACK_INFO: 24, PCM_INFO: 32, CHMAP_INFO: 24, CTL_INFO: 96}
 MAXIMA = (100, 1, 100, 1)
 DECIBELS = struct.pack("<IIiI", 1, 8, -5000, 50 | 0x10000)
@@ -47,7 +47,7 @@ def status(code: int) -> bytes:
 
 
 class ReplyModel:
-    """A card from its first use on; ``items`` are those that well-formed queries bring, by code."""
+    """A card from its first use on; ``items`` are those that well-formed queries return, by code."""
 
     def __init__(self, items: dict[int, list[bytes]]) -> None:
         self.items = items
@@ -58,16 +58,16 @@ class ReplyModel:
         self.start([], has_controls=True)
 
     def start(self, streams: list[StreamModel], *, has_controls: bool) -> None:
-        """There is a driver."""
+        """Begin with a driver."""
         self.streams = streams
         self.has_controls = has_controls
         self.is_silent = True  # no request yet, and so no event
-        #: Buffers for events, with their sizes; and the events that are on their way.
+        #: Buffers for events, with their sizes; and the events under way.
         self.buffers: deque[tuple[Token, int]] = deque()
         self.events: dict[Token, bytes] = {}
 
     def forget(self) -> None:
-        """It is a new one, not one that has slept."""
+        """Note that the driver is new, not one that has slept."""
         self.told: list[bool | None] = [None, None]
         self.known: set[int] = set()
         self.news: set[int] = set()
@@ -91,7 +91,7 @@ class ReplyModel:
     # Events.
 
     def tell(self) -> None:
-        """Put what there is to tell into the driver's buffers: jacks first; those that are too small come back."""
+        """Put the news into the driver's buffers: jacks first; buffers that are too small come back."""
         while self.buffers and not self.is_silent and (event := self._news()) is not None:
             token, room = self.buffers.popleft()
             self.events[token] = event if room >= 8 else b""
@@ -116,7 +116,7 @@ class ReplyModel:
     # Replies.
 
     def reply(self, request: bytes, room: int, now: int) -> bytes:
-        """What the reply is, and its length; whatever the request does is done."""
+        """Return the reply and its length, and apply the request's effects."""
         if room < 4:
             return b""
         if len(request) < 4:
@@ -145,7 +145,7 @@ class ReplyModel:
         if first + count > len(items) or size < 4 or 4 + count * size > min(room, 65536):
             return status(BAD_MSG)
         asked = items[first : first + count]
-        if code == CTL_INFO and size < 96:  # the other layout: nothing in the middle
+        if code == CTL_INFO and size < 96:  # the other layout, without padding in the middle
             asked = [item[:68] + item[72:] for item in asked]
         if code == JACK_INFO:
             self.told[first : first + count] = self.connected[first : first + count]

@@ -1,4 +1,4 @@
-"""Random control requests: most of them good, and such that streams get to run."""
+"""Random control requests: most of them valid, so that streams get to run."""
 
 import random
 import struct
@@ -27,7 +27,7 @@ __all__ = ["ODD", "any_request", "room_for", "set_params", "stream_command"]
 COMMANDS = [SET_PARAMS, PREPARE, START, STOP, RELEASE]
 CODES = [*QUERIES, JACK_REMAP, *COMMANDS, *range(0x301, 0x307)]
 UNKNOWN = [0, 3, 0xFF, 0x106, 0x1FF, 0x307, 0xFFFF_FFFF]
-#: The way to a stream that runs, which is where most happens.
+#: The way to a running stream, which is where most happens.
 ONWARD = {"new": SET_PARAMS, "set": PREPARE, "prepared": START, "stopped": START, "released": PREPARE}
 #: Numbers at which something may break.
 ODD = [*range(10), 15, 16, 63, 64, 100, 101, 255, 256, 4096, 0x7FFF_FFFF, 0x8000_0000, 0xFFFF_FFFF]
@@ -95,7 +95,7 @@ def _mutate(rng: random.Random, request: bytes) -> bytes:
 
 
 def room_for(rng: random.Random, request: bytes) -> int:
-    """How many bytes of reply to leave room for: those that there will be, mostly."""
+    """How many bytes of reply to leave room for: mostly as many as there will be."""
     if rng.random() < 0.1:
         return rng.choice(ROOMS)
     code = int.from_bytes(request[:4], "little")

@@ -1,5 +1,5 @@
-"""Random messages of every kind in every order, most of them good and some very bad, and everything else that a guest
-and its machine may do in between; what the seed is decides all of it.
+"""Random messages of every kind in every order, most of them valid and some very bad, and everything else that a guest
+and its machine may do in between; the seed decides all of it.
 
     storm = Storm(seed)
     storm.run(messages=10_000)
@@ -30,16 +30,16 @@ __all__ = ["Storm"]
 #: Messages in each I/O queue at once, at most.
 IN_FLIGHT = 24
 FIRST_INPUT = STREAMS[0]
-#: Registers that are read only, or not there; and those that configure a queue, which a running one has not any more.
+#: Registers that are read-only or do not exist; and those that configure a queue, which do nothing once it runs.
 READ_ONLY = [0x000, 0x004, 0x008, 0x00C, 0x010, 0x018, 0x060, 0x0AC, 0x0B0, 0x0C0, 0x0FC, 0x100, 0x104, 0x10C, 0xFFC]
 CONFIGURATION = [0x020, 0x024, 0x030, 0x038, 0x080, 0x084, 0x090, 0x094, 0x0A0, 0x0A4]
 
 
 class Storm(CheckedDriver):
-    """One driver after the other, on one device."""
+    """One driver after another, on one device."""
 
     def run(self, messages: int) -> None:
-        """Send about so many more messages, and go on until the driver of the last one is gone."""
+        """Send about this many more messages, and continue until the driver of the last one is gone."""
         weights = {
             self.control: 20,
             self.play: 20,
@@ -53,7 +53,7 @@ class Storm(CheckedDriver):
         ends = [self.go_home, self.reset, self.reset, self.corrupt, self.stop_a_queue]
         end = self.messages + messages
         while self.messages < end:
-            # Most drivers do not live long; a few send more than the rings' indices can count.
+            # Most drivers are short-lived; a few send more than the rings' indices can count.
             life = round(10 ** self.rng.uniform(0, 3)) if self.counts["driver"] % 400 else 200_000
             for step in self.rng.choices([*weights], [*weights.values()], k=life):
                 step()
@@ -76,7 +76,7 @@ class Storm(CheckedDriver):
         self.start(features, sizes)
 
     def play_and_record(self) -> None:
-        """Do so as any driver does. It is exact, whatever was before."""
+        """Play and record as any driver does. That is exact, whatever happened before."""
         rng = self.rng
         if not {TXQ, RXQ} <= self.driver.queues.keys():
             return
@@ -96,7 +96,7 @@ class Storm(CheckedDriver):
     # The end of a driver.
 
     def go_home(self) -> None:
-        """Stop and release everything: all messages are back."""
+        """Stop and release everything: all messages come back."""
         for index in (TXQ, RXQ):
             self.kick(index)
         self.run_due()
@@ -110,7 +110,7 @@ class Storm(CheckedDriver):
         self.reset()
 
     def corrupt(self) -> None:
-        """Have a ring that makes no sense: the device asks for a reset, and does nothing more before."""
+        """Break a ring: the device asks for a reset, and does nothing more before it."""
         rng = self.rng
         self._settle()
         queue = rng.choice([CONTROLQ, TXQ, RXQ])
@@ -131,7 +131,7 @@ class Storm(CheckedDriver):
         self.reset()
 
     def stop_a_queue(self) -> None:
-        """Take a queue away (QueueReady 0): the device never touches it again, and works on."""
+        """Take a queue away (QueueReady 0): the device never touches it again, and continues to work."""
         rng = self.rng
         self._settle()
         queue = rng.randrange(4)
@@ -153,7 +153,7 @@ class Storm(CheckedDriver):
         self.reset()
 
     def _settle(self) -> None:
-        """Have the device know and do everything, also what it does at a driver's first request."""
+        """Notify the device and let it do everything, including what it does at a driver's first request."""
         for index in range(4):
             self.kick(index)
         self.run_due()
@@ -162,7 +162,7 @@ class Storm(CheckedDriver):
     # What it sends.
 
     def control(self) -> None:
-        """Send some control requests, of which the device hears at once or all together."""
+        """Send some control requests, notifying the device of each or of all together."""
         for _ in range(self.rng.choice([1, 1, 1, 2, 5])):
             request = any_request(self.rng, self.model)
             if not self.post(CONTROLQ, request, room_for(self.rng, request)):
@@ -217,10 +217,10 @@ class Storm(CheckedDriver):
         if rng.random() < 0.8:
             self.kick(EVENTQ)
 
-    # What happens beside.
+    # What else happens.
 
     def host(self) -> None:
-        """Plug and unplug, turn and mute."""
+        """Plug, unplug, change volumes and mute."""
         rng = self.rng
         if rng.random() < 0.5:
             jack, connected = rng.randrange(2), rng.random() < 0.5
@@ -234,7 +234,7 @@ class Storm(CheckedDriver):
             self.device.controls.set(control.name, level)
 
     def poke(self) -> None:
-        """Access registers without any effect, in any width."""
+        """Access registers at any width, in ways that have no effect."""
         rng, transport = self.rng, self.driver.transport
         size = rng.choice([1, 2, 4])
         transport.read(rng.randrange(0x1000) & -size, size)

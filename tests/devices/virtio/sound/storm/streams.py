@@ -1,9 +1,9 @@
-"""What a stream has to do, a second time and in other words than stream.py's and prepared.py's.
+"""What a stream has to do, written a second time, independently of stream.py and prepared.py.
 
 Which command is legal when, which message comes back when, and what it holds. It is told what happens, in the order in
-which it does, and raises AssertionError when the device does anything else.
+which it happens, and raises AssertionError when the device does anything else.
 
-A machine that is late has some freedom (how it catches up); then a message is only checked to be not early.
+A late machine has some freedom in how it catches up; then a message is only checked not to be early.
 """
 
 from collections import deque
@@ -29,13 +29,13 @@ from tests.devices.virtio.sound.test_stream import NEXT
 __all__ = ["Message", "StreamModel", "check_refused"]
 
 UNTOUCHED = b"\xaa"  # what the driver fills its buffers with
-#: What a guest may have to act after a message that was late (ns).
+#: How long a guest may have to act after a late message (ns).
 MOST_PATIENCE = 5_000_000
 
 
 @dataclass(eq=False)
 class Message:
-    """An I/O message that the device has been told of."""
+    """An I/O message that the device has been notified of."""
 
     token: Token
     payload: bytes  # of an output's
@@ -53,9 +53,9 @@ class StreamModel:
     pcm: PcmParams | None = None
     buffer: int = 0  # bytes
     queued: deque[Message] = field(default_factory=deque)
-    #: Those that a command has just returned, unplayed.
+    #: Messages that a command has just returned, unplayed.
     returned: dict[Token, Message] = field(default_factory=dict)
-    #: What has been played and not been compared yet.
+    #: What has been played but not compared yet.
     played: bytearray = field(default_factory=bytearray)
 
     def __post_init__(self) -> None:
@@ -100,7 +100,7 @@ class StreamModel:
     # What the driver does.
 
     def command(self, code: int, now: int, pcm: PcmParams | None = None, buffer: int = 0) -> int:
-        """Carry out a command, which is well-formed; the status to expect."""
+        """Carry out a well-formed command; return the status to expect."""
         state = NEXT[self.state].get(code)
         if state is None:
             return BAD_MSG
@@ -126,7 +126,7 @@ class StreamModel:
         self.queued.clear()
 
     def accepts(self, readable: int, writable: int) -> bool:
-        """Whether a message of so many bytes is good, header and status included."""
+        """Whether a message of this many bytes is valid, including header and status."""
         if not self.takes_messages or writable < 8:
             return False
         assert self.pcm is not None
@@ -134,7 +134,7 @@ class StreamModel:
         return size <= 16 << 20 and not (self.plays and size % self.pcm.frame_size)
 
     def submit(self, token: Token, payload: bytes, writable: int, now: int) -> None:
-        """Queue a message that is good."""
+        """Queue a valid message."""
         assert self.pcm is not None
         frames = (len(payload) if self.plays else writable - 8) // self.pcm.frame_size
         if self.state == "running" and not self.queued:
@@ -144,12 +144,12 @@ class StreamModel:
         self.queued.append(Message(token, payload, frames * self.pcm.frame_size, frames))
 
     def _restart(self, now: int) -> None:
-        """After silence: the next frame begins now."""
+        """Continue after silence: the next frame begins now."""
         self._origin, self._frames = self._running_time(now), 0
         self.is_late = self._has_stalled = False
 
     def _lose(self, now: int) -> None:
-        """A driver that had no message loses what is more than a buffer."""
+        """Drop what exceeds a buffer, for a driver that had no message."""
         assert self.pcm is not None
         most = max(0, self._behind(now) - self.buffer // self.pcm.frame_size)
         lost, self._known_lost = self.stats.lost_frames - self._known_lost, self.stats.lost_frames
@@ -158,7 +158,7 @@ class StreamModel:
         self._position += lost
 
     def _find_kept(self, now: int) -> None:
-        """What was recorded before now comes in steps, as if the machine were late."""
+        """Note that what was recorded before now comes in steps, as if the machine were late."""
         self.is_late |= not self.plays and self._behind(now) > 0
 
     def wait(self, now: int) -> None:
@@ -230,7 +230,7 @@ class StreamModel:
 
 
 def check_refused(done: Completed) -> None:
-    """Check a message that is not good: an error if there is room for a status, else nothing."""
+    """Check an invalid message: an error if there is room for a status, else nothing."""
     room = len(done.data)
     if room < 8:
         assert (done.used_len, done.data) == (0, UNTOUCHED * room)
