@@ -1,4 +1,4 @@
-"""What differs from run to run: random bytes, and the date; from a seed, where a run is to be repeated."""
+"""What differs from run to run: random bytes, the date, timing; from a seed, where a run is to be repeated."""
 
 import os
 import random
@@ -20,6 +20,10 @@ class Chance:
     def draw(self, use: str, size: int) -> bytes:
         """Return random bytes; what is drawn for one use changes nothing for another."""
         return os.urandom(size) if self.seed is None else self._random(use).randbytes(size)
+
+    def number(self, use: str, most: int) -> int:
+        """Return a whole number from 0 to ``most``, which is far below 2**64."""
+        return int.from_bytes(self.draw(use, 8), "little") % (most + 1)
 
     def wall_time(self) -> int:
         """Return the time at power-on, in ns since the epoch."""

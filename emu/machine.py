@@ -28,6 +28,7 @@ from emu.chance import Chance
 from emu.console import Console
 from emu.cpu.engine import Engine
 from emu.cpu.hart import MEIP, MSIP, MTIP, SEIP, SSIP, STIP, Hart
+from emu.jitter import Jitter, draw_ps_per_block
 from emu.joints import Joints
 from emu.memory import Ram
 from emu.options import last_console, parse_disk, parse_size
@@ -71,7 +72,7 @@ class Machine:
     ``audio`` a backend, or a text like "wav:out.wav" (default: played nowhere, in time); ``clock`` "host", "warp" or a
     clock; ``output`` gets what the guest prints; ``trace`` is a Trace of what happens. ``seed`` is where random bytes
     and the calendar's time at power-on come from: of the host, unless there is one; with the warp clock it is 0 unless
-    it is another, and a run that gets the same input is the same to the bit.
+    it is another, and a run that gets the same input is the same to the bit; each other seed has a timing of its own.
 
     ``record`` is a file that keeps this run, and ``replay`` one that is to be repeated by a machine of the same files
     and options (``run`` it: what it gets from outside comes from the file). Both need the warp clock.
@@ -121,9 +122,10 @@ class Machine:
             kernel=kernel, initrd=initrd, bios=bios, append=append, audio=audio, clock=clock, trace=trace, seed=seed,
             record=record, replay=replay,
         )  # fmt: skip
-        self.clock: Clock = make_clock(clock) if isinstance(clock, str) else clock
+        self.clock: Clock
         #: What differs from run to run.
-        self.chance = Chance(DEFAULT_SEED if seed is None and isinstance(self.clock, WarpClock) else seed)
+        self.chance: Chance
+        self.clock, self.chance = _time_and_chance(clock, seed)
         joints = Joints() if trace is None else trace.joints(self.clock)
         #: ``append`` is the kernel's command line.
         kernel, initrd, self.append = _software(kernel, initrd, append, bios)
@@ -319,15 +321,16 @@ class Machine:
 
     def _build_board(self, ram: Ram, joints: Joints) -> Board:
         msip, mtip, meip, seip = map(self._engine.line, (MSIP, MTIP, MEIP, SEIP))
+        jitter = Jitter(self.chance, self.clock, self.events) if _explores(self.clock, self.chance) else Joints()
         board = build_board(
             lines=Lines(msip, joints.timer(mtip), meip, seip),
             clock=self.clock,
             events=self.events,
             memory=ram,
             power=self._switch,
-            virtio=[joints.virtio(slot, device) for slot, device in enumerate(self.virtio)],
+            virtio=[jitter.virtio(slot, joints.virtio(slot, device)) for slot, device in enumerate(self.virtio)],
             print_=self.console.print,
-            watch=joints.irq,
+            watch=lambda source, name, line: joints.irq(source, name, jitter.irq(source, name, line)),
             wall=self._calendar(),
         )
         for placement in board.placements:
@@ -387,6 +390,20 @@ class Machine:
         self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _time_and_chance(clock: Clock | str, seed: int | None) -> tuple[Clock, Chance]:
+    """Return the machine's clock, and where its chance comes from."""
+    made = make_clock(clock) if isinstance(clock, str) else clock
+    chance = Chance(DEFAULT_SEED if seed is None and isinstance(made, WarpClock) else seed)
+    if isinstance(clock, str) and _explores(made, chance):  # whoever made a clock has said how fast it is
+        made = WarpClock(draw_ps_per_block(chance))
+    return made, chance
+
+
+def _explores(clock: Clock, chance: Chance) -> bool:
+    """Whether the seed is to shift the guest's timing, too."""
+    return isinstance(clock, WarpClock) and chance.seed != DEFAULT_SEED
 
 
 def _ticks_of(clock: Clock) -> Callable[[], int]:

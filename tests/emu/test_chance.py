@@ -28,6 +28,12 @@ def test_seeds_and_draws_differ() -> None:
     assert len({chance.wall_time() for chance in chances}) == 4
 
 
+def test_numbers_are_within_their_bounds() -> None:
+    chance = Chance(1)
+    assert {chance.number("dice", 5) for _ in range(200)} == set(range(6))
+    assert {chance.number("nothing", 0), Chance(None).number("nothing", 0)} == {0}
+
+
 def test_the_calendar_begins_in_2026() -> None:
     years = {time.gmtime(Chance(seed).wall_time() // 10**9).tm_year for seed in range(50)}
     assert years == {2026}

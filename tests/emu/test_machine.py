@@ -15,9 +15,10 @@ from emu import guest
 from emu.console import ExpectError
 from emu.cpu.native import SWITCH
 from emu.cpu.sstc import MENVCFG, STIMECMP
+from emu.jitter import Jitter
 from emu.machine import Machine
 from emu.timing.clock import HostClock, ManualClock
-from emu.timing.warp import PS_PER_BLOCK
+from emu.timing.warp import PS_PER_BLOCK, WarpClock
 from tests.emu.asm import (
     A0,
     A1,
@@ -321,6 +322,30 @@ def test_the_seed_is_what_differs(make: Make) -> None:
     assert chances(clock="host") != chances(clock="host")
     with pytest.raises(UsageError, match="seed='1' cannot be used; give a whole number"):
         make(POWER_OFF, seed="1")
+
+
+def test_each_seed_has_a_timing_of_its_own(make: Make) -> None:
+    def run(**options: object) -> tuple[int, int, bytes]:
+        machine = make(ticking(say("tick")), **options)
+        machine.run()
+        return outcome(machine)
+
+    assert run(clock="warp", seed=0) == run(clock="warp") == run(clock=WarpClock())
+    assert run(clock="warp", seed=1) == run(clock="warp", seed=1)
+    assert len({run(clock="warp", seed=seed)[:2] for seed in range(10)}) == 10
+
+
+def test_only_a_seed_under_warp_costs_anything(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And a clock that somebody has set to a speed keeps it."""
+    made: list[object] = []
+    monkeypatch.setattr("emu.machine.Jitter", lambda *parts: made.append(parts) or Jitter(*parts))
+    make(POWER_OFF, clock="host", seed=3)
+    make(POWER_OFF, clock=ManualClock(), seed=3)
+    make(POWER_OFF, clock="warp", seed=0)
+    assert made == []
+    machine = make(POWER_OFF, clock=WarpClock(2_000), seed=3)
+    assert machine.clock.ps_per_block == 2_000  # type: ignore[attr-defined]
+    assert len(made) == 1
 
 
 # ---------------------------------------------------------------- messages
