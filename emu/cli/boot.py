@@ -96,8 +96,9 @@ def _check_timeout(_context: click.Context, _option: click.Parameter, seconds: f
     "--seed",
     type=int,
     metavar="N",
-    help="The source of all chance: random bytes, the calendar.  [default: the host; 0 with --clock warp, where runs "
-    "with the same input are bit-identical]",
+    help="The source of all chance: random bytes, the calendar and, with --clock warp, the guest's timing, which each "
+    "seed but 0 shifts a little.  [default: the host; 0 with --clock warp, where runs with the same input are "
+    "bit-identical]",
 )
 @click.option(
     "--exec",
