@@ -13,6 +13,7 @@ import click
 
 from devices.errors import UsageError
 from emu.cli.completion import complete_audio, complete_file
+from emu.cli.repeating import Failure, recording
 from emu.cli.reporting import debug_option, reporting
 from emu.cli.signals import Signals
 from emu.terminal.terminal import say
@@ -33,7 +34,10 @@ Examples:
   pyemu boot --clock warp --audio wav:out.wav --exec "aplay /root/tone.wav"
       What the guest plays goes to a file, as fast as the host can compute.
   pyemu boot Image rootfs.cpio -m 1G --disk data.img,snapshot
-      Your own kernel and root file system, and a disk whose file does not change.
+      A kernel and a root file system of your own, and a disk that stays as it is.
+  pyemu boot --clock warp --record run.pyemu
+  pyemu boot --replay run.pyemu
+      A session that is kept in a file; and the same once more, to the bit, with nobody at the keyboard.
   pyemu boot --bios kernel/kernel --disk fs.img
       xv6, or anything else that runs in M mode, alone on the machine.
 
@@ -43,8 +47,8 @@ Exit status:
   1    the machine failed, the guest's kernel panicked, or sound could not be written
   2    wrong usage
   124  stopped by --timeout          130  stopped by C-c
-  141  stdout's reader is gone       143  stopped by SIGTERM
-With --exec, also the status of the command that failed.
+  141  nobody reads stdout           143  stopped by SIGTERM
+With --exec, the status of the command that failed. With --replay, 0 says that it was the same run.
 """
 
 
@@ -88,9 +92,8 @@ def _check_timeout(_context: click.Context, _option: click.Parameter, seconds: f
 @click.option(
     "--clock",
     type=click.Choice(["host", "warp", "real"]),
-    default="host",
-    show_default=True,
-    help="Real time; or time that passes as the guest works, and jumps to the next event when it waits.",
+    help="Real time; or time that passes as the guest works, and jumps to the next event when it waits.  "
+    "[default: host]",
 )
 @click.option(
     "--seed",
@@ -106,6 +109,20 @@ def _check_timeout(_context: click.Context, _option: click.Parameter, seconds: f
     metavar="COMMAND",
     multiple=True,
     help="Type COMMAND at the guest's shell, then power off. If given several times, stops at the first that fails.",
+)
+@click.option(
+    "--record",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Keep the run in FILE: what is typed, the window's size, the monitor's commands, recorded sound, each with "
+    "its place in the run. Needs --clock warp.",
+)
+@click.option(
+    "--replay",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Run what is in FILE again, to the bit, with the same IMAGE, ROOTFS and disks (as they were); other options "
+    "are as they were recorded. Only C-a x and C-c are heeded.",
 )
 @click.option(
     "--timeout", type=float, metavar="SECONDS", callback=_check_timeout, help="Stop after SECONDS of real time."
@@ -147,12 +164,13 @@ def boot_command(
     commands: tuple[str, ...],
     timeout: float | None,
     dump_dtb: Path | None,
-    append: str | None,
     trace: str | None,
     trace_file: Path | None,
     meter: bool,
     clipboard: bool,
     debug: bool,
+    record: Path | None,
+    replay: Path | None,
     **hardware: Any,
 ) -> int:
     """Switch on a machine with the kernel IMAGE and the initramfs ROOTFS.
@@ -165,7 +183,13 @@ def boot_command(
     and pipes get every byte that the guest prints. A terminal obeys the guest's escape sequences, which may set its
     title, for example; only those for the clipboard are removed.
     """
-    with reporting(debug), Signals(timeout) as signals, _tracing(trace, trace_file, signals) as tracer:
+    with (
+        Failure(click.get_current_context().params) as failure,
+        reporting(debug),
+        Signals(timeout) as signals,
+        _tracing(trace, trace_file, signals) as tracer,
+        recording(record, replay, commands, hardware),
+    ):
         from emu.cli import session  # noqa: PLC0415
         from emu.machine import DEFAULT_APPEND, GUEST_APPEND, Machine  # noqa: PLC0415
 
@@ -175,7 +199,7 @@ def boot_command(
 
             image, rootfs = guest.files(say)
             default = GUEST_APPEND
-        hardware["append"] = _command_line(append, default)
+        hardware["append"] = _command_line(hardware["append"], default)
         if hardware["memory"] is None:
             del hardware["memory"]
 
@@ -187,12 +211,19 @@ def boot_command(
                 _write_file(dump_dtb, machine.dtb)
             return 0
         with (
-            _sound(audio, real_time=hardware["clock"] == "host") as backend,
+            _sound(audio, real_time=hardware["clock"] != "warp") as backend,
             _metering(meter, lambda output: switch_on(output, backend), signals) as switch_on_and_show,
         ):
             rows_taken = 1 if meter and sys.stderr.isatty() else 0
-            status = session.run(switch_on_and_show, signals, commands, rows_taken=rows_taken, clipboard=clipboard)
-        return 1 if backend.lost and not status else status
+            status = session.run(
+                switch_on_and_show,
+                signals,
+                commands,
+                rows_taken=rows_taken,
+                clipboard=clipboard,
+                replaying=replay is not None,
+            )
+        return failure.told(1 if backend.lost and not status else status)
 
 
 def _command_line(append: str | None, default: str) -> str:

@@ -12,7 +12,7 @@ from emu.cli import silence
 from emu.cli.keys import Keys
 from emu.cli.listener import Listener
 from emu.cli.output import GuestOutput
-from emu.cli.signals import Signals
+from emu.cli.signals import Ending, Signals
 from emu.machine import Machine
 from emu.terminal.filter import Filter
 from emu.terminal.terminal import RawTerminal, say
@@ -22,6 +22,8 @@ __all__ = ["run"]
 _STDIN, _STDOUT = 0, 1
 #: How long pending output may delay a suspension.
 _SETTLE_S = 0.1
+
+_C_C, _INTERRUPTED = b"\x03", 130
 
 _BANNER = "C-a x quits, C-a h shows help"
 
@@ -33,10 +35,12 @@ def run(
     *,
     rows_taken: int = 0,
     clipboard: bool = False,
+    replaying: bool = False,
 ) -> int:
     """Run machines made by ``switch_on(output)``, a new one after each reset, and return the exit status.
 
-    The user's keys go to the guest, unless there are ``commands`` to type at its shell. ``rows_taken`` rows of the
+    The user's keys go to the guest, unless there are ``commands`` to type at its shell, or it is ``replaying``: then
+    only C-c and the keys after C-a count. ``rows_taken`` rows of the
     user's window are not the guest's; with ``clipboard`` the guest may use the clipboard of the user's terminal. Raises
     what Machine and Shell raise, and Ending for whatever ends the run from outside.
     """
@@ -45,7 +49,8 @@ def run(
     signals.post = _wait
     filter_ = Filter(clipboard=not clipboard and os.isatty(_STDOUT), cursor=bool(commands))
     terminal = RawTerminal(_STDIN) if not commands and os.isatty(_STDIN) else None
-    with Listener(None if commands else _STDIN) as listener, GuestOutput(signals, filter_) as output:
+    deaf = commands or (replaying and terminal is None)
+    with Listener(None if deaf else _STDIN) as listener, GuestOutput(signals, filter_) as output:
         if terminal is not None:
             signals.handle(signal.SIGTSTP, lambda: _suspend(output, terminal))
             signals.handle(signal.SIGCONT, terminal.resume)
@@ -58,7 +63,8 @@ def run(
                 if terminal is not None:
                     terminal.resized = _tell(machine, rows_taken)
                     terminal.measure()
-                    listener.receive = Keys(machine, listener.send, output.stamps)
+                    send = _heed_c_c if replaying else listener.send
+                    listener.receive = Keys(machine, send, output.stamps)
                 listener.attach(machine)
                 silence.watch(machine, listener.remind, say)
                 signals.check()
@@ -80,6 +86,12 @@ def run(
 def _tell(machine: Machine, rows_taken: int) -> Callable[[int, int], None]:
     """Return a function that tells the guest the size of its part of the user's window."""
     return lambda columns, rows: machine.post(lambda: machine.hvc.resize(columns, max(rows - rows_taken, 0)))
+
+
+def _heed_c_c(data: bytes) -> None:
+    """Take what is typed during a replay."""
+    if _C_C in data:
+        raise Ending(_INTERRUPTED)
 
 
 def _suspend(output: GuestOutput, terminal: RawTerminal) -> None:

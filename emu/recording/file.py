@@ -85,11 +85,12 @@ class Reader:
     """Reads the recording ``path``, line by line, however long it is; raises UsageError if any of it is damaged.
 
     ``first`` is its first header, and ``ahead`` the line that comes next: a Header, an Entry, or None at the end. A
-    last line that was not finished is none.
+    last line that was not finished is none. ``same`` says whether a machine has come to the end that it should have.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
+        self.same = False
         try:
             self._file = os.fdopen(os.open(self.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK), "rb")
         except (OSError, ValueError) as error:
@@ -97,7 +98,7 @@ class Reader:
             raise UsageError(f"the recording {self.path} cannot be read: {reason}") from error
         try:
             if not stat.S_ISREG(os.fstat(self._file.fileno()).st_mode):
-                raise UsageError(f"{self.path} is not a recording, nor even a file")  # noqa: TRY301
+                raise UsageError(f"{self.path} is not a file")  # noqa: TRY301
             for _ in self._lines():  # all of it, before any of it has an effect
                 pass
             self._file.seek(0)
@@ -121,15 +122,24 @@ class Reader:
         while (text := self._file.readline(_LONGEST_LINE)).endswith(b"\n"):
             number += 1
             try:
-                line = _check(json.loads(text), before)
+                line = _check(self._of_this_format(json.loads(text)), before)
             except (ValueError, RecursionError):
-                if number == 1:
-                    raise UsageError(f"{self.path} is not a recording of pyemu's") from None
-                raise UsageError(f"{self.path} is damaged: line {number} makes no sense") from None
+                raise self._damage(number, "makes no sense") from None
             before = line if isinstance(line, Entry) else _SWITCHED_ON
             yield line
         if len(text) == _LONGEST_LINE:
-            raise UsageError(f"{self.path} is damaged: line {number + 1} is too long")
+            raise self._damage(number + 1, "is too long")
+
+    def _damage(self, number: int, what: str) -> UsageError:
+        if number == 1:
+            return UsageError(f"{self.path} is not a recording of pyemu's")
+        return UsageError(f"{self.path} is damaged: line {number} {what}")
+
+    def _of_this_format(self, line: object) -> object:
+        if isinstance(line, dict) and _is_whole(line.get(MAGIC)) and line[MAGIC] != FORMAT:
+            other = str(line[MAGIC])[:20]
+            raise UsageError(f"{self.path} has format {other}, and this pyemu knows {FORMAT}; use the pyemu it is of")
+        return line
 
     def close(self) -> None:
         """Close the file."""
@@ -151,8 +161,8 @@ def _check(line: object, before: Entry | None) -> Header | Entry:
     """Return ``line`` if it may follow ``before``, None being the file's beginning; raises ValueError."""
     after_a_run = before is None or before.kind in _ENDS
     if isinstance(line, dict):
-        another = before is None and type(line.get(MAGIC)) is int and line[MAGIC] != FORMAT  # which the machine says
-        if after_a_run and (another or (line.keys() == _HEADER.keys() and _all_fit(_HEADER.values(), line.values()))):
+        values = [line.get(name) for name in _HEADER]
+        if after_a_run and line.keys() == _HEADER.keys() and _all_fit(_HEADER.values(), values):
             return line
     elif isinstance(line, list) and len(line) == len(Entry._fields) and before is not None and not after_a_run:
         entry = Entry(*line)

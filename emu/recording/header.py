@@ -44,8 +44,6 @@ def describe(machine: "Machine", memory: int, files: Files) -> Header:
 
 def compare(path: Path, recorded: Header, here: Header) -> None:
     """Raise UsageError if the machine that is ``here`` cannot replay ``path``, which that of ``recorded`` was in."""
-    if recorded[MAGIC] != FORMAT:
-        raise UsageError(f"{path} has format {recorded[MAGIC]}, and this pyemu knows {FORMAT}; use the one it is of")
     if recorded["version"] != here["version"]:
         raise UsageError(
             f"{path} was recorded with pyemu {_shown(recorded['version'])}, and this is {here['version']}: "
@@ -64,7 +62,7 @@ def compare(path: Path, recorded: Header, here: Header) -> None:
 
 def _compare_disks(path: Path, recorded: Header, here: Header) -> None:
     if len(recorded["disks"]) != len(here["disks"]):
-        raise UsageError(f"{path} was recorded with {len(recorded['disks'])} disks, not {len(here['disks'])}")
+        raise UsageError(f"{path} was recorded with disks: {len(recorded['disks'])}; here: {len(here['disks'])}")
     for number, (before, now) in enumerate(zip(recorded["disks"], here["disks"], strict=True)):
         if before[:2] != now[:2]:
             raise UsageError(f"{path} was recorded with another disk {number}: {_kind(before)}, not {_kind(now)}")

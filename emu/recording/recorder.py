@@ -33,6 +33,8 @@ class Recorder(Journal):
     def __init__(self, writer: Writer) -> None:
         super().__init__()
         self.writer = writer
+        #: The command line that replays it, where somebody knows that.
+        self.repeat = ""
         self._waiting: deque[Callable[[], None]] = deque()
         self._ended = False
 

@@ -33,8 +33,6 @@ class Replayer(Journal):
     def __init__(self, reader: Reader) -> None:
         super().__init__()
         self.reader = reader
-        #: Whether the recorded end was reached, and all was as it had been.
-        self.same = False
         self._over = False
         self._inputs: dict[str, Callable[..., None]] = {}
         self._pending: dict[int, Event] = {}  # the events that the recorded program waited for, by number
@@ -50,6 +48,7 @@ class Replayer(Journal):
             raise UsageError(f"{self.reader.path} is being replayed already; open it again")
         compare(self.reader.path, self.reader.ahead, here)
         self.reader.take()
+        self.reader.same = False
         self._machine = machine
         console, jacks, controls = machine.console, machine.sound.jacks, machine.sound.controls
         self._inputs = {
@@ -105,7 +104,7 @@ class Replayer(Journal):
             if entry.kind == "end":
                 self._compare_account(entry.arguments)
                 self._finish()
-                self.same = True
+                self.reader.same = True
                 return
             if entry.kind not in self._inputs:
                 self._differ("the guest has not recorded a sound")

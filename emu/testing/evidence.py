@@ -1,4 +1,4 @@
-"""What a failed test leaves of its sound: a picture beside the WAV file, and lines that say where."""
+"""What a failed test leaves: the recording of its run; of its sound, a picture beside the WAV file; and where it is."""
 
 import warnings
 from pathlib import Path
@@ -6,8 +6,10 @@ from pathlib import Path
 from devices.audio import AudioBackend, PeriodLog, WavSink
 from devices.audio.patchbay import Patchbay
 from devices.errors import PyemuError
+from emu.machine import Machine
+from emu.recording import Recorder
 
-__all__ = ["draw", "kept"]
+__all__ = ["draw", "kept", "repeat"]
 
 #: Most frames of a sound to draw, which takes a second or two.
 _SHORT = 1 << 22
@@ -26,6 +28,14 @@ def kept(audio: AudioBackend) -> list[str]:
     if log is not None:
         log.flush()
     return lines + [draw(sound.path, None if log is None else log.path) for sound in sounds[-1:]]
+
+
+def repeat(machine: Machine) -> list[str]:
+    """Say where the run of ``machine`` is recorded, and how to repeat it."""
+    journal = machine.journal
+    if not isinstance(journal, Recorder):
+        return []
+    return [f"{journal.writer.path}: the run; to repeat it, to the bit:", journal.repeat]
 
 
 def draw(recording: Path, log: Path | None = None) -> str:

@@ -30,7 +30,8 @@ In the ini file, for both fixtures (paths are relative to the root directory):
 
 When a test fails, its report shows the end of its console output, and where to find the WAV file and the picture of
 it: waveform, spectrogram and defects, and for a fresh machine how late each period was. Pictures need matplotlib:
-pip install 'pyemu-riscv[plot]'
+pip install 'pyemu-riscv[plot]'. Under warp, it has the command that repeats the machine's run, to the bit: run.pyemu is
+its recording, and disks that are not snapshots must be as they were before.
 """
 
 import contextlib
@@ -107,7 +108,26 @@ def _switch_on(config: pytest.Config, folder: Path, **options: Any) -> "Machine"
         from emu.testing.overlay import overlay  # noqa: PLC0415
 
         options["initrd"] = overlay(Path(options["initrd"]), Path(tree), folder / "initrd")
-    return Machine(**options)
+    if options["clock"] == "warp" and not {"record", "replay"} & options.keys():
+        options["record"] = folder / "run.pyemu"
+    machine = Machine(**options)
+    if machine.journal is not None:
+        machine.journal.repeat = _repeating(machine, options)
+    return machine
+
+
+def _repeating(machine: "Machine", options: dict[str, Any]) -> str:
+    """Return the command line that replays what ``machine``, which was made with ``options``, does."""
+    from emu.recording.command import boot_line  # noqa: PLC0415
+
+    disks = [*([options["disk"]] if options.get("disk") else []), *options.get("disks", ())]
+    outputs, inputs = machine.audio.streams
+    return boot_line(options["kernel"], options.get("initrd"), {
+        "bios": options.get("bios"),
+        "disk": [disk if isinstance(disk, str) else "DISK" for disk in disks],
+        "audio": None if (outputs, inputs) == (1, 1) else f"null,streams={outputs}+{inputs}",
+        "replay": options.get("record"),
+    })  # fmt: skip
 
 
 def _default_guest(config: pytest.Config) -> tuple[Path, Path]:
@@ -214,11 +234,12 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
     if report.failed:
         item.stash[_FAILED] = True
     if report.failed and _MACHINES in item.stash:
-        from emu.testing.evidence import kept  # noqa: PLC0415
+        from emu.testing.evidence import kept, repeat  # noqa: PLC0415
 
         for machine, begun in item.stash[_MACHINES]:
             report.sections.append(("console of the machine", _tail(machine, begun)))
             report.sections.append(("sound of the machine", "\n".join(kept(machine.audio))))
+            report.sections.append(("run of the machine", "\n".join(repeat(machine))))
     return report
 
 

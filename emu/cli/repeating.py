@@ -1,0 +1,93 @@
+"""What ``--record`` and ``--replay`` of the command line mean, and the line that says how to repeat a failed run."""
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from devices.errors import UsageError
+from emu.terminal.terminal import say
+
+__all__ = ["Failure", "recording"]
+
+#: Ends that are no failures of the guest's: wrong usage, C-c.
+_NO_FAILURE = (0, 2, 130)
+
+
+@contextlib.contextmanager
+def recording(
+    record: Path | None, replay: Path | None, commands: Sequence[str], hardware: dict[str, Any]
+) -> Iterator[None]:
+    """Open what is recorded, or replayed, and put it into ``hardware``, Machine's arguments; raises UsageError.
+
+    What these leave out is as it was recorded. In the end it is said whether the replay was the same.
+    """
+    clock = hardware["clock"]
+    hardware["clock"] = clock or ("host" if replay is None else "warp")
+    if record is None and replay is None:
+        yield
+        return
+    if record is not None and replay is not None:
+        raise UsageError("a replay is the same run as its recording; use one of --record and --replay")
+    if hardware["clock"] != "warp":
+        name = "--record" if replay is None else "--replay"
+        raise UsageError(f"{name} needs --clock warp: by the other clocks no run is like another")
+    if commands and replay is not None:
+        raise UsageError("--replay types what was recorded; leave --exec out")
+    from emu.recording import Reader, Writer  # noqa: PLC0415
+
+    if record is not None:
+        with Writer(record) as hardware["record"]:
+            yield
+        return
+    assert replay is not None
+    with Reader(replay) as reader:
+        hardware["replay"] = reader
+        recorded = {"append": f"={reader.first['append']}", **{name: reader.first[name] for name in ("memory", "seed")}}
+        for name, value in recorded.items():
+            if hardware[name] is None:
+                hardware[name] = value
+        yield
+        if reader.same:
+            say(f"this was the same run as {replay}, to the bit")
+
+
+class Failure:
+    """While it is entered, a run with the warp clock and --exec that fails ends with the line that repeats it.
+
+    ``options`` are those of the command line, by their names in Python.
+    """
+
+    def __init__(self, options: dict[str, Any]) -> None:
+        self._options = options
+        self._told = options["clock"] != "warp" or not options["commands"]
+
+    def told(self, status: int) -> int:
+        """Return ``status``, and tell if it is a failure's."""
+        if status not in _NO_FAILURE and not self._told:
+            self._told = True
+            say(f"to repeat it: {_repeating(self._options)}")
+        return status
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if isinstance(value, SystemExit) and isinstance(value.code, int):
+            self.told(value.code)
+
+
+def _repeating(options: dict[str, Any]) -> str:
+    """Return the command line that is the same run as ``options`` were."""
+    from emu.recording.command import boot_line  # noqa: PLC0415
+
+    names = {"bios": "bios", "disks": "disk"} | ({} if options["audio"] == "auto" else {"audio": "audio"})
+    if options["record"] is not None:
+        last = {"replay": options["record"]}
+    else:
+        last = {"clock": "warp", "seed": options["seed"] or 0}
+        names |= {"memory": "memory", "append": "append", "commands": "exec"}
+    return boot_line(options["image"], options["rootfs"], {name: options[key] for key, name in names.items()} | last)
