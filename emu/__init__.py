@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from emu.console import CommandResult, ExpectError
     from emu.counters import Counters
     from emu.machine import Machine
+    from emu.recording import ReplayError
     from emu.shell import ShellError
     from emu.timing.clock import Clock, HostClock, ManualClock
     from emu.timing.warp import WarpClock
@@ -43,6 +44,7 @@ __all__ = [
     "PowerRequest",
     "PyemuError",
     "Record",
+    "ReplayError",
     "ShellError",
     "Trace",
     "TraceFile",
@@ -62,6 +64,7 @@ _MODULES = {
     "emu.counters": ("Counters",),
     "devices.errors": ("MachineError", "MissingPackageError", "PyemuError", "UsageError"),
     "emu.machine": ("Machine",),
+    "emu.recording": ("ReplayError",),
     "emu.shell": ("ShellError",),
     "emu.trace": ("Record", "Trace", "TraceFile"),
 }

@@ -65,6 +65,7 @@ class Replayer(Journal):
         machine.events = self._late
         doors: Sequence[tuple[object, str, Callable[..., None]]] = (
             (console, "send", _refuse),
+            (console, "run", _refuse),
             (console, "hold", _ignore),
             (machine.hvc, "resize", _ignore),
             (jacks, "plug", _refuse),
