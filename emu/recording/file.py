@@ -45,15 +45,10 @@ class Writer:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
-        try:
-            # O_NONBLOCK because opening a FIFO may wait for ever.
-            flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK
-            self._file = os.fdopen(os.open(self.path, flags, 0o666), "r+b", buffering=0)
-        except (OSError, ValueError) as error:  # ValueError: a NUL in the path
-            reason = error.strerror if isinstance(error, OSError) else error
-            raise UsageError(f"the recording {self.path} cannot be written: {reason}") from error
+        descriptor = _open(self.path, os.O_RDWR | os.O_CREAT, "written")
+        self._file = os.fdopen(descriptor, "r+b", buffering=0)
         start = f'{{"{MAGIC}"'.encode()
-        if not stat.S_ISREG(os.fstat(self._file.fileno()).st_mode) or self._file.read(len(start)) not in {b"", start}:
+        if self._file.read(len(start)) not in {b"", start}:
             self._file.close()
             raise UsageError(f"{self.path} is there already, and is not a recording; remove it, or use another name")
         self._file.seek(0)
@@ -91,14 +86,8 @@ class Reader:
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
         self.same = False
+        self._file = os.fdopen(_open(self.path, os.O_RDONLY, "read"), "rb")
         try:
-            self._file = os.fdopen(os.open(self.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK), "rb")
-        except (OSError, ValueError) as error:
-            reason = error.strerror if isinstance(error, OSError) else error
-            raise UsageError(f"the recording {self.path} cannot be read: {reason}") from error
-        try:
-            if not stat.S_ISREG(os.fstat(self._file.fileno()).st_mode):
-                raise UsageError(f"{self.path} is not a file")  # noqa: TRY301
             for _ in self._lines():  # all of it, before any of it has an effect
                 pass
             self._file.seek(0)
@@ -152,6 +141,18 @@ class Reader:
         self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _open(path: Path, flags: int, use: str) -> int:
+    try:
+        descriptor = os.open(path, flags | os.O_CLOEXEC | os.O_NONBLOCK, 0o666)  # opening a FIFO may wait for ever
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise UsageError(f"the recording {path} cannot be {use}: {reason}") from error
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise UsageError(f"the recording {path} cannot be {use}: it is not a regular file")
+    return descriptor
 
 
 # ---------------------------------------------------------------- checks

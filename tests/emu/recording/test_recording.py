@@ -10,7 +10,7 @@ import pytest
 from devices.errors import MachineError, UsageError
 from devices.power import PowerAction
 from emu import Machine, ReplayError
-from emu.recording import Writer
+from emu.recording import Reader, Writer
 from tests.emu import tiny
 
 US = 1_000
@@ -259,8 +259,6 @@ def test_resets_follow_each_other_in_one_file(runs, tmp_path):
     with Writer(again.path) as writer:
         first = again.record(Machine.run, record=writer)
         assert again.record(Machine.run, record=writer) == first
-    from emu.recording import Reader
-
     with Reader(again.path) as reader:
         assert again.replay(replay=reader) == first
         assert again.replay(replay=reader) == first
