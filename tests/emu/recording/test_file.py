@@ -38,8 +38,8 @@ def read(path: Path) -> list[object]:
 def test_every_kind_of_line(tmp_path):
     entries = [
         [0, 0, "type", ["\x00\xff"]], [1, 5, "hold", [True]], [1, 5, "resize", [80, 24]],
-        [2, 5, "jack", ["mic", False]], [2, 5, "control", ["x", 1, 2]], [2, 5, "off", []], [2, 5, "at", [10]], [2, 5, "cancel", [0]],
-        [2, 5, "sound", [0, 4, "AAAA"]],
+        [2, 5, "jack", ["mic", False]], [2, 5, "control", ["x", 1, 2]], [2, 5, "off", []], [2, 5, "at", [10]],
+        [2, 5, "cancel", [0]], [2, 5, "sound", [0, 4, "AAAA"]],
     ]  # fmt: skip
     path = write(tmp_path / "run", HEADER, *entries, END, HEADER, [0, 0, "cut", []])
     assert read(path) == [HEADER, *(tuple(entry) for entry in entries), tuple(END), HEADER, (0, 0, "cut", [])]
