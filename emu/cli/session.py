@@ -40,9 +40,9 @@ def run(
     """Run machines made by ``switch_on(output)``, a new one after each reset, and return the exit status.
 
     The user's keys go to the guest, unless there are ``commands`` to type at its shell, or it is ``replaying``: then
-    only C-c and the keys after C-a count. ``rows_taken`` rows of the
-    user's window are not the guest's; with ``clipboard`` the guest may use the clipboard of the user's terminal. Raises
-    what Machine and Shell raise, and Ending for whatever ends the run from outside.
+    only C-c and the keys after C-a count. ``rows_taken`` rows of the user's window are not the guest's; with
+    ``clipboard`` the guest may use the clipboard of the user's terminal. Raises what Machine and Shell raise, and
+    Ending for whatever ends the run from outside.
     """
     # While a machine is made or closed, signals wait until `check`: one that raised at once could do so in the middle
     # of anything, even a __del__.
