@@ -391,6 +391,24 @@ def test_a_timeout_in_real_time(make: Make) -> None:
     assert not make(SPIN).run_until(lambda: False, timeout=0.05)
 
 
+def test_devices_stand_still_while_the_machine_is_paused(make: Make) -> None:
+    """Else how long a pause takes would decide how far they come between two of the guest's turns."""
+    machine = make(SPIN)
+    done: list[int] = []
+
+    def again() -> None:
+        done.append(machine.clock.now())
+        machine.events.at(machine.clock.now(), again)
+
+    machine.run_for(0.001)
+    machine.events.at(machine.clock.now(), again)
+    machine.pause()
+    machine.post(lambda: None)
+    assert not machine.run_until(lambda: bool(done), timeout=0.05)
+    machine.resume()
+    assert machine.run_until(lambda: bool(done), timeout=10)
+
+
 def test_another_thread_is_told_to_post(make: Make) -> None:
     machine = make(SPIN)
     told: list[str] = []

@@ -3,6 +3,7 @@
 import hashlib
 import os
 import re
+import shlex
 import subprocess
 import sys
 from importlib import metadata
@@ -258,6 +259,12 @@ def test_it_boots_again_after_a_power_off(machine):
     assert "played.wav: 48000 frames (1.000 s)" in done.stdout
     picture = re.search(r"^(/.*/played.png): the same as a picture$", done.stdout, re.MULTILINE)
     assert Path(picture[1]).read_bytes().startswith(b"\x89PNG")
+    command = re.search(r"run.pyemu: the run; to repeat it, to the bit:\npyemu (boot .*)\n", done.stdout)
+    again = subprocess.run(
+        [sys.executable, "-m", "emu", *shlex.split(command[1])], capture_output=True, text=True, check=False
+    )
+    assert "the driver says boo" in again.stdout
+    assert "this was the same run as" in again.stderr
 
 
 def test_settings_and_fresh_machines(repository):

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import subprocess
 import sys
 from importlib import metadata
@@ -84,6 +85,33 @@ def test_passes(fresh_machine):
     assert text.count("console of the machine -") == 1
     assert "\nit went wrong\n" in text
     assert "played-1.wav: nothing was played" in text
+
+
+def test_the_report_of_a_failure_has_the_command_that_repeats_it(project, tmp_path):
+    write_image(tmp_path / "Image", say("it went wrong\n"), WAIT)
+    text = project(
+        "pyemu_kernel = Image\npyemu_seed = 3",
+        """
+def test_fails(fresh_machine):
+    machine = fresh_machine(memory="64M", audio="null,streams=2+1")
+    machine.run_for(0.01)
+    machine.console.send("x")
+    assert False
+""",
+    )
+    command = re.search(r"run.pyemu: the run; to repeat it, to the bit:\npyemu (boot .*)\n", text)
+    done = subprocess.run(
+        [sys.executable, "-m", "emu", *shlex.split(command[1])], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (0, "it went wrong\n")
+    assert "this was the same run as" in done.stderr
+
+
+def test_by_the_hosts_clock_there_is_none(project, tmp_path):
+    write_image(tmp_path / "Image", WAIT)
+    text = project("pyemu_kernel = Image\npyemu_clock = host", "def test_it(fresh_machine): fresh_machine().nonsense()")
+    assert "1 failed" in text
+    assert "run of the machine" not in text
 
 
 def test_a_machine_that_cannot_boot_is_one_error_with_its_console(project, tmp_path):
