@@ -135,7 +135,7 @@ class Machine:
         self._switched_on = time.monotonic_ns()
         with ExitStack() as opened:
             #: What records this run, or replays another.
-            self.journal: Recorder | Replayer | None = _open_journal(record, replay, opened)
+            self.journal: Recorder | Replayer | None = _open_journal(record, replay, self.clock, opened)
             outside = Joints() if self.journal is None else self.journal
             #: What is played and recorded: the backend, and Python's access to it.
             self.audio = Patchbay(_open_audio(audio, real_time=not isinstance(self.clock, WarpClock)))
@@ -144,7 +144,7 @@ class Machine:
             for one in disks if disk is None else (disk, *disks):
                 self.disks.append(_open_disk(one))
                 opened.callback(self.disks[-1].close)
-            self.console: Console = Console(self.run_until, output, self._later, self._make_shell, self._check_thread)
+            self.console: Console = Console(self.run_until, output, self._later, self._make_shell, self.check_thread)
             opened.callback(self.console.close)
             self._engine = engine = Engine(ram.buffer, ram.base)
             opened.callback(engine.close)
@@ -224,6 +224,10 @@ class Machine:
         """Have ``message()`` called on the machine's thread, soon. For any thread, and for signal handlers."""
         self._loop.post(message)
 
+    def check_thread(self) -> None:
+        """Raise UsageError if another thread runs the machine."""
+        self._loop.check_thread()
+
     # ---------------------------------------------------------------- for people
 
     @property
@@ -300,9 +304,6 @@ class Machine:
 
     def _later(self, action: Callable[[], None]) -> None:
         self._loop.events.at(self.clock.now() + _LATER_NS, action)
-
-    def _check_thread(self) -> None:
-        self._loop.check_thread()
 
     def _make_shell(self) -> "Shell":
         from emu.shell import Shell  # noqa: PLC0415 - not needed to boot
@@ -477,7 +478,7 @@ def _blaming_the_cache(*files: str | os.PathLike[str] | None) -> Iterator[None]:
 
 
 def _open_journal(
-    record: "_File | Writer | None", replay: "_File | Reader | None", opened: ExitStack
+    record: "_File | Writer | None", replay: "_File | Reader | None", clock: Clock, opened: ExitStack
 ) -> "Recorder | Replayer | None":
     """Open what this run is recorded in, or is to repeat."""
     if record is None and replay is None:
@@ -486,6 +487,8 @@ def _open_journal(
 
     if record is not None and replay is not None:
         raise UsageError("a replay is the same run as its recording; use one of record and replay")
+    if not isinstance(clock, WarpClock):
+        raise UsageError("a run can be recorded and replayed with the warp clock only; use --clock warp")
     if replay is not None:
         return Replayer(replay if isinstance(replay, Reader) else opened.enter_context(Reader(replay)))
     assert record is not None

@@ -39,7 +39,7 @@ class Recorder(Journal):
         self._ended = False
 
     def begin(self, machine: "Machine", memory: int, files: Files) -> None:
-        """Write the header, and listen from now on; raises UsageError if the clock is not the warp clock."""
+        """Write the header, and listen from now on; raises UsageError if a file cannot be read."""
         header = describe(machine, memory, files)
         self._machine = machine
         self.writer.write(header)
@@ -71,6 +71,7 @@ class Recorder(Journal):
     def apply(self, kind: str, arguments: list[Any], action: Callable[[], None]) -> None:
         """Do ``action`` and write it down, now, or when the turn is over."""
         if self.in_turn:
+            self.machine.check_thread()
             self._waiting.append(lambda: self.apply(kind, arguments, action))
             return
         action()

@@ -1,6 +1,7 @@
 """A run as a file, with kernels of a few instructions: what is recorded, and that its replay is the same run."""
 
 import json
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -159,6 +160,26 @@ def test_what_comes_in_the_middle_of_a_turn_waits_for_its_end(runs):
     printed, now = echo.record(use)
     assert printed == b"tick" * 5
     assert echo.replay() == (printed, now)
+
+
+def test_another_thread_is_told_to_post(runs):
+    spinning = runs(tiny.SPIN)
+    told = []
+
+    def meddle(machine: Machine) -> None:
+        with pytest.raises(UsageError) as caught:
+            machine.console.send("x")
+        told.append(str(caught.value))
+        machine.post(machine.switch_off)
+
+    def use(machine: Machine) -> None:
+        machine.events.at(10 * US, threading.Thread(target=meddle, args=(machine,)).start)
+        machine.run()
+
+    recorded = spinning.record(use)
+    assert told == ["the machine is running on another thread; use its post() from this one"]
+    assert spinning.kinds() == ["at", "off", "end"]
+    assert spinning.replay() == recorded
 
 
 def test_a_cancelled_deadline_is_none(runs):
@@ -375,8 +396,10 @@ def test_another_version_is_refused(runs):
 def test_other_clocks_are_refused(runs, clock, use):
     echo = runs(tiny.ECHO)
     echo.record(Machine.switch_off)
+    kept = echo.path.read_bytes()
     with pytest.raises(UsageError, match="with the warp clock only"):
         Machine(echo.image, clock=clock, **{use: echo.path})
+    assert echo.path.read_bytes() == kept
 
 
 def test_record_and_replay_exclude_each_other(runs, tmp_path):
