@@ -162,6 +162,25 @@ def test_what_comes_in_the_middle_of_a_turn_waits_for_its_end(runs):
     assert echo.replay() == (printed, now)
 
 
+def test_what_the_output_brings_about_in_the_middle_of_a_turn(runs):
+    """Whoever takes the output is called while the guest prints; no replay could do anything in just that block."""
+    size = runs(tiny.SIZE)
+    printed: list[bytes] = []
+
+    def output(data: bytes) -> None:
+        printed.append(data)
+        machine.hvc.resize(len(printed), 7)
+        if len(printed) == 5:
+            machine.switch_off()
+
+    with Machine(size.image, clock="warp", output=output, record=size.path) as machine:
+        machine.run()
+        now = machine.clock.now()
+    assert size.kinds().count("resize") >= 5
+    assert bytes((1, 7)) in b"".join(printed)
+    assert size.replay() == (b"".join(printed), now)
+
+
 def test_another_thread_is_told_to_post(runs):
     spinning = runs(tiny.SPIN)
     told = []
