@@ -39,7 +39,7 @@ enum { PAGE = 4096, NOTDIRTY = 1 << 10, VICTIMS = 8, MODES = 4, OTHER_S = 2 };  
 
 struct entry { u64 read, write, code, physical, to_host, unused[3]; };                     /* CPUTLBEntry */
 struct fast { u64 mask; struct entry *table; };                                            /* CPUTLBDescFast */
-struct slow { u64 bookkeeping[6]; struct entry victims[VICTIMS]; u64 io[VICTIMS][2]; void *ios; }; /* CPUTLBDesc */
+struct slow { u64 large[2], window[2], used, next_victim; struct entry victims[VICTIMS]; u64 io[VICTIMS][2]; void *ios; }; /* CPUTLBDesc */
 struct tlb { uint16_t dirty; u64 counts[3]; struct slow slow[MODES]; struct fast fast[MODES]; };  /* CPUTLB */
 
 typedef void trap_callback(void *uc, uint32_t cause, void *user);
@@ -61,6 +61,7 @@ struct hart {
   u64 counts;              /* whether the word at NEXT_PC is how many blocks were executed, less: */
   int64_t limit;           /* how many there may be */
   int64_t *work;           /* or 0: what WarpClock shares */
+  u64 flushes;             /* of the TLBs, while there is that */
   u64 access;              /* why the TLB is being filled */
 };
 
@@ -188,27 +189,34 @@ static void on_check_exit(void *uc, uint32_t in_delay_slot) {
   on_exit_request(uc, in_delay_slot);
 }
 
-/* Unicorn makes a TLB smaller when little of it was in use for 100 ms: of counted time, where time is counted. */
+/* Unicorn makes a TLB smaller when little of it was in use for 100 ms. Where time is counted, that is so many flushes: each
+   clears all of it, and 100 ms of guest time would be thousands. */
+enum { FLUSH_NS = 400000 };
 static __thread struct hart *flushing;
 
 static int on_gettimeofday(struct timeval *now, void *zone) {
   if (!flushing) return gettimeofday(now, zone);
-  int64_t ns = work_time(flushing);
+  int64_t ns = flushing->flushes * FLUSH_NS;
   now->tv_sec = ns / 1000000000, now->tv_usec = ns / 1000 % 1000000;
   return 0;
 }
 
+static void begin_flush(struct hart *hart) {
+  if (hart && hart->work) flushing = hart, hart->flushes++;
+}
+
 static void on_flush(void *cpu, uint16_t modes) {
-  struct hart *hart = of_cpu(cpu);
-  flushing = hart && hart->work ? hart : 0;
+  begin_flush(of_cpu(cpu));
   flush(cpu, modes);
   flushing = 0;
 }
 
 static void on_flush_page(void *cpu, u64 address, uint16_t modes) {
   struct hart *hart = of_cpu(cpu);
-  flushing = hart && hart->work ? hart : 0;
+  begin_flush(hart);
   flush_page(cpu, address, modes);
+  for (int mode = 0; hart && mode < MODES; mode++)
+    if ((int64_t)hart->tlb->slow[mode].used < 0) hart->tlb->slow[mode].used = 0;
   flushing = 0;
 }
 
@@ -255,12 +263,15 @@ static int on_fill(void *cpu, u64 address, int size, int access, int mode, int p
 }
 
 /* A page is entered into the TLB. Unicorn takes it for clean, and looks for code at the first write to it; and lets S mode
-   execute a user's page that it may read by SUM: its entry stays here for longer, so that is put right. */
+   execute a user's page that it may read by SUM: its entry stays here for longer, so that is put right. And so is the number
+   of entries in use: Unicorn subtracts a victim twice, and makes a TLB of less than none twice as large at each flush. */
 static void on_set_page(void *cpu, u64 page, u64 physical, int prot, int mode, u64 size) {
   struct hart *hart = of_cpu(cpu);
   if (hart && mode == S && hart->state[MSTATUS] & SUM && hart->access != FETCH) prot &= ~EXECUTE;
-  set_page(cpu, page, physical, prot, mode, size);
   struct entry *entry = hart ? entry_of(hart, mode, page) : 0;
+  u64 used = entry ? hart->tlb->slow[mode].used + (~(entry->read & entry->write & entry->code) == 0) : 0;
+  set_page(cpu, page, physical, prot, mode, size);
+  if (entry) hart->tlb->slow[mode].used = used;
   if (entry && entry->write == (page | NOTDIRTY) && !has_code(hart, page + entry->to_host)) entry->write = page;
 }
 

@@ -46,7 +46,7 @@ class _Hart(ctypes.Structure):
         for name in (
             "state", "tlb", "uc", "cpu", "ram", "ram_size", "ram_base", "has_code", "python", "only_python", "traps",
             "last_write", "ascending", "clock", "deadline", "tells_time", "time_reads", "counts", "limit", "work",
-            "access",
+            "flushes", "access",
         )
     ]  # fmt: skip
 
