@@ -23,6 +23,8 @@ _BROKEN_PIPE = 141
 _MUCH, _LITTLE = 64 << 10, 16 << 10
 #: Above this, the machine is paused, because parts of the guest print without regard to flow control.
 _TOO_MUCH = 1 << 20
+#: How long pending output may delay a suspension.
+_SETTLE_S = 0.1
 #: When the run was ended from outside, a reader that takes nothing for this long is considered stopped.
 _PATIENCE_S = 0.5
 
@@ -143,9 +145,9 @@ class GuestOutput:
 
     # ---------------------------------------------------------------- the end
 
-    def settle(self, seconds: float) -> None:
-        """Wait until everything is written, or nothing has been for ``seconds``."""
-        self._writer.finish(seconds)
+    def settle(self) -> None:
+        """Wait until everything is written, before the process is suspended; not for a reader that is stuck."""
+        self._writer.finish(_SETTLE_S)
 
     def _finish(self, error: BaseException | None) -> None:
         finish(self._writer, self._signals, error)

@@ -20,8 +20,6 @@ from emu.terminal.terminal import RawTerminal, say
 __all__ = ["run"]
 
 _STDIN, _STDOUT = 0, 1
-#: How long pending output may delay a suspension.
-_SETTLE_S = 0.1
 
 _C_C, _INTERRUPTED = b"\x03", 130
 
@@ -95,7 +93,7 @@ def _heed_c_c(data: bytes) -> None:
 
 
 def _suspend(output: GuestOutput, terminal: RawTerminal) -> None:
-    output.settle(_SETTLE_S)
+    output.settle()
     terminal.suspend()
 
 

@@ -51,7 +51,7 @@ def metering(switch_on: SwitchOnFor, signals: Signals) -> Iterator[SwitchOn]:
     status = StatusLine(_STDERR, lambda data: write_now(_STDERR, data, signals))
 
     def switch_on_and_attach(output: GuestOutput) -> "Machine":
-        status.write = output.aside
+        status.write, status.settle = output.aside, output.settle
         machine = switch_on(status.watch(output))
         meter.attach(machine)
         return machine

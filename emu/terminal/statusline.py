@@ -37,14 +37,15 @@ _PLAIN_TEXT = b"\x0f\x1b(B\x1b[0;7m"  # no line graphics, reversed colours
 
 
 class StatusLine:
-    """While entered, owns the last line of the terminal ``fd``; ``write`` writes to the terminal.
+    """While entered, owns the last line of the terminal ``fd``.
 
+    ``write`` writes to the terminal, and ``settle`` waits until that has happened: a stopped process writes nothing.
     ``watch`` must see everything that the guest prints there. Only a foreground process touches its terminal; one that
     is stopped gives the line back, and takes it again when it continues. All methods are for the main thread.
     """
 
-    def __init__(self, fd: int, write: Callable[[bytes], None]) -> None:
-        self._fd, self.write = fd, write
+    def __init__(self, fd: int, write: Callable[[bytes], None], settle: Callable[[], None] = lambda: None) -> None:
+        self._fd, self.write, self.settle = fd, write, settle
         self._size: os.terminal_size | None = None  # of the terminal when the line was reserved
         self._lost = False  # the terminal may scroll the line
         self._tail = b""  # the beginning of a control sequence that the guest has yet to finish
@@ -140,6 +141,7 @@ class StatusLine:
 
     def _on_stop(self, number: int, frame: FrameType | None) -> None:
         self.leave()
+        self.settle()
         before = self._before[0][1]
         if callable(before):
             before(number, frame)

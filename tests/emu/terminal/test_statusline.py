@@ -211,3 +211,17 @@ def test_signals_reach_the_earlier_handlers_which_are_restored(terminal):
         assert len(heard) == 2
     finally:
         signal.signal(signal.SIGTSTP, before)
+
+
+def test_the_line_is_given_back_before_the_process_stops_whoever_writes_it(terminal):
+    order = []
+    before = signal.signal(signal.SIGTSTP, lambda *_: order.append("stops"))
+    try:
+        with terminal.line as line:
+            line.handle_signals()
+            terminal.show()
+            line.write, line.settle = lambda _data: order.append("queued"), lambda: order.append("written")
+            signal.raise_signal(signal.SIGTSTP)
+        assert order == ["queued", "written", "stops"]
+    finally:
+        signal.signal(signal.SIGTSTP, before)
