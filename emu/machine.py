@@ -1,5 +1,6 @@
 """The machine: a hart, its memory and its devices, put together."""
 
+import atexit
 import os
 import time
 import warnings
@@ -9,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
+from weakref import ref
 
 from devices.audio import AudioBackend, NullSink, parse
 from devices.audio.patchbay import Patchbay
@@ -16,7 +18,7 @@ from devices.clint import ticks_from_ns
 from devices.errors import MachineError, UsageError
 from devices.power import PowerAction, PowerRequest
 from devices.stimer import SupervisorTimer
-from devices.virtio.aside import Aside, AsideThread, at_once
+from devices.virtio.aside import Aside, at_once
 from devices.virtio.blk import BlockDevice
 from devices.virtio.console import ConsoleDevice
 from devices.virtio.device import VirtioDevice
@@ -33,6 +35,7 @@ from emu.joints import Joints
 from emu.memory import Ram
 from emu.options import last_console, parse_disk, parse_size
 from emu.panic import Suspicion
+from emu.timing.aside import AsideThread
 from emu.timing.clock import Clock, HostClock, make_clock
 from emu.timing.loop import Loop
 from emu.timing.warp import WarpClock
@@ -189,7 +192,7 @@ class Machine:
             self._begin(start, ram, joints)
             self._begin_journal(ram.size, kernel, initrd, bios, opened)
             self._closing = opened.pop_all()
-        self._open = True
+        self._keep_until_closed()
 
     # ---------------------------------------------------------------- running
 
@@ -376,7 +379,14 @@ class Machine:
         """
         self._loop.close()
         self._open = False
+        atexit.unregister(self._at_exit)
         self._closing.close()
+
+    def _keep_until_closed(self) -> None:
+        """Have it closed at the latest before the interpreter ends, while its threads still run."""
+        self._open = True
+        self._at_exit = partial(_close_forgotten, ref(self))
+        atexit.register(self._at_exit)
 
     def __del__(self) -> None:
         if self._open:
@@ -391,6 +401,12 @@ class Machine:
         self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _close_forgotten(machine: "ref[Machine]") -> None:
+    forgotten = machine()
+    if forgotten is not None:
+        forgotten.close()
 
 
 def _time_and_chance(clock: Clock | str, seed: int | None) -> tuple[Clock, Chance]:

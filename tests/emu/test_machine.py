@@ -1,6 +1,9 @@
 """The machine with kernels of a few instructions: power, console, time, messages, and the end."""
 
 import gc
+import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -59,6 +62,7 @@ Make = Callable[..., Machine]
 STI = 1 << 5
 TICKS_PER_MS = 10_000
 MS = 1_000_000  # ns
+ROOT = Path(__file__).parents[2]
 
 
 def sbi(extension: int, function: int = 0, *arguments: int) -> list[Item]:
@@ -530,13 +534,33 @@ def collect(sink: Sink) -> None:
 
 
 @pytest.mark.parametrize("native", ["on", "off"])
+def test_a_program_that_forgets_its_machine_ends_and_nothing_is_lost(tmp_path: Path, native: str) -> None:
+    """A machine with a disk has a thread of its own by the host's clock, and without the native part one more."""
+    image, disk, sound = write_image(tmp_path / "Image", WAIT), tmp_path / "disk.img", tmp_path / "out.wav"
+    disk.write_bytes(bytes(1 << 20))
+    code = (
+        "import sys; from emu import Machine\n"
+        "machine = Machine(sys.argv[1], memory='32M', disk=sys.argv[2], audio=f'wav:{sys.argv[3]}')\n"
+        "machine.run_for(0.01); machine.console.output = lambda data: print(data.decode())\n"
+        "machine.console.print(b'the last word')"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, image, disk, sound],
+        cwd=ROOT, env={**os.environ, SWITCH: native}, capture_output=True, text=True, check=True, timeout=60,
+    )  # fmt: skip
+    assert done.stdout == "the last word\n"
+
+
+@pytest.mark.parametrize("native", ["on", "off"])
 def test_a_machine_that_nobody_closes_goes_with_its_last_reference(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, native: str
 ) -> None:
     monkeypatch.setenv("PYEMU_NATIVE", native)
     threads = threading.active_count()
     sink = Sink()
-    machine = Machine(write_image(tmp_path / "Image", say("x"), WAIT), memory="32M", audio=sink)
+    disk = tmp_path / "disk.img"
+    disk.write_bytes(bytes(1 << 20))
+    machine = Machine(write_image(tmp_path / "Image", say("x"), WAIT), memory="32M", audio=sink, disk=str(disk))
     machine.run_for(0.01)
     del machine
     with pytest.warns(ResourceWarning, match="a Machine was not closed"):
