@@ -6,7 +6,7 @@ import stat
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import IO, Any, NamedTuple, Self
 
 from devices.errors import MachineError, UsageError
 
@@ -36,7 +36,25 @@ class Entry(NamedTuple):
 _SWITCHED_ON = Entry(0, 0, "", [])
 
 
-class Writer:
+class _Recording:
+    """An open file; ``close`` it, or use it as a context manager."""
+
+    _file: IO[bytes]
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class Writer(_Recording):
     """Writes the recording ``path``, which may hold an older one; raises UsageError if it cannot, or holds other data.
 
     A line is with the operating system when ``write`` returns. ``close`` it in the end; for one run after the other
@@ -63,20 +81,8 @@ class Writer:
         except OSError as error:
             raise MachineError(f"the recording {self.path} cannot be written: {error.strerror}") from error
 
-    def close(self) -> None:
-        """Close the file."""
-        self._file.close()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
-
-
-class Reader:
+class Reader(_Recording):
     """Reads the recording ``path``, line by line, however long it is; raises UsageError if any of it is damaged.
 
     ``first`` is its first header, and ``ahead`` the line that comes next: a Header, an Entry, or None at the end. A
@@ -129,18 +135,6 @@ class Reader:
             other = str(line[MAGIC])[:20]
             raise UsageError(f"{self.path} has format {other}, and this pyemu knows {FORMAT}; use the pyemu it is of")
         return line
-
-    def close(self) -> None:
-        """Close the file."""
-        self._file.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def _open(path: Path, flags: int, use: str) -> int:

@@ -1,6 +1,7 @@
 """What recording and replaying have in common: the count of turns, the account of the console, and the sound's seal."""
 
 import hashlib
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["Journal"]
 
 
-class Journal(Joints):
+class Journal(Joints, ABC):
     """Stands at the joints of a machine where its turns pass, and its sound.
 
     ``turn`` counts the turns of the loop that the guest can notice: it runs, or time jumps. Mere sleeping, with nothing
@@ -30,13 +31,13 @@ class Journal(Joints):
         self._hashed = 0
         self._machine: Machine | None = None
 
+    @abstractmethod
     def begin(self, machine: "Machine", memory: int, files: Files) -> None:
         """``machine``, with ``memory`` bytes, is complete and has not run yet; ``files`` are what it boots from."""
-        raise NotImplementedError
 
+    @abstractmethod
     def end(self) -> None:
         """The machine is about to be closed."""
-        raise NotImplementedError
 
     @property
     def machine(self) -> "Machine":
@@ -84,17 +85,17 @@ class Journal(Joints):
     def idle(self) -> None:
         """Nothing will happen but what comes from outside."""
 
+    @abstractmethod
     def between(self) -> None:
         """A step of the loop is over."""
-        raise NotImplementedError
 
     def audio(self, backend: AudioBackend) -> AudioBackend:
         """Let nothing of the backend reach the guest but what ``capture`` makes of the recorded sound."""
         return _SealedBackend(self, backend)
 
+    @abstractmethod
     def capture(self, stream: int, port: Capture) -> Capture:
         """Return what the guest is to record from in place of ``port``."""
-        raise NotImplementedError
 
     # ---------------------------------------------------------------- the account
 
