@@ -45,7 +45,9 @@ def run(
     # While a machine is made or closed, signals wait until `check`: one that raised at once could do so in the middle
     # of anything, even a __del__.
     signals.post = _wait
-    filter_ = Filter(clipboard=not clipboard and os.isatty(_STDOUT), cursor=bool(commands))
+    shown = os.isatty(_STDOUT)
+    # Nobody answers the guest in a replay, or under --exec: the terminal's answer would land at the user's next prompt.
+    filter_ = Filter(clipboard=not clipboard and shown, cursor=bool(commands) or (replaying and shown))
     terminal = RawTerminal(_STDIN) if not commands and os.isatty(_STDIN) else None
     deaf = commands or (replaying and terminal is None)
     with Listener(None if deaf else _STDIN) as listener, GuestOutput(signals, filter_) as output:

@@ -102,6 +102,19 @@ def test_resets_are_in_the_same_file(pyemu, tmp_path):
     assert again == printed
 
 
+def test_a_replay_asks_no_terminal_where_its_cursor_is(pyemu, tmp_path):
+    image = tiny.write_image(tmp_path / "Image", tiny.say("one \x1b[6n two\n"), tiny.POWER_OFF)
+    run = str(tmp_path / "run")
+    assert pyemu("boot", image, *WARP, "--record", run) == (0, "one \x1b[6n two\n", "")
+    session = Session(image, "--replay", run)
+    try:
+        session.wait_for(b"the same run")
+        assert session.status() == 0
+        assert b"one  two" in session.shown
+    finally:
+        session.close()
+
+
 def test_what_is_typed_during_a_replay_goes_nowhere(image, tmp_path):
     printed = record(image, tmp_path, shut_down)
     assert replay(image, tmp_path, stdin=b"more\x04" * 100)[1] == printed
