@@ -101,7 +101,7 @@ def test_signal_ends_it_with_the_shells_status(kernel, code, number, status):
     with process("boot", kernel(tiny.say("on\n"), code)) as running:
         assert running.stdout.read(3) == b"on\n"
         running.send_signal(number)
-        assert running.wait(5) == status
+        assert running.wait(60) == status
         assert running.stderr.read() == b""
 
 
@@ -111,7 +111,7 @@ def test_signal_ends_it_where_nobody_reads_its_output(kernel):
         running.stdout.read(100_000)
         time.sleep(0.3)  # the pipe is full now
         running.terminate()
-        assert running.wait(5) == 143
+        assert running.wait(60) == 143
 
 
 def test_ignored_signal_stays_ignored(kernel):
@@ -123,14 +123,14 @@ def test_ignored_signal_stays_ignored(kernel):
         running.send_signal(signal.SIGHUP)
         running.stdin.write(b"\x04")
         running.stdin.flush()
-        assert running.wait(5) == 0
+        assert running.wait(60) == 0
 
 
 def test_reader_that_goes_away_is_status_141_without_a_message(kernel):
     forever = ["again", tiny.say("x"), asm.j("again")]
     with process("boot", kernel(forever)) as running:
         running.stdout.close()
-        assert running.wait(5) == 141
+        assert running.wait(60) == 141
         assert running.stderr.read() == b""
 
 
@@ -139,7 +139,7 @@ def test_full_disk_is_status_1(kernel):
         Path("/dev/full").open("wb") as full,
         process("boot", kernel(tiny.say("x"), tiny.SPIN), stdout=full) as running,
     ):
-        assert running.wait(5) == 1
+        assert running.wait(60) == 1
         assert running.stderr.read() == b"pyemu: error: the guest's output cannot be written: No space left on device\n"
 
 
@@ -212,14 +212,15 @@ def test_input_reaches_the_guest_unchanged_and_its_end_ends_nothing_else(kernel)
 def test_input_that_the_guest_does_not_read_is_not_piled_up(kernel):
     with process("boot", kernel(tiny.WAIT), stdin=subprocess.PIPE) as running:
         os.set_blocking(running.stdin.fileno(), False)
-        written = 0
-        end = time.monotonic() + 1.5
-        while time.monotonic() < end:
+        written = stuck = 0
+        while written <= 1 << 20 or (stuck < 100 and written < 2 << 20):
             try:
                 written += os.write(running.stdin.fileno(), bytes(1 << 16))
+                stuck = 0
             except BlockingIOError:
-                time.sleep(0.01)
-        assert 1 << 20 < written < 2 << 20
+                time.sleep(0.005)
+                stuck += 1
+        assert written < 2 << 20
 
 
 # ---------------------------------------------------------------- options

@@ -60,7 +60,7 @@ class Session:
         os.write(writing, b"%d" % pid)
         os._exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
 
-    def wait_for(self, text: bytes, seconds: float = 10.0) -> None:
+    def wait_for(self, text: bytes, seconds: float = 60.0) -> None:
         end = time.monotonic() + seconds
         while text not in self.shown:
             assert time.monotonic() < end, self.shown
@@ -85,7 +85,7 @@ class Session:
     def is_restored(self) -> bool:
         return termios.tcgetattr(self.slave) == self.before
 
-    def status(self, seconds: float = 10.0) -> int:
+    def status(self, seconds: float = 60.0) -> int:
         """Wait for the end; return the exit status."""
         end = time.monotonic() + seconds
         while True:
@@ -97,7 +97,7 @@ class Session:
             assert time.monotonic() < end, self.shown
             self._read(0.02)
 
-    def wait_until(self, state: Callable[[], bool], seconds: float = 10.0) -> None:
+    def wait_until(self, state: Callable[[], bool], seconds: float = 60.0) -> None:
         end = time.monotonic() + seconds
         while not state():
             assert time.monotonic() < end

@@ -59,7 +59,7 @@ def test_the_first_error_is_kept_and_what_follows_is_dropped():
     moved = threading.Event()
     with Writer(writing, moved.set) as writer:
         writer(b"x")
-        assert moved.wait(10)
+        assert moved.wait(60)
         writer(b"y")
         assert writer.finish()
         assert writer.pending == 0
