@@ -7,7 +7,7 @@ thread that owns the machine, so it needs no locks.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Annotated, Protocol, runtime_checkable
 
 __all__ = [
     "Clock",
@@ -17,6 +17,7 @@ __all__ = [
     "HasCompanions",
     "IrqLine",
     "MmioDevice",
+    "Moment",
     "OutsideRamError",
     "Property",
     "Ref",
@@ -77,8 +78,17 @@ class Clock(Protocol):
         ...
 
 
+#: When an event happens: its deadline (ns of guest time), and its place among those with the same one.
+Moment = tuple[Annotated[int, 63], Annotated[int, 63]]
+
+
 class Event(Protocol):
     """Something scheduled; see Events."""
+
+    @property
+    def moment(self) -> Moment:
+        """When it happens, or has happened."""
+        ...
 
     def cancel(self) -> None:
         """Keep it from happening. Harmless if it already has."""
@@ -93,6 +103,10 @@ class Events(Protocol):
 
         Actions run in order of their deadlines; those with equal deadlines in the order they were requested.
         """
+        ...
+
+    def resume(self, moment: Moment, action: Callable[[], None]) -> Event:
+        """Ask for an event of a saved machine: ``action`` keeps its place among all others."""
         ...
 
 

@@ -4,6 +4,8 @@ import heapq
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from devices.contracts import Moment
+
 __all__ = ["FakeClock", "FakeEvent", "FakeEvents", "FakeIrq"]
 
 
@@ -42,6 +44,10 @@ class FakeEvent:
     action: Callable[[], None] = field(compare=False)
     cancelled: bool = field(default=False, compare=False)
 
+    @property
+    def moment(self) -> Moment:
+        return self.deadline, self.sequence
+
     def cancel(self) -> None:
         self.cancelled = True
 
@@ -56,7 +62,10 @@ class FakeEvents:
 
     def at(self, deadline: int, action: Callable[[], None]) -> FakeEvent:
         self._sequence += 1
-        event = FakeEvent(deadline, self._sequence, action)
+        return self.resume((deadline, self._sequence), action)
+
+    def resume(self, moment: Moment, action: Callable[[], None]) -> FakeEvent:
+        event = FakeEvent(*moment, action)
         heapq.heappush(self._heap, event)
         return event
 

@@ -19,13 +19,21 @@ ROOMS = (
     "emu.terminal",
     "emu.guest",
     "emu",
+    "emu.snapshot",
     "emu.trace",
     "emu.analysis",
     "emu.testing",
     "emu.cli",
 )
 #: On no floor: errors, contracts, types and arithmetic that all devices share; the names a user of the package sees.
-SHARED = {"devices.errors", "devices.contracts", "devices.placement", "devices.power", "devices.registers"}
+SHARED = {
+    "devices.errors",
+    "devices.contracts",
+    "devices.placement",
+    "devices.power",
+    "devices.registers",
+    "devices.state",
+}
 DOORS = {"emu", "emu.__main__"}
 
 

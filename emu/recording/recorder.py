@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from devices.audio import Capture
 from devices.contracts import Event as EntryOfHeap
-from devices.contracts import Events
+from devices.contracts import Events, Moment
 from emu.recording.file import LONGEST_SOUND, LONGEST_TEXT, Entry, Writer
 from emu.recording.header import Files, describe
 from emu.recording.journal import Journal
@@ -128,12 +128,16 @@ class _RecordedEvents:
         self._recorder.apply("at", [deadline], enter)
         return event
 
+    def resume(self, moment: Moment, action: Callable[[], None]) -> EntryOfHeap:
+        """Pass on: what belongs to the machine is not Python's."""
+        return self._heap.resume(moment, action)
+
 
 class _RecordedEvent(Event):
     __slots__ = ("_recorder", "entered", "number")
 
     def __init__(self, recorder: Recorder, deadline: int, action: Callable[[], None]) -> None:
-        super().__init__(deadline, action)
+        super().__init__((deadline, 0), action)
         self._recorder = recorder
         self.number = 0
         self.entered: EntryOfHeap | None = None

@@ -95,3 +95,32 @@ def test_sweeping_keeps_order_and_what_is_asked_for_meanwhile() -> None:
             event.cancel()
     heap.run_due(1000)
     assert log == [str(n) for n in range(0, 500, 3)]
+
+
+def test_what_is_asked_for_anew_is_in_its_old_place() -> None:
+    heap, log = DeadlineHeap(), []
+    events = {name: heap.at(deadline, note(log, name)) for name, deadline in zip("abcd", (7, 5, 7, 7), strict=True)}
+    events["c"].cancel()
+    moments, state = {name: events[name].moment for name in "dba"}, heap.state()
+
+    anew = DeadlineHeap()
+    anew.at(1, note(log, "forgotten"))
+    anew.restore(state)
+    for name, moment in moments.items():
+        anew.resume(moment, note(log, name))
+    anew.at(7, note(log, "new"))
+    anew.run_due(7)
+    assert log == ["b", "a", "d", "new"]
+
+
+def test_two_events_of_one_moment_do_no_harm() -> None:
+    heap, log = DeadlineHeap(), []
+    for name in "abc":
+        heap.resume((1, 1), note(log, name))
+    heap.run_due(1)
+    assert not log, "it is as if they had been asked for meanwhile"
+    heap.restore({"order": 5})
+    for name in "abc":
+        heap.resume((1, 1), note(log, name))
+    heap.run_due(1)
+    assert sorted(log) == ["a", "b", "c"]
