@@ -1,8 +1,8 @@
-"""The one module that knows Unicorn's internals: its CPU as one hart of a whole machine.
+"""Unicorn's CPU as one hart of a whole machine: the one module that reaches into it.
 
 Unicorn 2.1.4 is made for running pieces of code. As a machine it stops in the middle of instructions, leaves
 exceptions to its caller and notices interrupts late. All of that is mended from outside, by four stores into its
-data, each of them checked when the engine is made (``_check_layout``); another release of Unicorn is refused.
+data. layout.py knows where, and checks it when the engine is made; another release of Unicorn is refused.
 
     env               the CPU state itself, shared: a trap is entered by storing into it, with no call at all
     no_exit_request   set: a stop is looked for at the start of a block only, not after each load and store, where
@@ -20,82 +20,18 @@ from collections.abc import Callable
 from typing import Any
 
 from devices.errors import PyemuError
-from emu.cpu import unicorn
+from emu.cpu import layout, unicorn
 from emu.cpu.blockhook import BlockHook
 from emu.cpu.codepages import PAGE, CodePages
+from emu.cpu.layout import EXIT_NOW, INTERRUPT_HARD, Reg
 from emu.cpu.native import Native, NotNativeError, install
 from emu.cpu.operand import memory_operand
-from emu.cpu.unicorn import riscv_const, uclib
+from emu.cpu.unicorn import uclib
 
 __all__ = ["Engine", "Reg"]
 
-_RELEASE = "2.1.4"
 _U64 = ctypes.c_uint64
 _NEVER = (1 << 64) - 1
-
-# Offsets in bytes, the same on every 64-bit POSIX system (they lie before the first jmp_buf).
-_UC_CPU = 440  # struct uc_struct: CPUState *cpu
-_UC_NO_EXIT_REQUEST = 2034  # bool no_exit_request, init_done
-_CPU_INTERRUPT_REQUEST = 28  # CPUState: uint32_t interrupt_request
-_CPU_HALTED = 32880  # uint32_t halted, from CPUState.env_ptr on, behind the jmp_buf
-_CPU_UC = 32896  # struct uc_struct *uc, likewise
-# CPURISCVState: bytes from its start; the structure ends with its uc pointer, behind which the RISCVCPU goes on.
-_ENV_RDTIME_FN, _ENV_UC, _ENV_SIZE = 1528, 1560, 1568
-_CFG = bytes((1, 0, 1, 1, 1, 1, 1, 1, 1, 1, 0, 1, 1, 1))  # ext_i, e, g, m, a, f, d, c, s, u, h, counters, ifencei, icsr
-_EXT_IFENCEI = 12
-_CFG_CHECKED = (0, 3, 4, 5, 6, 7, 8, 9, 11, 12, 13)  # those of the above that an RV64GC with S and U must have
-
-_CPU_INTERRUPT_HARD = 2
-_EXIT_NOW = 0xFFFF  # IcountDecr.u16.high: leave the chained blocks at the start of the next one
-
-
-class Reg:
-    """Where a register stands in ``Engine.state``, in 8-byte words."""
-
-    X0 = 0
-    A0, A1, A2, A3, A4, A5, A6, A7 = range(10, 18)
-    PC = 64
-    LOAD_RES = 65
-    BADADDR = 68
-    PRIV = 74
-    MHARTID = 77
-    MSTATUS = 78
-    MIP = 79
-    MIE = 81
-    MIDELEG = 82
-    SATP = 84
-    STVAL = 85
-    MTVAL = 86
-    MEDELEG = 87
-    STVEC = 88
-    SEPC = 89
-    SCAUSE = 90
-    MTVEC = 91
-    MEPC = 92
-    MCAUSE = 93
-    SCOUNTEREN = 119
-    MCOUNTEREN = 120
-
-
-#: Registers that the public API reaches too, by which the layout is checked: (word, Unicorn's id, a legal value).
-_WITNESSES = (
-    (31, riscv_const.UC_RISCV_REG_X31, 0x1122334455667788),
-    (Reg.A0, riscv_const.UC_RISCV_REG_X10, 0x8877665544332211),
-    (Reg.MIE, riscv_const.UC_RISCV_REG_MIE, 0x222),
-    (Reg.MIDELEG, riscv_const.UC_RISCV_REG_MIDELEG, 0x222),
-    (Reg.MEDELEG, riscv_const.UC_RISCV_REG_MEDELEG, 0x100),
-    (Reg.STVEC, riscv_const.UC_RISCV_REG_STVEC, 0x80001110),
-    (Reg.SEPC, riscv_const.UC_RISCV_REG_SEPC, 0x80002220),
-    (Reg.SCAUSE, riscv_const.UC_RISCV_REG_SCAUSE, 0x5),
-    (Reg.STVAL, riscv_const.UC_RISCV_REG_STVAL, 0x3330),
-    (Reg.MTVEC, riscv_const.UC_RISCV_REG_MTVEC, 0x80004440),
-    (Reg.MEPC, riscv_const.UC_RISCV_REG_MEPC, 0x80005550),
-    (Reg.MCAUSE, riscv_const.UC_RISCV_REG_MCAUSE, 0x7),
-    (Reg.MTVAL, riscv_const.UC_RISCV_REG_MTVAL, 0x6660),
-    (Reg.MCOUNTEREN, riscv_const.UC_RISCV_REG_MCOUNTEREN, 0x7),
-    (Reg.SCOUNTEREN, riscv_const.UC_RISCV_REG_SCOUNTEREN, 0x2),
-    (Reg.PRIV, riscv_const.UC_RISCV_REG_PRIV, 1),
-)
 
 _ReadCallback = ctypes.CFUNCTYPE(_U64, ctypes.c_void_p, _U64, ctypes.c_uint, ctypes.c_void_p)
 _WriteCallback = ctypes.CFUNCTYPE(None, ctypes.c_void_p, _U64, ctypes.c_uint, _U64, ctypes.c_void_p)
@@ -135,15 +71,11 @@ class Engine:
     before the instruction; it enters the trap by changing ``state``, or emulates the instruction by setting the pc.
     An exception of Python's own in a handler stops the CPU and is raised by ``run``.
 
-    Raises PyemuError where Unicorn is not the release that this module fits.
+    Raises PyemuError where this is not the Unicorn that it fits.
     """
 
     def __init__(self, ram: mmap.mmap, ram_base: int) -> None:
-        if unicorn.__version__ != _RELEASE or ctypes.sizeof(ctypes.c_void_p) != 8:
-            raise PyemuError(
-                f"pyemu needs unicorn {_RELEASE} on a 64-bit system, and finds {unicorn.__version__}: "
-                f"pip install unicorn=={_RELEASE}"
-            )
+        layout.check_release()
         self.exception: Callable[[int, int], None] = lambda _cause, _pc: self.stop()
         self._time: Callable[[], int] = lambda: 0
         self._watched = False
@@ -168,10 +100,13 @@ class Engine:
         self._uc.ctl_exits_enabled(True)  # no "until" address: a guest may go anywhere
         self._ram, self._ram_base = ram, ram_base
         self._uc.mem_map_ptr(ram_base, len(ram), unicorn.UC_PROT_ALL, ctypes.addressof(ctypes.c_char.from_buffer(ram)))
-        self._find_state()  # after the first mapping: Unicorn makes its CPU only then
+        found = layout.find(self._uc)
+        self.state, self._halted = found.state, found.halted
+        self._interrupt_request, self._exit_chain = found.interrupt_request, found.exit_chain
+        found.no_exit_request.value = 1
         python = _ExceptionCallback(self._on_exception)
         try:
-            self.native = None if library is None else self._attach_native(library, python)
+            self.native = None if library is None else self._attach_native(library, found, python)
         except NotNativeError as reason:
             self.why_not_native = str(reason)
         if self.native is None:
@@ -184,12 +119,25 @@ class Engine:
         self._hook(unicorn.UC_HOOK_INSN_INVALID, _InvalidCallback(self._on_breakpoint))
         if self.native is None:
             self._code = CodePages(ram)
-            self._cfg[_EXT_IFENCEI] = 0
+            found.ext_ifencei.value = 0
             translated = _TranslatedCallback(self._on_translated)
             self._hook(unicorn.UC_HOOK_EDGE_GENERATED, translated, end=_KERNEL_LINK_ADDRESS - 1)
         rdtime = _TimeCallback(self._on_rdtime)
         self._keep.append(rdtime)
-        self.state[_ENV_RDTIME_FN // 8] = ctypes.cast(rdtime, ctypes.c_void_p).value or 0
+        found.rdtime_fn.value = ctypes.cast(rdtime, ctypes.c_void_p).value or 0
+
+    def _attach_native(self, library: ctypes.CDLL, found: layout.Internals, python: Any) -> Native:
+        return Native(
+            library,
+            uc=self._address,
+            cpu=found.cpu,
+            state=ctypes.addressof(ctypes.c_char.from_buffer(found.state.cast("B"))),
+            exit_chain=ctypes.addressof(found.exit_chain),
+            ram=ctypes.addressof(ctypes.c_char.from_buffer(self._ram)),
+            ram_size=len(self._ram),
+            ram_base=self._ram_base,
+            python=python,
+        )
 
     # ---------------------------------------------------------------- running
 
@@ -258,7 +206,7 @@ class Engine:
         try:
             self._counter = self._block_hook = BlockHook(self._address, self._hook)
         except LookupError as error:
-            raise self._misfit(str(error)) from error
+            raise layout.misfit(str(error)) from error
 
     @property
     def blocks(self) -> int:
@@ -316,13 +264,13 @@ class Engine:
             return
         state[Reg.MIP] = pending
         if pending:
-            self._interrupt_request[0] |= _CPU_INTERRUPT_HARD
+            self._interrupt_request[0] |= INTERRUPT_HARD
             if self._block_hook is None:
-                self._exit_chain[1] = _EXIT_NOW
+                self._exit_chain[1] = EXIT_NOW
             else:
                 self._block_hook.interrupt()
         else:
-            self._interrupt_request[0] &= ~_CPU_INTERRUPT_HARD
+            self._interrupt_request[0] &= ~INTERRUPT_HARD
 
     def line(self, mask: int) -> Callable[[bool], None]:
         """Return the interrupt line that is a bit of mip."""
@@ -498,62 +446,3 @@ class Engine:
     def _try(error: int) -> None:
         if error:
             raise PyemuError(f"Unicorn refuses: {unicorn.UcError(error)}")
-
-    # ---------------------------------------------------------------- finding and checking the internals
-
-    def _attach_native(self, library: ctypes.CDLL, python: Any) -> Native:
-        return Native(
-            library,
-            uc=self._address,
-            cpu=_U64.from_address(self._address + _UC_CPU).value,
-            state=ctypes.addressof(ctypes.c_char.from_buffer(self.state.cast("B"))),
-            fast_tlb=ctypes.addressof(self._exit_chain) - 64,
-            ram=ctypes.addressof(ctypes.c_char.from_buffer(self._ram)),
-            ram_size=len(self._ram),
-            ram_base=self._ram_base,
-            python=python,
-        )
-
-    def _find_state(self) -> None:
-        handle = self._address
-        cpu = _U64.from_address(handle + _UC_CPU).value
-        words = list((_U64 * 256).from_address(cpu)) if cpu else []
-        # CPUState holds a pointer to the CPU state, which follows it in the same allocation and ends with ours.
-        found = [
-            i
-            for i, env in enumerate(words)
-            if 0x8000 <= env - cpu < 0xC000 and _U64.from_address(env + _ENV_UC).value == handle
-        ]
-        if len(found) != 1:
-            raise self._misfit("the CPU state was not found")
-        env_ptr = cpu + 8 * found[0]
-        env, exit_chain = words[found[0]], words[found[0] + 1]
-        self._halted = (ctypes.c_uint32 * 1).from_address(env_ptr + _CPU_HALTED)
-        self.state = memoryview((_U64 * (_ENV_SIZE // 8)).from_address(env)).cast("B").cast("Q")
-        self._interrupt_request = (ctypes.c_uint32 * 1).from_address(cpu + _CPU_INTERRUPT_REQUEST)
-        self._exit_chain = (ctypes.c_uint16 * 2).from_address(exit_chain)
-        self._cfg = (ctypes.c_uint8 * len(_CFG)).from_address(env + _ENV_SIZE)
-        self._check_layout(cpu, env_ptr)
-        ctypes.c_uint8.from_address(handle + _UC_NO_EXIT_REQUEST).value = 1
-
-    def _check_layout(self, cpu: int, env_ptr: int) -> None:
-        state = self.state
-        before = state.tobytes()
-        for word, register, value in _WITNESSES:
-            state[Reg.PRIV] = 3
-            self._uc.reg_write(register, value)
-            if state[word] != value:
-                raise self._misfit(f"register word {word} is not where it should be")
-        state.cast("B")[:] = before
-        if any(self._cfg[i] != _CFG[i] for i in _CFG_CHECKED):
-            raise self._misfit("the list of extensions is not where it should be")
-        if _U64.from_address(env_ptr + _CPU_UC).value != self._address:
-            raise self._misfit("the halted flag is not where it should be")
-        if (ctypes.c_uint8 * 2).from_address(self._address + _UC_NO_EXIT_REQUEST)[:] != [0, 1]:  # the other: init_done
-            raise self._misfit("the exit request flag is not where it should be")
-        if not cpu < ctypes.addressof(self._exit_chain) < cpu + 0xC000:
-            raise self._misfit("the block exit counter was not found")
-
-    @staticmethod
-    def _misfit(what: str) -> PyemuError:
-        return PyemuError(f"this build of unicorn {_RELEASE} does not fit emu/cpu/engine.py: {what}; please report it")

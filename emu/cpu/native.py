@@ -1,6 +1,6 @@
 """Loads the engine's native part, native.c, where it was built, and puts it to work for an engine.
 
-It fits the release of Unicorn that engine.py fits, where the library is an ELF file with a table of jumps to its own
+It fits the release of Unicorn that layout.py fits, where the library is an ELF file with a table of jumps to its own
 functions, as the wheels for Linux are.
 """
 
@@ -54,23 +54,23 @@ class _Hart(ctypes.Structure):
 class Native:
     """The native part at work for one engine; the addresses are of this process.
 
-    ``uc`` is Unicorn's handle, ``cpu`` its CPU and ``state`` that one's state; ``fast_tlb`` is the first of its
-    CPUTLBDescFast. ``ram`` is the guest's RAM, all that there is, and ``python`` the callback for the traps that are
+    ``uc`` is Unicorn's handle, ``cpu`` its CPU, ``state`` that one's state and ``exit_chain`` its IcountDecr, which the
+    TLBs come before. ``ram`` is the guest's RAM, all that there is, and ``python`` the callback for the traps that are
     left to Python. It must outlive the handle. ``library`` is what ``install`` returned before the handle was made.
 
     Raises NotNativeError where it does not fit.
     """
 
     def __init__(
-        self, library: ctypes.CDLL, *, uc: int, cpu: int, state: int, fast_tlb: int, ram: int, ram_size: int,
+        self, library: ctypes.CDLL, *, uc: int, cpu: int, state: int, exit_chain: int, ram: int, ram_size: int,
         ram_base: int, python: Any,
     ) -> None:  # fmt: skip
-        tlb = fast_tlb - _MODES * _SLOW - _COMMON
+        tlb = exit_chain - _MODES * _FAST - _MODES * _SLOW - _COMMON
         _check_tlb(tlb)
         word = _U64.from_address(state + 8 * _HART)
         if word.value or uclib.qemu_ram_addr_from_host_riscv64(ctypes.c_void_p(uc), ctypes.c_void_p(ram)):
             raise NotNativeError("this build of unicorn does not fit")
-        library.native_layout(_U64(state - cpu), _U64(fast_tlb + _MODES * _FAST - cpu))
+        library.native_layout(_U64(state - cpu), _U64(exit_chain - cpu))
         self._library = library
         self._has_code = (ctypes.c_uint8 * (ram_size >> _PAGE_BITS))()
         self._python = python
