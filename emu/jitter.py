@@ -13,13 +13,21 @@ from devices.virtio.device import VirtioDevice
 from devices.virtio.queue import Queue
 from emu.chance import Chance
 from emu.joints import Joints
-from emu.timing.warp import PS_PER_BLOCK
+from emu.timing.warp import PS_PER_BLOCK, WarpClock
 
-__all__ = ["LATEST_NS", "Jitter", "draw_ps_per_block"]
+__all__ = ["LATEST_NS", "USUAL_SEED", "Jitter", "draw_ps_per_block", "shifts_timing"]
+
+#: The seed that shifts nothing: the default, with the warp clock.
+USUAL_SEED = 0
 
 #: How late a device handles a notification, and its interrupt arrives, at most (guest time): a host's virtual machine
 #: monitor needs some tens of us for either, and the shortest period of sound is ten times as long.
 LATEST_NS = 50_000
+
+
+def shifts_timing(clock: Clock, chance: Chance) -> bool:
+    """Whether the seed shifts the guest's timing, too; it does so under warp only, where time is repeatable."""
+    return isinstance(clock, WarpClock) and chance.seed != USUAL_SEED
 
 
 def draw_ps_per_block(chance: Chance) -> int:

@@ -4,15 +4,15 @@ import atexit
 import os
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 from weakref import ref
 
-from devices.audio import AudioBackend, NullSink, parse
+from devices.audio import AudioBackend
 from devices.audio.patchbay import Patchbay
 from devices.clint import ticks_from_ns
 from devices.errors import MachineError, UsageError
@@ -25,18 +25,20 @@ from devices.virtio.device import VirtioDevice
 from devices.virtio.disk import Disk
 from devices.virtio.rng import EntropyDevice
 from devices.virtio.sound import SoundDevice
+from emu import arguments
+from emu.arguments import DEFAULT_MEMORY, File
 from emu.board import RAM_BASE, Board, Lines, build_board
 from emu.chance import Chance
 from emu.console import Console
 from emu.cpu.engine import Engine
 from emu.cpu.hart import MEIP, MSIP, MTIP, SEIP, SSIP, STIP, Hart
-from emu.jitter import Jitter, draw_ps_per_block
+from emu.jitter import Jitter, shifts_timing
 from emu.joints import Joints
 from emu.memory import Ram
-from emu.options import last_console, parse_disk, parse_size
+from emu.options import last_console, parse_size
 from emu.panic import Suspicion
 from emu.timing.aside import AsideThread
-from emu.timing.clock import Clock, HostClock, make_clock
+from emu.timing.clock import Clock, HostClock
 from emu.timing.loop import Loop
 from emu.timing.warp import WarpClock
 from firmware import boot
@@ -50,15 +52,8 @@ if TYPE_CHECKING:
     from emu.shell import Shell
     from emu.trace import Trace
 
-__all__ = ["DEFAULT_APPEND", "DEFAULT_MEMORY", "GUEST_APPEND", "Machine"]
+__all__ = ["Machine"]
 
-DEFAULT_MEMORY = "256M"
-DEFAULT_APPEND = "console=ttyS0"
-#: With the warp clock.
-DEFAULT_SEED = 0
-#: The default guest's. Translated code belongs to an address: without a new random one at each start, programs with
-#: shared libraries start three times as fast.
-GUEST_APPEND = f"{DEFAULT_APPEND} norandmaps"
 _PAGE = 4096
 #: The console's sense of soon (guest time): when what was printed is shown at the latest.
 _LATER_NS = 5_000_000
@@ -121,31 +116,31 @@ class Machine:
         replay: "str | os.PathLike[str] | Reader | None" = None,
     ) -> None:
         self._closing = ExitStack()  # closes what was opened, the newest first, whatever happens to the others
-        _check(
+        arguments.check(
             kernel=kernel, initrd=initrd, bios=bios, append=append, audio=audio, clock=clock, trace=trace, seed=seed,
             record=record, replay=replay,
         )  # fmt: skip
         self.clock: Clock
         #: What differs from run to run.
         self.chance: Chance
-        self.clock, self.chance = _time_and_chance(clock, seed)
+        self.clock, self.chance = arguments.time_and_chance(clock, seed)
         joints = Joints() if trace is None else trace.joints(self.clock)
         #: ``append`` is the kernel's command line.
-        kernel, initrd, self.append = _software(kernel, initrd, append, bios)
+        kernel, initrd, self.append = arguments.software(kernel, initrd, append, bios)
         ram = Ram(RAM_BASE, parse_size(memory))
         self.disks: list[Disk] = []
         self._initrd = initrd
         self._switched_on = time.monotonic_ns()
         with ExitStack() as opened:
             #: What records this run, or replays another.
-            self.journal: Recorder | Replayer | None = _open_journal(record, replay, self.clock, opened)
+            self.journal: Recorder | Replayer | None = arguments.open_journal(record, replay, self.clock, opened)
             outside = Joints() if self.journal is None else self.journal
             #: What is played and recorded: the backend, and Python's access to it.
-            self.audio = Patchbay(_open_audio(audio, real_time=not isinstance(self.clock, WarpClock)))
+            self.audio = Patchbay(arguments.open_audio(audio, real_time=not isinstance(self.clock, WarpClock)))
             if close_audio:
                 opened.callback(self.audio.close)
             for one in disks if disk is None else (disk, *disks):
-                self.disks.append(_open_disk(one))
+                self.disks.append(arguments.open_disk(one))
                 opened.callback(self.disks[-1].close)
             self.console: Console = Console(self.run_until, output, self._later, self._make_shell, self.check_thread)
             opened.callback(self.console.close)
@@ -178,7 +173,7 @@ class Machine:
                 self.console.type_on(self.hvc)
             self.plic = board.plic
             self.placements = board.placements
-            with _blaming_the_cache(kernel, initrd):
+            with arguments.blaming_the_cache(kernel, initrd):
                 start, self.dtb = boot.load(
                     ram.load,
                     range(ram.base, ram.base + ram.size),
@@ -325,7 +320,7 @@ class Machine:
 
     def _build_board(self, ram: Ram, joints: Joints) -> Board:
         msip, mtip, meip, seip = map(self._engine.line, (MSIP, MTIP, MEIP, SEIP))
-        jitter = Jitter(self.chance, self.clock, self.events) if _explores(self.clock, self.chance) else Joints()
+        jitter = Jitter(self.chance, self.clock, self.events) if shifts_timing(self.clock, self.chance) else Joints()
         board = build_board(
             lines=Lines(msip, joints.timer(mtip), meip, seip),
             clock=self.clock,
@@ -359,7 +354,7 @@ class Machine:
             self.hart.start_supervisor(start.pc, start.dtb, joints.calls(sbi.call))
 
     def _begin_journal(
-        self, memory: int, kernel: "_File | None", initrd: "_File | None", bios: "_File | None", opened: ExitStack
+        self, memory: int, kernel: File | None, initrd: File | None, bios: File | None, opened: ExitStack
     ) -> None:
         if self.journal is not None:
             self.journal.begin(self, memory, {"kernel": kernel, "initrd": initrd, "bios": bios})
@@ -409,109 +404,7 @@ def _close_forgotten(machine: "ref[Machine]") -> None:
         forgotten.close()
 
 
-def _time_and_chance(clock: Clock | str, seed: int | None) -> tuple[Clock, Chance]:
-    """Return the machine's clock, and where its chance comes from."""
-    made = make_clock(clock) if isinstance(clock, str) else clock
-    chance = Chance(DEFAULT_SEED if seed is None and isinstance(made, WarpClock) else seed)
-    if isinstance(clock, str) and _explores(made, chance):  # whoever made a clock has said how fast it is
-        made = WarpClock(draw_ps_per_block(chance))
-    return made, chance
-
-
-def _explores(clock: Clock, chance: Chance) -> bool:
-    """Whether the seed is to shift the guest's timing, too."""
-    return isinstance(clock, WarpClock) and chance.seed != DEFAULT_SEED
-
-
 def _ticks_of(clock: Clock) -> Callable[[], int]:
     """Return what reads the ``time`` CSR."""
     now = clock.now
     return lambda: ticks_from_ns(now())
-
-
-_File = str | os.PathLike[str]
-
-
-def _software(
-    kernel: _File | None, initrd: _File | None, append: str | None, bios: _File | None
-) -> tuple[_File | None, _File | None, str]:
-    """Return what is to be booted: the user's, or the default guest's where there is neither a kernel nor firmware."""
-    default = DEFAULT_APPEND
-    if kernel is None and bios is None:
-        from emu import guest  # noqa: PLC0415 - whoever has a kernel needs no other
-
-        kernel, rootfs = guest.files()
-        initrd = rootfs if initrd is None else initrd
-        default = GUEST_APPEND
-    return kernel, initrd, default if append is None else append
-
-
-#: The Machine's arguments: what must be found in one (an ``encode`` is a text's), and what to say if it is not.
-_FILE = (("__fspath__", "encode"), "the name of a file")
-_ARGUMENTS = {
-    "kernel": _FILE,
-    "initrd": _FILE,
-    "bios": _FILE,
-    "append": (("encode",), "a text"),
-    "disk": (("write_zeroes", "encode"), 'a text like "disk.img,snapshot", or an opened disk'),
-    "audio": (("open_playback", "encode"), 'a text like "wav:out.wav", or a backend'),
-    "clock": (("now", "encode"), '"host", "warp" or a clock'),
-    "trace": (("joints",), "a Trace"),
-    "seed": (("bit_length",), "a whole number"),
-    "record": (("__fspath__", "encode", "write"), "the name of a file"),
-    "replay": (("__fspath__", "encode", "take"), "the name of a file"),
-}
-_REQUIRED = ("clock", "disk")
-
-
-def _check(**arguments: object) -> None:
-    """Raise UsageError for an argument of the wrong kind: not everybody has types checked."""
-    for name, value in arguments.items():
-        members, wanted = _ARGUMENTS[name]
-        missing = value is None and name not in _REQUIRED
-        if not missing and not any(hasattr(value, member) for member in members):
-            raise UsageError(f"{name}={value!r} cannot be used; give {wanted}")
-
-
-def _open_disk(disk: Disk | str) -> Disk:
-    _check(disk=disk)
-    return parse_disk(disk) if isinstance(disk, str) else disk
-
-
-@contextmanager
-def _blaming_the_cache(*files: str | os.PathLike[str] | None) -> Iterator[None]:
-    """Say what to do where a file that cannot work is the default guest's, which nobody can copy again."""
-    try:
-        yield
-    except UsageError as error:
-        from emu.guest import cache  # noqa: PLC0415 - not needed to boot
-
-        for file in files:
-            if file is not None and cache.directory() in Path(file).parents and str(error).startswith(f"{file}: "):
-                what = str(error).partition(";")[0]
-                raise UsageError(f"{what}; remove {Path(file).parent}, then: pyemu guest build") from error
-        raise
-
-
-def _open_journal(
-    record: "_File | Writer | None", replay: "_File | Reader | None", clock: Clock, opened: ExitStack
-) -> "Recorder | Replayer | None":
-    """Open what this run is recorded in, or is to repeat."""
-    if record is None and replay is None:
-        return None
-    from emu.recording import Reader, Recorder, Replayer, Writer  # noqa: PLC0415 - not needed to boot
-
-    if record is not None and replay is not None:
-        raise UsageError("a replay is the same run as its recording; use one of record and replay")
-    if not isinstance(clock, WarpClock):
-        raise UsageError("a run can be recorded and replayed with the warp clock only; use --clock warp")
-    if replay is not None:
-        return Replayer(replay if isinstance(replay, Reader) else opened.enter_context(Reader(replay)))
-    assert record is not None
-    return Recorder(record if isinstance(record, Writer) else opened.enter_context(Writer(record)))
-
-
-def _open_audio(audio: AudioBackend | str | None, *, real_time: bool) -> AudioBackend:
-    if audio is None:
-        return NullSink()
-    return parse(audio, real_time=real_time) if isinstance(audio, str) else audio

@@ -190,8 +190,9 @@ def boot_command(
         _tracing(trace, trace_file, signals) as tracer,
         recording(record, replay, commands, hardware),
     ):
+        from emu.arguments import DEFAULT_APPEND, GUEST_APPEND  # noqa: PLC0415
         from emu.cli import session  # noqa: PLC0415
-        from emu.machine import DEFAULT_APPEND, GUEST_APPEND, Machine  # noqa: PLC0415
+        from emu.machine import Machine  # noqa: PLC0415
 
         default = DEFAULT_APPEND
         if image is None and hardware["bios"] is None:

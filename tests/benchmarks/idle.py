@@ -10,7 +10,8 @@ import time
 from pathlib import Path
 
 from emu import guest
-from emu.machine import DEFAULT_MEMORY, Machine
+from emu.arguments import DEFAULT_MEMORY
+from emu.machine import Machine
 from emu.options import parse_size
 
 

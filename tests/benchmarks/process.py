@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from typing import Self
 
-from emu.machine import GUEST_APPEND
+from emu.arguments import GUEST_APPEND
 
 PROMPT = "pyemu-bench"
 APPEND = GUEST_APPEND

@@ -15,7 +15,7 @@ from pathlib import Path
 import click
 import pytest
 
-from emu import guest, machine
+from emu import arguments, guest
 from emu.cli import cli, session
 from emu.cli.guest import guest_group
 from emu.cli.signals import Ending, Signals
@@ -229,14 +229,14 @@ def test_input_that_the_guest_does_not_read_is_not_piled_up(kernel):
 def test_append_adds_to_the_default(kernel, tmp_path, pyemu):
     dtb = tmp_path / "dtb"
     pyemu("boot", kernel(tiny.SPIN), "-a", "quiet", "--dump-dtb", dtb)
-    assert f"{machine.DEFAULT_APPEND} quiet\0".encode() in dtb.read_bytes()
+    assert f"{arguments.DEFAULT_APPEND} quiet\0".encode() in dtb.read_bytes()
 
 
 def test_append_with_a_console_replaces_the_default(kernel, tmp_path, pyemu):
     dtb = tmp_path / "dtb"
     pyemu("boot", kernel(tiny.SPIN), "-a", "console=hvc0 quiet", "--dump-dtb", dtb)
     assert b"console=hvc0 quiet\0" in dtb.read_bytes()
-    assert machine.DEFAULT_APPEND.encode() not in dtb.read_bytes()
+    assert arguments.DEFAULT_APPEND.encode() not in dtb.read_bytes()
 
 
 @pytest.mark.parametrize("text", ["", "selftest a  b", "=console=hvc0 quiet"])
@@ -245,7 +245,7 @@ def test_append_with_an_equals_sign_is_the_whole_command_line(kernel, tmp_path, 
     pyemu("boot", kernel(tiny.SPIN), "-a", f"={text}", "--dump-dtb", dtb)
     of_this_size = struct.pack(">II", 3, len(text) + 1)  # FDT_PROP
     assert re.search(re.escape(of_this_size) + b"(?s:....)" + text.encode() + b"\0", dtb.read_bytes())
-    assert machine.DEFAULT_APPEND.encode() not in dtb.read_bytes()
+    assert arguments.DEFAULT_APPEND.encode() not in dtb.read_bytes()
 
 
 def test_firmware_alone_is_a_machine_without_the_default_guest(pyemu, tmp_path, monkeypatch):
@@ -294,8 +294,8 @@ def test_dump_dtb_writes_the_tree_and_does_not_boot(kernel, tmp_path, pyemu):
 def test_help_names_the_real_default(pyemu):
     status, output, _ = pyemu("boot", "--help")
     assert status == 0
-    assert f"[default: {machine.DEFAULT_MEMORY}]" in output
-    assert machine.DEFAULT_APPEND in output
+    assert f"[default: {arguments.DEFAULT_MEMORY}]" in output
+    assert arguments.DEFAULT_APPEND in output
 
 
 def commands(command=cli, path=("pyemu",)):

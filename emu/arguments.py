@@ -1,0 +1,127 @@
+"""What a Machine is given: its arguments are checked, completed with the defaults, and opened."""
+
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from devices.audio import AudioBackend, NullSink, parse
+from devices.errors import UsageError
+from devices.virtio.disk import Disk
+from emu.chance import Chance
+from emu.jitter import USUAL_SEED, draw_ps_per_block, shifts_timing
+from emu.options import parse_disk
+from emu.timing.clock import Clock, make_clock
+from emu.timing.warp import WarpClock
+
+if TYPE_CHECKING:
+    from emu.recording import Reader, Recorder, Replayer, Writer
+
+__all__ = [
+    "DEFAULT_APPEND", "DEFAULT_MEMORY", "GUEST_APPEND", "File", "blaming_the_cache", "check", "open_audio", "open_disk",
+    "open_journal", "software", "time_and_chance",
+]  # fmt: skip
+
+DEFAULT_MEMORY = "256M"
+DEFAULT_APPEND = "console=ttyS0"
+#: The default guest's. Translated code belongs to an address: without a new random one at each start, programs with
+#: shared libraries start three times as fast.
+GUEST_APPEND = f"{DEFAULT_APPEND} norandmaps"
+
+File = str | os.PathLike[str]
+
+#: What an argument must have one of (a text has ``encode``), and what to ask for if it has none.
+_FILE = (("__fspath__", "encode"), "the name of a file")
+_ARGUMENTS = {
+    "kernel": _FILE,
+    "initrd": _FILE,
+    "bios": _FILE,
+    "append": (("encode",), "a text"),
+    "disk": (("write_zeroes", "encode"), 'a text like "disk.img,snapshot", or an opened disk'),
+    "audio": (("open_playback", "encode"), 'a text like "wav:out.wav", or a backend'),
+    "clock": (("now", "encode"), '"host", "warp" or a clock'),
+    "trace": (("joints",), "a Trace"),
+    "seed": (("bit_length",), "a whole number"),
+    "record": (("__fspath__", "encode", "write"), "the name of a file"),
+    "replay": (("__fspath__", "encode", "take"), "the name of a file"),
+}
+_REQUIRED = ("clock", "disk")
+
+
+def check(**arguments: object) -> None:
+    """Raise UsageError for an argument of the wrong kind: not everybody has types checked."""
+    for name, value in arguments.items():
+        members, wanted = _ARGUMENTS[name]
+        missing = value is None and name not in _REQUIRED
+        if not missing and not any(hasattr(value, member) for member in members):
+            raise UsageError(f"{name}={value!r} cannot be used; give {wanted}")
+
+
+def software(
+    kernel: File | None, initrd: File | None, append: str | None, bios: File | None
+) -> tuple[File | None, File | None, str]:
+    """Return what is to be booted: the user's, or the default guest's where there is neither a kernel nor firmware."""
+    default = DEFAULT_APPEND
+    if kernel is None and bios is None:
+        from emu import guest  # noqa: PLC0415 - whoever has a kernel needs no other
+
+        kernel, rootfs = guest.files()
+        initrd = rootfs if initrd is None else initrd
+        default = GUEST_APPEND
+    return kernel, initrd, default if append is None else append
+
+
+@contextmanager
+def blaming_the_cache(*files: File | None) -> Iterator[None]:
+    """Say what to do where a file that cannot work is the default guest's, which nobody can copy again."""
+    try:
+        yield
+    except UsageError as error:
+        from emu.guest import cache  # noqa: PLC0415 - not needed to boot
+
+        for file in files:
+            if file is not None and cache.directory() in Path(file).parents and str(error).startswith(f"{file}: "):
+                what = str(error).partition(";")[0]
+                raise UsageError(f"{what}; remove {Path(file).parent}, then: pyemu guest build") from error
+        raise
+
+
+def time_and_chance(clock: Clock | str, seed: int | None) -> tuple[Clock, Chance]:
+    """Return the machine's clock, and where its chance comes from. Raises UsageError."""
+    made = make_clock(clock) if isinstance(clock, str) else clock
+    chance = Chance(USUAL_SEED if seed is None and isinstance(made, WarpClock) else seed)
+    if isinstance(clock, str) and shifts_timing(made, chance):  # whoever made a clock has said how fast it is
+        made = WarpClock(draw_ps_per_block(chance))
+    return made, chance
+
+
+def open_journal(
+    record: "File | Writer | None", replay: "File | Reader | None", clock: Clock, opened: ExitStack
+) -> "Recorder | Replayer | None":
+    """Open what this run is recorded in, or is to repeat; ``opened`` closes it. Raises UsageError."""
+    if record is None and replay is None:
+        return None
+    from emu.recording import Reader, Recorder, Replayer, Writer  # noqa: PLC0415 - not needed to boot
+
+    if record is not None and replay is not None:
+        raise UsageError("a replay is the same run as its recording; use one of record and replay")
+    if not isinstance(clock, WarpClock):
+        raise UsageError("a run can be recorded and replayed with the warp clock only; use --clock warp")
+    if replay is not None:
+        return Replayer(replay if isinstance(replay, Reader) else opened.enter_context(Reader(replay)))
+    assert record is not None
+    return Recorder(record if isinstance(record, Writer) else opened.enter_context(Writer(record)))
+
+
+def open_disk(disk: Disk | str) -> Disk:
+    """Open one of the disks, unless it is open; raises UsageError."""
+    check(disk=disk)
+    return parse_disk(disk) if isinstance(disk, str) else disk
+
+
+def open_audio(audio: AudioBackend | str | None, *, real_time: bool) -> AudioBackend:
+    """Make the backend, unless it is one; raises UsageError."""
+    if audio is None:
+        return NullSink()
+    return parse(audio, real_time=real_time) if isinstance(audio, str) else audio
