@@ -19,7 +19,6 @@ ROOMS = (
     "emu.terminal",
     "emu.guest",
     "emu",
-    "emu.snapshot",
     "emu.trace",
     "emu.analysis",
     "emu.testing",

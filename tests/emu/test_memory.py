@@ -1,8 +1,12 @@
+import os
+import random
+from pathlib import Path
+
 import pytest
 
 from devices.contracts import OutsideRamError
 from devices.errors import UsageError
-from emu.memory import Ram
+from emu.memory import PAGE, Ram, RamImage, SharedFile
 
 BASE, SIZE = 0x8000_0000, 16 << 20
 OUTSIDE = [(BASE - 1, 1), (BASE - 1, 2), (BASE + SIZE, 1), (BASE + SIZE - 1, 2), (0, 8), (1 << 64, 1), (BASE, SIZE + 1)]
@@ -59,3 +63,96 @@ def test_each_write_is_reported_but_not_the_loaders(ram: Ram) -> None:
 def test_absurd_sizes(size: int) -> None:
     with pytest.raises(UsageError, match="between 16M and 64G"):
         Ram(BASE, size)
+
+
+def sparse(path: Path, size: int) -> SharedFile:
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL)
+    os.ftruncate(descriptor, size)
+    return SharedFile(descriptor)
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> RamImage:
+    """A file with room for RAM after its first two pages."""
+    return RamImage(sparse(tmp_path / "image", 2 * PAGE + SIZE), 2 * PAGE)
+
+
+def scribble(ram: Ram, chance: random.Random) -> None:
+    for _ in range(50):
+        ram.load(BASE + chance.randrange(SIZE - 9000), chance.randbytes(chance.randrange(9000)))
+
+
+def test_an_image_is_what_was_there(ram: Ram, image: RamImage) -> None:
+    scribble(ram, random.Random(1))
+    ram.save(image)
+    assert Ram(BASE, SIZE, image).buffer[:] == ram.buffer[:]
+
+
+def test_the_image_of_a_copy_holds_what_it_never_touched(ram: Ram, image: RamImage, tmp_path: Path) -> None:
+    chance = random.Random(2)
+    scribble(ram, chance)
+    ram.save(image)
+    copy = Ram(BASE, SIZE, image)
+    scribble(copy, chance)
+    copy.load(BASE + PAGE, bytes(40 * PAGE))
+    second = RamImage(sparse(tmp_path / "second", SIZE), 0)
+    copy.save(second)
+    assert Ram(BASE, SIZE, second).buffer[:] == copy.buffer[:]
+
+
+def test_an_image_takes_no_more_room_than_what_was_touched(ram: Ram, image: RamImage) -> None:
+    for page in range(0, 1000, 10):
+        ram.load(BASE + page * PAGE, b"touched")
+    assert ram.buffer[100 * PAGE : 900 * PAGE]  # to read is not to touch
+    ram.save(image)
+    assert os.fstat(image.file.fileno()).st_blocks * 512 <= 100 * PAGE + (64 << 10)
+
+
+def test_copies_are_private(ram: Ram, image: RamImage) -> None:
+    ram.load(BASE, b"same")
+    ram.save(image)
+    one, other = Ram(BASE, SIZE, image), Ram(BASE, SIZE, image)
+    one.load(BASE, b"mine")
+    assert (one.read(BASE, 4), other.read(BASE, 4)) == (b"mine", b"same")
+    assert os.pread(image.file.fileno(), 4, image.offset) == b"same"
+
+
+def test_going_back_tells_what_has_changed(ram: Ram, image: RamImage) -> None:
+    scribble(ram, random.Random(3))
+    ram.save(image)
+    before = ram.buffer[:]
+    assert ram.go_back(image) is None, "where it comes from another place, nobody knows"
+    for _ in range(3):
+        assert ram.read(BASE + 8 * PAGE, 8) is not None
+        ram.load(BASE + 3 * PAGE - 1, b"two pages")
+        ram.load(BASE + SIZE - 1, b"x")
+        assert ram.go_back(image) == [(2 * PAGE, 4 * PAGE), (SIZE - PAGE, SIZE)]
+        assert ram.buffer[:] == before
+
+
+def test_after_resting_on_an_image_it_goes_back_there(ram: Ram, image: RamImage) -> None:
+    scribble(ram, random.Random(4))
+    ram.save(image)
+    ram.rest_on(image)
+    before = ram.buffer[:]
+    ram.load(BASE + PAGE, b"changed")
+    assert ram.go_back(image) == [(PAGE, 2 * PAGE)]
+    assert ram.buffer[:] == before
+
+
+def test_without_pagemap_everything_is_saved_and_may_have_changed(
+    ram: Ram, image: RamImage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scribble(ram, random.Random(5))
+    monkeypatch.setattr(Ram, "_pages", lambda *_: None)
+    ram.save(image)
+    assert Ram(BASE, SIZE, image).buffer[:] == ram.buffer[:]
+    ram.rest_on(image)
+    assert ram.go_back(image) is None
+
+
+def test_an_image_that_has_become_shorter(ram: Ram, image: RamImage) -> None:
+    ram.save(image)
+    os.ftruncate(image.file.fileno(), SIZE)
+    with pytest.raises(UsageError):
+        Ram(BASE, SIZE, image)
