@@ -30,6 +30,7 @@ Examples:
 def main(arguments: list[str] | None = None) -> NoReturn:
     """Run the command line and exit with its status; the entry point."""
     _open_standard_files()
+    _keep_stderr()
     if VARIABLE in os.environ:
         from emu.cli import completing  # noqa: PLC0415
 
@@ -67,6 +68,17 @@ def _open_standard_files() -> None:
             os.fstat(fd)
         except OSError:
             os.open(os.devnull, os.O_RDWR)
+
+
+def _keep_stderr() -> None:
+    """Give sys.stderr a descriptor of its own.
+
+    While sounddevice looks for the host's sound, which a thread of ours lets it do, 2 leads to nowhere.
+    """
+    before = sys.stderr
+    if before is sys.__stderr__ and before is not None:
+        own = os.dup(before.fileno())
+        sys.stderr = os.fdopen(own, "w", 1, before.encoding, before.errors, closefd=False)
 
 
 def _print_version(context: click.Context, _option: click.Parameter, wanted: bool) -> None:

@@ -11,12 +11,13 @@ from devices.errors import MachineError
 from emu.cli.signals import Ending, Signals
 from emu.console import Console
 from emu.terminal.filter import Filter
+from emu.terminal.terminal import stderr
 from emu.terminal.timestamps import TimeStamps
 from emu.terminal.writer import Writer
 
 __all__ = ["GuestOutput", "finish", "write_now"]
 
-_STDOUT, _STDERR = 1, 2
+_STDOUT = 1
 #: Exit status of a process whose reader has gone, as a shell shows SIGPIPE.
 _BROKEN_PIPE = 141
 #: Pending bytes: above the first, the guest's programs are held up; at the second, they may go on.
@@ -87,7 +88,7 @@ class GuestOutput:
         It is dropped while that terminal is stuck.
         """
         if self._machine is None or not self._is_terminal:
-            write_now(_STDERR, data, self._signals)
+            write_now(stderr(), data, self._signals)
         elif self._writer.pending <= _MUCH:
             self._writer(data)
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from emu.cli.output import GuestOutput, finish, write_now
 from emu.cli.signals import Signals
-from emu.terminal.terminal import say
+from emu.terminal.terminal import say, stderr
 from emu.terminal.writer import Writer
 from emu.trace import DEFAULT, Trace, TraceFile, line, parse_categories
 
@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from emu.machine import Machine
 
 __all__ = ["metering", "tracing"]
-
-_STDERR = 2
 
 #: When more bytes of the trace than this are pending, the machine waits for its reader.
 _TOO_MUCH = 1 << 20
@@ -41,14 +39,14 @@ def tracing(categories: str | None, path: Path | None, signals: Signals) -> Iter
 @contextlib.contextmanager
 def metering(switch_on: SwitchOnFor, signals: Signals) -> Iterator[SwitchOn]:
     """Provide ``switch_on`` such that a meter at the bottom of the terminal shows its machines."""
-    if not os.isatty(_STDERR):
+    if not os.isatty(stderr()):
         say("--meter is ignored: stderr is not a terminal")
         yield switch_on
         return
     from emu.cli.meter import Meter  # noqa: PLC0415 - numpy
     from emu.terminal.statusline import StatusLine  # noqa: PLC0415
 
-    status = StatusLine(_STDERR, lambda data: write_now(_STDERR, data, signals))
+    status = StatusLine(stderr(), lambda data: write_now(stderr(), data, signals))
 
     def switch_on_and_attach(output: GuestOutput) -> "Machine":
         status.write, status.settle = output.aside, output.settle
@@ -63,8 +61,8 @@ def metering(switch_on: SwitchOnFor, signals: Signals) -> Iterator[SwitchOn]:
 @contextlib.contextmanager
 def _lines(signals: Signals) -> Iterator[Callable[[str], None]]:
     """Yield a function that writes a line to stderr."""
-    end = "\r\n" if os.isatty(_STDERR) else "\n"  # a terminal in raw mode needs the \r, and any other ignores it
-    with Writer(_STDERR) as writer:
+    end = "\r\n" if os.isatty(stderr()) else "\n"  # a terminal in raw mode needs the \r, and any other ignores it
+    with Writer(stderr()) as writer:
 
         def write(text: str) -> None:
             writer(f"{text}{end}".encode())

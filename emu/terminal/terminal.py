@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any, Self
 
-__all__ = ["EscapeKeys", "RawTerminal", "say", "show"]
+__all__ = ["EscapeKeys", "RawTerminal", "say", "show", "stderr"]
 
 _ESCAPE = 0x01  # C-a
 
@@ -24,8 +24,16 @@ def say(text: str) -> None:
 def show(text: str) -> None:
     """Write ``text`` to stderr, for the user's eyes only; its lines start at the left edge even of a raw terminal."""
     with contextlib.suppress(OSError, ValueError):  # nobody reads it
-        sys.stderr.write(text.replace("\n", "\r\n") if _is_raw(2) else text)
+        sys.stderr.write(text.replace("\n", "\r\n") if _is_raw(stderr()) else text)
         sys.stderr.flush()
+
+
+def stderr() -> int:
+    """Return the descriptor of sys.stderr, which need not be 2."""
+    try:
+        return sys.stderr.fileno()
+    except (OSError, ValueError):  # it is none of the system's
+        return 2
 
 
 def _is_raw(fd: int) -> bool:

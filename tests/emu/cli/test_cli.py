@@ -38,6 +38,23 @@ def process(*arguments: object, **options: object) -> Iterator[subprocess.Popen[
             running.kill()
 
 
+HUSHED = """
+import os, click, emu.cli
+@emu.cli.cli.command("hush")
+def hush():
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+    emu.cli.say("heard")
+    raise click.UsageError("heard, too")
+emu.cli.main(["hush"])
+"""
+
+
+def test_what_is_said_while_sounddevice_hushes_its_libraries_is_heard():
+    """It points descriptor 2 to nowhere for as long as it looks for the host's sound, which --audio auto lets it do."""
+    run = subprocess.run([sys.executable, "-c", HUSHED], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (run.returncode, run.stderr) == (2, "pyemu: heard\npyemu: error: heard, too; see pyemu hush --help\n")
+
+
 # ---------------------------------------------------------------- how it ends
 
 
