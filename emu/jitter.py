@@ -84,6 +84,9 @@ class _LateDevice(VirtioDevice):
     def write_config(self, offset: int, data: bytes) -> None:
         self._device.write_config(offset, data)
 
+    def attach(self, queues: Sequence[Queue], features: int, config_changed: Callable[[], None]) -> None:
+        self._device.attach(queues, features, config_changed)
+
     def activate(self, queues: Sequence[Queue], features: int, config_changed: Callable[[], None]) -> None:
         self._device.activate(queues, features, config_changed)
 

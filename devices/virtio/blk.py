@@ -119,8 +119,8 @@ class BlockDevice(VirtioDevice):
             1,  # write_zeroes_may_unmap
         )
 
-    def activate(self, queues: Sequence[Queue], features: int, config_changed: Callable[[], None]) -> None:  # noqa: ARG002
-        """Start serving requests; without F_FLUSH every write is flushed at once (section 5.2.6.2)."""
+    def attach(self, queues: Sequence[Queue], features: int, config_changed: Callable[[], None]) -> None:  # noqa: ARG002
+        """Serve requests from now on; without F_FLUSH every write is flushed at once (section 5.2.6.2)."""
         self._queue = queues[0]
         self._negotiated = features
 

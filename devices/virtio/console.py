@@ -87,13 +87,19 @@ class ConsoleDevice(VirtioDevice):
         self._take_input()
         return _CONFIG.pack(*self._size, 0, 0)
 
-    def activate(self, queues: Sequence[Queue], features: int, config_changed: Callable[[], None]) -> None:
-        """Start."""
+    def attach(self, queues: Sequence[Queue], features: int, config_changed: Callable[[], None]) -> None:
+        """Use these queues from now on."""
+        self.reset()
         self._queues = queues
         if features & F_SIZE:
-            self._starting = self._events.at(self._clock.now() + _PATIENCE_NS, self._take_input)
             self._size_changed = config_changed
-            config_changed()  # Linux reads the size only then
+
+    def activate(self, queues: Sequence[Queue], features: int, config_changed: Callable[[], None]) -> None:
+        """Start. A driver that has asked for the size will read it before it takes input."""
+        self.attach(queues, features, config_changed)
+        if self._size_changed is not None:
+            self._starting = self._events.at(self._clock.now() + _PATIENCE_NS, self._take_input)
+            self._size_changed()  # Linux reads the size only then
 
     def notify(self, index: int) -> None:
         """Print what is waiting, or ask for input."""

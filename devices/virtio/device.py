@@ -2,6 +2,7 @@
 
     reset --> (negotiation, all in the transport) --> activate --> notify ... --> reset
                                                       at DRIVER_OK
+    (anything, in a machine that is restored) --> attach --> restore --> notify ... --> reset
 
 A device is only its behaviour: it sees queues, features and its configuration space, no registers and no rings.
 """
@@ -35,12 +36,16 @@ class VirtioDevice(ABC):
         """Take a driver's store to the configuration space, or beyond it. By default it is read-only."""
 
     @abstractmethod
-    def activate(self, queues: Sequence[Queue], features: int, config_changed: Callable[[], None]) -> None:
-        """Start: the driver is ready (DRIVER_OK).
+    def attach(self, queues: Sequence[Queue], features: int, config_changed: Callable[[], None]) -> None:
+        """Use these queues from now on, and forget any others; nothing else happens that anyone notices.
 
         There is a queue for every index; one that the driver did not set up stays empty and silent for ever.
         ``features`` are all the negotiated ones. Call ``config_changed`` after config() has changed.
         """
+
+    def activate(self, queues: Sequence[Queue], features: int, config_changed: Callable[[], None]) -> None:
+        """Start: the driver is ready (DRIVER_OK). That is to attach, and whatever else a driver's start sets off."""
+        self.attach(queues, features, config_changed)
 
     @abstractmethod
     def notify(self, index: int) -> None:

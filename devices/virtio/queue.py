@@ -13,10 +13,21 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import accumulate
+from typing import TypedDict
 
 from devices.contracts import GuestMemory
+from devices.state import U16, U32, U64, check
 
-__all__ = ["F_EVENT_IDX", "F_INDIRECT_DESC", "Buffer", "Chain", "Queue", "QueueLayout"]
+__all__ = [
+    "F_EVENT_IDX",
+    "F_INDIRECT_DESC",
+    "Buffer",
+    "Chain",
+    "ChainState",
+    "Queue",
+    "QueueLayout",
+    "QueueState",
+]
 
 # Feature bits that change what the rings mean (virtio 1.2 section 6).
 F_INDIRECT_DESC = 1 << 28
@@ -99,20 +110,16 @@ class Buffer:
     is as recent as the device wants, and may differ between two reads: read once, use the copy.
     """
 
-    __slots__ = ("_ends", "_queue", "_segments")
+    __slots__ = ("_ends", "_queue", "segments")
 
     def __init__(self, queue: "Queue", segments: list[tuple[int, int]]) -> None:
         self._queue = queue
-        self._segments = segments  # (address, length); no length is zero
+        #: The pieces that it is made of, (address, length); no length is zero.
+        self.segments = segments
         self._ends = list(accumulate(length for _, length in segments))
 
     def __len__(self) -> int:
         return self._ends[-1] if self._ends else 0
-
-    @property
-    def segments(self) -> int:
-        """How many pieces it is made of."""
-        return len(self._segments)
 
     def read(self, offset: int, size: int) -> bytes:
         """Copy ``size`` bytes out, from ``offset``; raises ValueError if there are not that many."""
@@ -134,13 +141,21 @@ class Buffer:
             raise ValueError(f"{size} bytes at {offset} are not in a buffer of {len(self)}")
         index = bisect_right(self._ends, offset)
         while size:
-            address, length = self._segments[index]
+            address, length = self.segments[index]
             skipped = offset - (self._ends[index] - length)
             taken = min(size, length - skipped)
             yield address + skipped, taken
             offset += taken
             size -= taken
             index += 1
+
+
+class ChainState(TypedDict):
+    """A chain that a device holds: the segments of its two buffers, (address, length)."""
+
+    head: U16
+    readable: list[tuple[U64, U32]]
+    writable: list[tuple[U64, U32]]
 
 
 class Chain:
@@ -152,6 +167,28 @@ class Chain:
         self.head = head
         self.readable = readable
         self.writable = writable
+
+    def state(self) -> ChainState:
+        """Return what ``Queue.resume_chain`` makes the same chain from."""
+        return {
+            "head": self.head,
+            "readable": self.readable.segments.copy(),
+            "writable": self.writable.segments.copy(),
+        }
+
+
+class QueueState(TypedDict):
+    """How far driver and device have got with the rings, by the device's account.
+
+    Chains in flight belong to the devices that hold them: they are counted as they are resumed.
+    """
+
+    running: bool
+    avail_idx: U16
+    next_avail: U16
+    avail_event_idx: U16
+    used_idx: U16
+    signalled_idx: U16
 
 
 class Queue:
@@ -205,6 +242,48 @@ class Queue:
         self._running = False
         self.memory = _NO_MEMORY
 
+    def state(self) -> QueueState:
+        """Return what ``restore`` makes a new queue of the same layout go on from."""
+        return {
+            "running": self._running,
+            "avail_idx": self._avail_idx,
+            "next_avail": self._next_avail,
+            "avail_event_idx": self._avail_event_idx,
+            "used_idx": self._used_idx,
+            "signalled_idx": self._signalled_idx,
+        }
+
+    def restore(self, state: QueueState) -> None:
+        """Go on from ``state``, in a queue that is new; whoever holds chains resumes them next."""
+        if not state["running"]:
+            self.stop()
+        self._avail_idx = state["avail_idx"]
+        self._next_avail = state["next_avail"]
+        self._avail_event_idx = state["avail_event_idx"]
+        self._used_idx = state["used_idx"]
+        self._signalled_idx = state["signalled_idx"]
+        pending = (self._avail_idx - self._next_avail) & 0xFFFF
+        check(not self._running or pending <= self._size, "the available ring of a queue")
+
+    def resume_chain(self, state: ChainState) -> Chain:
+        """Return a chain that a device held when it was saved, in flight as it was then.
+
+        Raises UsageError if it cannot have come from this queue: it must be RAM, and within all limits.
+        """
+        segments = [*state["readable"], *state["writable"]]
+        self._in_flight += 1
+        self._segments += len(segments)
+        check(
+            self._in_flight <= self._size
+            and self._segments <= MAX_SEGMENTS_IN_FLIGHT
+            and sum(length for _, length in segments) <= MAX_CHAIN_BYTES
+            and all(length for _, length in segments)
+            # A stopped queue's chains lead nowhere.
+            and not (self._running and not all(self.memory.contains(*segment) for segment in segments)),
+            "a chain of a queue",
+        )
+        return Chain(state["head"], Buffer(self, state["readable"].copy()), Buffer(self, state["writable"].copy()))
+
     def pop(self) -> Chain | None:
         """Take the next chain that the driver made available; None if there is none, or the queue is broken.
 
@@ -231,7 +310,7 @@ class Queue:
             chain = self.pop()
             if chain is None:
                 return
-            left -= _CHAIN + chain.readable.segments + chain.writable.segments
+            left -= _CHAIN + len(chain.readable.segments) + len(chain.writable.segments)
             yield chain
         self.later()
 
@@ -244,7 +323,7 @@ class Queue:
         memory.write(self._used + _RING_HEADER + _USED_ELEMENT.size * slot, _USED_ELEMENT.pack(chain.head, written))
         self._used_idx = (self._used_idx + 1) & 0xFFFF
         self._in_flight -= 1
-        self._segments -= chain.readable.segments + chain.writable.segments
+        self._segments -= len(chain.readable.segments) + len(chain.writable.segments)
         # The element must be in place before idx announces it. used.flags stay 0: every kick is welcome.
         memory.write(self._used, _USED_HEADER.pack(0, self._used_idx))
 

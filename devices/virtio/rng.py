@@ -23,8 +23,8 @@ class EntropyDevice(VirtioDevice):
         self._source = source
         self._queue: Queue | None = None
 
-    def activate(self, queues: Sequence[Queue], features: int, config_changed: Callable[[], None]) -> None:  # noqa: ARG002
-        """Start serving requests."""
+    def attach(self, queues: Sequence[Queue], features: int, config_changed: Callable[[], None]) -> None:  # noqa: ARG002
+        """Serve requests from now on."""
         self._queue = queues[0]
 
     def notify(self, index: int) -> None:  # noqa: ARG002 (there is but one queue)

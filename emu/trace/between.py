@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from devices.virtio.device import VirtioDevice
-from devices.virtio.queue import Chain, Queue
+from devices.virtio.queue import Chain, ChainState, Queue
 
 __all__ = ["watch_device", "watch_queue"]
 
@@ -53,6 +53,9 @@ class _WatchedQueue(Queue):
     def stop(self) -> None:
         self._queue.stop()
 
+    def resume_chain(self, state: ChainState) -> Chain:
+        return self._queue.resume_chain(state)
+
     def pop(self) -> Chain | None:
         return self._queue.pop()
 
@@ -80,10 +83,15 @@ class _WatchedDevice(VirtioDevice):
     def write_config(self, offset: int, data: bytes) -> None:
         self._device.write_config(offset, data)
 
+    def attach(self, queues: Sequence[Queue], features: int, config_changed: Callable[[], None]) -> None:
+        self._device.attach(self._watched(queues), features, config_changed)
+
     def activate(self, queues: Sequence[Queue], features: int, config_changed: Callable[[], None]) -> None:
         self._activated(features)
-        watched = [self._watch_queue(index, queue) for index, queue in enumerate(queues)]
-        self._device.activate(watched, features, config_changed)
+        self._device.activate(self._watched(queues), features, config_changed)
+
+    def _watched(self, queues: Sequence[Queue]) -> list[Queue]:
+        return [self._watch_queue(index, queue) for index, queue in enumerate(queues)]
 
     def notify(self, index: int) -> None:
         self._device.notify(index)

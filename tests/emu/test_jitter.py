@@ -24,7 +24,7 @@ class Recorder(VirtioDevice):
         self.notified: list[tuple[int, int]] = []
         self._clock = clock
 
-    def activate(self, queues: Sequence[Queue], features: int, config_changed: Callable[[], None]) -> None:
+    def attach(self, queues: Sequence[Queue], features: int, config_changed: Callable[[], None]) -> None:
         pass
 
     def notify(self, index: int) -> None:

@@ -81,7 +81,7 @@ class SoundDevice(VirtioDevice):
         """How many there are of each thing that the driver can ask about."""
         return wire.CONFIG.pack(len(self.jacks), len(self.stats), len(self._channel_maps()), len(self.controls))
 
-    def activate(self, queues: Sequence[Queue], features: int, config_changed: Callable[[], None]) -> None:  # noqa: ARG002
+    def attach(self, queues: Sequence[Queue], features: int, config_changed: Callable[[], None]) -> None:  # noqa: ARG002
         """Make new streams, which keep nothing of the last driver's."""
         self.reset()
         self._queues = queues

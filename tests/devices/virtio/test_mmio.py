@@ -58,7 +58,7 @@ class EchoDevice(VirtioDevice):
     def write_config(self, offset: int, data: bytes) -> None:
         self.config_writes.append((offset, data))
 
-    def activate(self, queues: Sequence[Queue], features: int, config_changed: Callable[[], None]) -> None:
+    def attach(self, queues: Sequence[Queue], features: int, config_changed: Callable[[], None]) -> None:
         self.queues = queues
         self.negotiated.append(features)
         self.config_changed = config_changed

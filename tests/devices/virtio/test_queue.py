@@ -7,9 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from devices.errors import UsageError
 from devices.virtio import queue as queue_module
 from devices.virtio.device import VirtioDevice
-from devices.virtio.queue import MAX_INDIRECT_ENTRIES, Chain, Queue
+from devices.virtio.queue import MAX_INDIRECT_ENTRIES, Chain, ChainState, Queue, QueueLayout, QueueState
+from emu.snapshot.plain import decode, encode
 from tests.devices.virtio.fake_driver import (
     EVENT_IDX,
     INDIRECT,
@@ -37,7 +39,7 @@ class IdleDevice(VirtioDevice):
     queue_sizes = (SIZE, 1024)
     queues: Sequence[Queue] = ()
 
-    def activate(self, queues: Sequence[Queue], features: int, config_changed: Callable[[], None]) -> None:
+    def attach(self, queues: Sequence[Queue], features: int, config_changed: Callable[[], None]) -> None:
         self.queues = queues
 
     def notify(self, index: int) -> None:
@@ -593,6 +595,90 @@ def test_kick_is_wanted_once_the_queue_was_empty() -> None:
     rig.driver.submit(0, [b"third"])
     assert rig.driver.wants_kick(0)
     rig.driver.check_writes()
+
+
+# Saved and restored
+
+
+def restored(rig: Rig, features: int = PLAIN) -> Queue:
+    """A new queue that goes on where the rig's is."""
+    layout = QueueLayout(SIZE, rig.ring.descriptors, rig.ring.avail, rig.ring.used)
+    queue = Queue(rig.memory, layout, features, interrupt=lambda: None, broken=pytest.fail, later=lambda: None)
+    queue.restore(decode(encode(rig.queue.state()), QueueState))
+    return queue
+
+
+def resumed(queue: Queue, chain: Chain) -> Chain:
+    return queue.resume_chain(decode(encode(chain.state()), ChainState))
+
+
+def test_a_restored_queue_goes_on_where_it_was() -> None:
+    rig = Rig(EVENTFUL)
+    tokens = [rig.driver.submit(0, [b"ab", b"c"], [2, 1]) for _ in range(2)]
+    chain = rig.pop()
+    queue = restored(rig, EVENTFUL)
+    held, new = resumed(queue, chain), queue.pop()
+    assert new is not None
+    assert content(held) == b"abc"
+    held.writable.write(0, b"xyz")
+    queue.push(new, 0)
+    queue.push(held, 3)
+    assert [(done.token, done.used_len) for done in rig.driver.completed(0)] == [(tokens[1], 0), (tokens[0], 3)]
+    assert queue.pop() is None
+    assert rig.ring.avail_event == 2
+
+
+def test_a_resumed_chain_is_in_flight() -> None:
+    rig = Rig()
+    rig.ring.put_descriptor(0, RAM_BASE, 4)
+    chains = []
+    for _ in range(SIZE):
+        rig.ring.make_available(0)
+        chains.append(rig.pop())
+    queue = restored(rig)
+    for chain in chains:
+        resumed(queue, chain)
+    with pytest.raises(UsageError, match="a chain of a queue"):
+        resumed(queue, chains[0])
+
+
+def test_the_chains_of_a_stopped_queue_lead_nowhere() -> None:
+    rig = Rig()
+    rig.driver.submit(0, [b"data"], [4])
+    chain = rig.pop()
+    rig.queue.stop()
+    queue = restored(rig)
+    assert not queue.running
+    held = resumed(queue, chain)
+    assert content(held) == bytes(4)
+    queue.push(held, 4)
+    assert rig.memory.written == []
+
+
+@pytest.mark.parametrize(
+    "segments",
+    [
+        [(MMIO_ADDRESS, 4)],
+        [(RAM_BASE - 1, 4)],
+        [(RAM_BASE + (16 << 20) - 3, 4)],
+        [(0xFFFF_FFFF_FFFF_FFFF, 0xFFFF_FFFF)],
+        [(RAM_BASE, 4), (RAM_BASE, 0)],
+        [(RAM_BASE, 16 << 20)] * 256,
+        [(RAM_BASE, 1)] * (queue_module.MAX_SEGMENTS_IN_FLIGHT + 1),
+    ],
+)
+@pytest.mark.parametrize("direction", ["readable", "writable"])
+def test_a_chain_that_cannot_be_is_refused(direction: str, segments: list[tuple[int, int]]) -> None:
+    state: ChainState = {"head": 0, "readable": [], "writable": []}
+    state[direction] = segments
+    with pytest.raises(UsageError, match="a chain of a queue"):
+        restored(Rig()).resume_chain(state)
+
+
+def test_an_available_ring_that_cannot_be_is_refused() -> None:
+    rig = Rig()
+    with pytest.raises(UsageError, match="the available ring of a queue"):
+        rig.queue.restore(rig.queue.state() | {"avail_idx": SIZE + 1})
 
 
 # Anything at all
