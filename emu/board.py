@@ -80,16 +80,13 @@ def build_board(
 
     uart = Uart16550(irq(UART_IRQ, "serial"), clock, events, print_)
 
-    def later(action: Callable[[], None]) -> None:
-        events.at(clock.now(), action)
-
     slots = []
     for slot in range(VIRTIO_SLOTS):
         source = VIRTIO_FIRST_IRQ + slot
         if slot < len(virtio):
             device = virtio[slot]
             name = f"virtio-{DEVICE_NAMES.get(device.device_id, device.device_id)}"
-            transport: MmioDevice = MmioTransport(device, memory, irq(source, name), later)
+            transport: MmioDevice = MmioTransport(device, memory, irq(source, name), clock, events)
         else:
             transport = EmptySlot()
         slots.append(Placement(transport, VIRTIO_BASE + slot * VIRTIO_STRIDE, source))

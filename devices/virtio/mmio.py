@@ -8,13 +8,17 @@ takes any. Any other load reads as zero, and any other store is ignored and logg
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
+from typing import TypedDict
 
-from devices.contracts import GuestMemory, IrqLine, Property
+from devices import state as bits
+from devices.contracts import Clock, Event, Events, GuestMemory, IrqLine, Moment, Property
 from devices.registers import U32, with_half
+from devices.state import check, resume, saved
 from devices.virtio.device import VirtioDevice
-from devices.virtio.queue import F_EVENT_IDX, F_INDIRECT_DESC, Queue, QueueLayout
+from devices.virtio.queue import F_EVENT_IDX, F_INDIRECT_DESC, Queue, QueueLayout, QueueState
 
-__all__ = ["F_VERSION_1", "EmptySlot", "MmioTransport", "Register"]
+__all__ = ["F_VERSION_1", "EmptySlot", "MmioTransport", "Register", "TransportState"]
 
 F_VERSION_1 = 1 << 32
 TRANSPORT_FEATURES = F_VERSION_1 | F_INDIRECT_DESC | F_EVENT_IDX
@@ -52,6 +56,34 @@ class Register:
     write: Callable[[int], None] | None = None
 
 
+class QueueRegistersState(TypedDict):
+    """What the driver has configured for one queue; see _QueueRegisters."""
+
+    size: bits.U32
+    ready: bool
+    descriptors: bits.U64
+    driver_area: bits.U64
+    device_area: bits.U64
+
+
+class TransportState(TypedDict):
+    """The registers, and the queues if the device is activated.
+
+    ``again`` is when the device is to be notified of each queue again. The device itself is a part of its own.
+    """
+
+    status: bits.U8
+    interrupts: bits.U8
+    generation: bits.U32
+    driver_features: bits.U64
+    device_features_sel: bits.U32
+    driver_features_sel: bits.U32
+    queue_sel: bits.U32
+    queue_registers: list[QueueRegistersState]
+    queues: list[QueueState]
+    again: list[Moment | None]
+
+
 @dataclass(slots=True)
 class _QueueRegisters:
     """What the driver has configured for one queue, checked only when it sets DRIVER_OK."""
@@ -64,6 +96,15 @@ class _QueueRegisters:
 
     def layout(self) -> QueueLayout:
         return QueueLayout(self.size, self.descriptors, self.driver_area, self.device_area)
+
+    def state(self) -> QueueRegistersState:
+        return {
+            "size": self.size,
+            "ready": self.ready,
+            "descriptors": self.descriptors,
+            "driver_area": self.driver_area,
+            "device_area": self.device_area,
+        }
 
 
 class _Slot:
@@ -93,17 +134,15 @@ class EmptySlot(_Slot):
 class MmioTransport(_Slot):
     """A virtio-mmio slot with ``device`` in it.
 
-    ``memory`` is where the driver puts its queues, ``irq`` is high while InterruptStatus has a bit set, and
-    ``later(action)`` calls ``action`` after the guest has had a turn.
+    ``memory`` is where the driver puts its queues, ``irq`` is high while InterruptStatus has a bit set.
     """
 
-    def __init__(
-        self, device: VirtioDevice, memory: GuestMemory, irq: IrqLine, later: Callable[[Callable[[], None]], None]
-    ) -> None:
+    def __init__(self, device: VirtioDevice, memory: GuestMemory, irq: IrqLine, clock: Clock, events: Events) -> None:
         self._device = device
         self._memory = memory
         self._irq = irq
-        self._later = later
+        self._clock = clock
+        self._events = events
         self._offered = device.features | TRANSPORT_FEATURES
         self._generation = 0
         self._power_on_state()
@@ -124,6 +163,7 @@ class MmioTransport(_Slot):
         self._queue_sel = 0
         self._queue_registers = [_QueueRegisters(size) for size in self._device.queue_sizes]
         self._queues: list[Queue] = []  # empty unless the device is activated
+        self._again: list[Event | None] = [None] * len(self._queue_registers)
 
     def _register_table(self) -> tuple[Register, ...]:
         return (
@@ -180,11 +220,68 @@ class MmioTransport(_Slot):
 
     def reset(self) -> None:
         """Return transport and device to their power-on state: the driver's reset, and the board's."""
-        for queue in self._queues:
-            queue.stop()
+        self._let_go()
         self._device.reset()
         self._power_on_state()
         self._irq(False)
+
+    def state(self) -> TransportState:
+        """Return the state, without the device's."""
+        return {
+            "status": self._status,
+            "interrupts": self._interrupts,
+            "generation": self._generation,
+            "driver_features": self._driver_features,
+            "device_features_sel": self._device_features_sel,
+            "driver_features_sel": self._driver_features_sel,
+            "queue_sel": self._queue_sel,
+            "queue_registers": [registers.state() for registers in self._queue_registers],
+            "queues": [queue.state() for queue in self._queues],
+            "again": [saved(event) for event in self._again],
+        }
+
+    def restore(self, state: TransportState) -> None:
+        """Become what ``state`` says, and give the device its queues; the device is to be restored next."""
+        self._let_go()
+        self._status = state["status"]
+        self._interrupts = state["interrupts"]
+        self._generation = state["generation"]
+        self._driver_features = state["driver_features"]
+        self._device_features_sel = state["device_features_sel"]
+        self._driver_features_sel = state["driver_features_sel"]
+        self._queue_sel = state["queue_sel"]
+        sizes, queues, again = self._device.queue_sizes, state["queues"], state["again"]
+        check(
+            len(state["queue_registers"]) == len(again) == len(sizes) and len(queues) in {0, len(sizes)},
+            "the number of queues of a virtio device",
+        )
+        running = bool(self._status & DRIVER_OK)
+        check(running or (not queues and not any(again)), "the status of a virtio device")
+        self._queue_registers = [_QueueRegisters(**registers) for registers in state["queue_registers"]]
+        self._queues = [self._restored_queue(index, queue) for index, queue in enumerate(queues)]
+        self._again = [
+            resume(self._events, moment, partial(self._notify_again, index)) for index, moment in enumerate(again)
+        ]
+        if self._queues:
+            self._device.attach(self._queues, self._driver_features, self._config_changed)
+        else:
+            self._device.reset()
+
+    def _restored_queue(self, index: int, state: QueueState) -> Queue:
+        registers = self._queue_registers[index]
+        usable = registers.ready and registers.layout().is_usable(self._memory, self._device.queue_sizes[index])
+        check(usable or not state["running"], "the place of a queue")
+        queue = self._new_queue(index, registers)
+        queue.restore(state)
+        return queue
+
+    def _let_go(self) -> None:
+        """Stop the queues, and have nobody notified again."""
+        for queue in self._queues:
+            queue.stop()
+        for event in self._again:
+            if event is not None:
+                event.cancel()
 
     # Features (virtio 1.2 section 2.2).
 
@@ -327,31 +424,27 @@ class MmioTransport(_Slot):
                 self._device.notify(index)
 
     def _new_queue(self, index: int, registers: _QueueRegisters) -> Queue:
-        waiting = False
-
-        def later() -> None:
-            nonlocal waiting
-            if not waiting:  # however often the driver kicks meanwhile
-                waiting = True
-                self._later(notify_again)
-
-        def notify_again() -> None:
-            nonlocal waiting
-            waiting = False
-            if queue.running:
-                self._device.notify(index)
-
         queue = Queue(
             self._memory,
             registers.layout(),
             self._driver_features,
             interrupt=self._used_buffer,
             broken=self._needs_reset,
-            later=later,
+            later=partial(self._ask_again, index),
         )
         if not registers.ready:
             queue.stop()
         return queue
+
+    def _ask_again(self, index: int) -> None:
+        """Have the device notified of a queue again, after the guest has had a turn."""
+        if self._again[index] is None:  # however often the driver kicks meanwhile
+            self._again[index] = self._events.at(self._clock.now(), partial(self._notify_again, index))
+
+    def _notify_again(self, index: int) -> None:
+        self._again[index] = None
+        if index < len(self._queues) and self._queues[index].running:
+            self._device.notify(index)
 
     def _needs_reset(self, reason: str) -> None:
         """Ask the driver for a reset, and leave its memory alone until then (virtio 1.2 section 2.1.2)."""

@@ -11,15 +11,14 @@ out. Every write by the device is checked against the buffers the driver gave it
 """
 
 import struct
-from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from devices.contracts import OutsideRamError
+from devices.contracts import IrqLine, OutsideRamError
 from devices.virtio.device import VirtioDevice
 from devices.virtio.mmio import MmioTransport
-from tests.fakes import FakeIrq
+from tests.fakes import FakeClock, FakeEvents, FakeIrq
 
 __all__ = ["RAM_BASE", "REGISTERS", "Completed", "Driver", "DriverQueue", "FakeMemory", "Token"]
 
@@ -195,15 +194,21 @@ class DriverQueue:
 class Driver:
     """A driver bound to ``device``, which it puts on its own transport, with memory and an interrupt line."""
 
-    def __init__(self, device: VirtioDevice, memory: FakeMemory | None = None) -> None:
+    def __init__(
+        self, device: VirtioDevice, memory: FakeMemory | None = None, events: FakeEvents | None = None
+    ) -> None:
         self.device = device
         self.memory = memory if memory is not None else FakeMemory()
         self.irq = FakeIrq()
-        #: What to do after the guest has had a turn; ``kick`` gives it none.
-        self.deferred: deque[Callable[[], None]] = deque()
-        self.transport = MmioTransport(device, self.memory, self.irq, self.deferred.append)
+        #: The transport's, unless the test has others for the whole machine.
+        self.events = events if events is not None else FakeEvents(FakeClock())
+        self.transport = self.make_transport()
         self.queues: dict[int, DriverQueue] = {}
         self.features = 0
+
+    def make_transport(self, irq: IrqLine | None = None) -> MmioTransport:
+        """Put the device on a transport, with this line to the interrupt controller, or the driver's own."""
+        return MmioTransport(self.device, self.memory, irq or self.irq, self.events.clock, self.events)
 
     # Registers and negotiation.
 
@@ -312,11 +317,12 @@ class Driver:
 
     def run_deferred(self, limit: int = 10_000) -> None:
         """Do what was deferred; more than ``limit`` times is a livelock."""
-        for _ in range(limit):
-            if not self.deferred:
-                return
-            self.deferred.popleft()()
-        raise AssertionError("the device never finishes")
+        self.events.run_due(limit)
+
+    @property
+    def deferred(self) -> int:
+        """How much is to be done after the guest has had a turn."""
+        return len(self.events.pending)
 
     def wants_kick(self, queue: int, added: int = 1) -> bool:
         """Whether the device asked to be notified of the ``added`` chains made available last."""

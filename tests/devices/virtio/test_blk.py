@@ -243,7 +243,7 @@ def test_the_guest_has_its_turn_between_the_pieces_of_a_big_transfer() -> None:
         assert rig.disk.log[-1][2] <= AT_ONCE
         assert len(rig.disk.log) == turn
         assert rig.driver.completed(0) == []
-        rig.driver.deferred.popleft()()
+        rig.driver.events.run_one()
     rig.driver.run_deferred()
     assert [done.data[-1] for done in rig.driver.completed(0)] == [OK, OK]
     assert rig.disk.log[-1][0] == "flush"

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from devices.virtio.device import VirtioDevice
-from devices.virtio.mmio import EmptySlot, MmioTransport
+from devices.virtio.mmio import EmptySlot
 from devices.virtio.queue import Queue
 from tests.devices.virtio.fake_driver import (
     ACKNOWLEDGE,
@@ -27,7 +27,6 @@ from tests.devices.virtio.fake_driver import (
     Driver,
     FakeMemory,
 )
-from tests.fakes import FakeIrq
 
 SIZES = (8, 4, 16)
 CONFIG = bytes(range(1, 11))
@@ -673,7 +672,7 @@ def test_random_accesses_are_harmless(stream: list[tuple[int, int, int | None]],
             transport.write(aligned, size, value & ((1 << 8 * size) - 1))
         assert irq.level is bool(transport.read(REGISTERS["InterruptStatus"], 4))
     transport.write(REGISTERS["Status"], 4, 0)
-    fresh = MmioTransport(EchoDevice(), FakeMemory(1 << 12), FakeIrq(), lambda _action: None)
+    fresh = Driver(EchoDevice(), FakeMemory(1 << 12)).transport
     for offset in set(REGISTERS.values()) - {REGISTERS["ConfigGeneration"]}:
         assert transport.read(offset, 4) == fresh.read(offset, 4)
     assert not irq.level

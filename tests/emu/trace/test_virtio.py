@@ -3,7 +3,6 @@
 import pytest
 
 from devices.placement import Placement
-from devices.virtio.mmio import MmioTransport
 from devices.virtio.rng import EntropyDevice
 from emu.trace import Trace
 from tests.devices.virtio.fake_driver import REGISTERS, Driver
@@ -18,7 +17,7 @@ class WatchedDriver(Driver):
         joints = Trace(self.records.append, "virtio").joints(FakeClock())
         super().__init__(joints.virtio(0, EntropyDevice()))
         line = joints.irq(1, "virtio-rng", self.irq)
-        self.transport = MmioTransport(self.device, self.memory, line, self.deferred.append)
+        self.transport = self.make_transport(line)
         _, self.store = joints.registers(Placement(self.transport, 0x1000_1000, 1))
 
     def write(self, register: str, value: int) -> None:
