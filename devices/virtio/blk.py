@@ -9,14 +9,16 @@ that need the disk flushed finish later, once it is, without delaying those behi
 
 import logging
 import struct
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Sequence
+from typing import TypedDict
 
+from devices.state import U8, U32, U64, check
 from devices.virtio.aside import Aside, at_once
 from devices.virtio.device import VirtioDevice
-from devices.virtio.disk import CHUNK, SECTOR, Disk, chunks
-from devices.virtio.queue import Chain, Queue
+from devices.virtio.disk import CHUNK, SECTOR, Disk
+from devices.virtio.queue import Chain, ChainState, Queue
 
-__all__ = ["BlockDevice"]
+__all__ = ["BlockDevice", "BlockState"]
 
 # Feature bits (section 5.2.3).
 F_SIZE_MAX = 1 << 1
@@ -34,6 +36,8 @@ T_FLUSH = 4
 T_GET_ID = 8
 T_DISCARD = 11
 T_WRITE_ZEROES = 13
+
+_ANSWERING = frozenset({T_IN, T_GET_ID})  # whose data the device writes
 
 S_OK = 0
 S_IOERR = 1
@@ -61,11 +65,11 @@ DISCARD_ALIGNMENT_SECTORS = 8  # host file systems free space in blocks of 4 KiB
 # The configuration space (section 5.2.4) up to write_zeroes_may_unmap; fields of features not offered are zero.
 _CONFIG = struct.Struct("<QII4xI8x4xIIIIIB3x")
 
-#: A request being carried out: each ``next`` is a step, and yields how many bytes it has moved.
-_Steps = Generator[int, None, int]
+#: A part of the disk, or of its serial: its offset and size in bytes, and flags.
+_Range = tuple[int, int, int]
 
-#: A request carried out except for the flush: its queue and chain, and how much was written to its data.
-_Unflushed = tuple[Queue, Chain, int]
+#: A request carried out except for the flush.
+_Unflushed = tuple[Queue, Chain]
 
 _log = logging.getLogger(__name__)
 
@@ -76,6 +80,50 @@ class _RefusedError(Exception):
     def __init__(self, status: int) -> None:
         super().__init__(status)
         self.status = status
+
+
+class RequestState(TypedDict):
+    """A request being carried out; see _Request."""
+
+    chain: ChainState
+    kind: U32
+    status: U8
+    position: U64
+    ranges: list[tuple[U64, U32, U32]]
+
+
+class BlockState(TypedDict):
+    """The request in progress, and those for which the disk has yet to be flushed."""
+
+    request: RequestState | None
+    unflushed: list[ChainState]
+
+
+class _Request:
+    """A request that was checked and is being carried out: ``ranges`` are still to be dealt with, in order."""
+
+    __slots__ = ("chain", "kind", "position", "ranges", "status")
+
+    def __init__(self, chain: Chain, kind: int, ranges: list[_Range], status: int = S_OK, position: int = 0) -> None:
+        self.chain = chain
+        self.kind = kind
+        self.ranges = ranges
+        self.status = status
+        self.position = position  # in its data
+
+    @property
+    def written(self) -> int:
+        """How much of its data has been written for the guest."""
+        return self.position if self.status == S_OK and self.kind in _ANSWERING else 0
+
+    def state(self) -> RequestState:
+        return {
+            "chain": self.chain.state(),
+            "kind": self.kind,
+            "status": self.status,
+            "position": self.position,
+            "ranges": self.ranges.copy(),
+        }
 
 
 class BlockDevice(VirtioDevice):
@@ -89,16 +137,23 @@ class BlockDevice(VirtioDevice):
         self._aside = aside
         self._serial = serial.encode("ascii", "replace")[:_ID_BYTES].ljust(_ID_BYTES, b"\0")
         self._queue: Queue | None = None
-        self._request: Generator[int, None, None] | None = None  # in progress
-        self._flushing = False
+        self._request: _Request | None = None  # in progress
+        self._being_flushed: list[_Unflushed] | None = None
         self._unflushed: list[_Unflushed] = []  # came after the flush in progress began, and need another
         self._negotiated = 0
         self.features = F_SIZE_MAX | F_SEG_MAX | F_BLK_SIZE | F_FLUSH
         self.features |= F_RO if disk.read_only else F_DISCARD | F_WRITE_ZEROES
-        self._handlers: dict[int, Callable[[Chain, int, int], _Steps]] = {
+        self._ranges_of: dict[int, Callable[[Chain, int], list[_Range]]] = {
+            T_IN: self._check_read,
+            T_OUT: self._check_write,
+            T_FLUSH: lambda _chain, _sector: [],
+            T_GET_ID: self._check_get_id,
+            T_DISCARD: self._check_discard,
+            T_WRITE_ZEROES: self._check_write_zeroes,
+        }
+        self._pieces: dict[int, Callable[[_Request, int, int, int], None]] = {
             T_IN: self._read,
             T_OUT: self._write,
-            T_FLUSH: self._nothing,
             T_GET_ID: self._get_id,
             T_DISCARD: self._discard,
             T_WRITE_ZEROES: self._write_zeroes,
@@ -121,6 +176,7 @@ class BlockDevice(VirtioDevice):
 
     def attach(self, queues: Sequence[Queue], features: int, config_changed: Callable[[], None]) -> None:  # noqa: ARG002
         """Serve requests from now on; without F_FLUSH every write is flushed at once (section 5.2.6.2)."""
+        self.reset()
         self._queue = queues[0]
         self._negotiated = features
 
@@ -129,19 +185,22 @@ class BlockDevice(VirtioDevice):
         queue = self._queue
         if queue is None:
             return
+        if self._unflushed and self._being_flushed is None:  # only in a machine that has just been restored
+            self._flush()
         left = AT_ONCE
         while left > 0:
-            if self._request is None:
+            request = self._request
+            if request is None:
                 chain = queue.pop()
                 if chain is None:
                     break
-                self._request = self._serve(queue, chain)
+                self._request = request = self._begin(chain)
                 left -= LEAST
-            moved = next(self._request, None)
-            if moved is None:
-                self._request = None
+            if request.ranges:
+                left -= self._go_on(request)
             else:
-                left -= moved
+                self._request = None
+                left -= self._finish(queue, request)
         else:
             queue.later()
         queue.signal()
@@ -151,36 +210,90 @@ class BlockDevice(VirtioDevice):
         self._queue = self._request = None
         self._unflushed.clear()
 
-    def _serve(self, queue: Queue, chain: Chain) -> Generator[int, None, None]:
-        """Carry out one request and return it, at once or when the disk has been flushed."""
-        room = len(chain.writable) - 1  # for data, before the status
-        if room < 0:  # the driver does not want to know
-            queue.push(chain, 0)
-            return
-        kind, status, written = yield from self._execute(chain, room)
-        if status == S_OK and self._wants_flush(kind):
-            self._unflushed.append((queue, chain, written))
-            if not self._flushing:
-                self._flush()
-            yield AT_ONCE
-        else:
-            _answer(queue, chain, status, written)
+    def state(self) -> BlockState:
+        """Return the state, without the disk's. What is being flushed counts as not yet flushed."""
+        waiting = [*(self._being_flushed or ()), *self._unflushed]
+        return {
+            "request": None if self._request is None else self._request.state(),
+            "unflushed": [chain.state() for queue, chain in waiting if queue is self._queue],
+        }
 
-    def _execute(self, chain: Chain, room: int) -> Generator[int, None, tuple[int, int, int]]:
-        """Execute one request; return its type, its status, and how many of its ``room`` data bytes were written."""
-        if len(chain.readable) < _HEADER.size:
-            return T_IN, S_IOERR, 0
+    def restore(self, state: BlockState) -> None:
+        """Go on with the requests that are in ``state``; those to be flushed are, after the guest has had a turn."""
+        queue, request, unflushed = self._queue, state["request"], state["unflushed"]
+        self._request, self._unflushed, self._being_flushed = None, [], None
+        if queue is None:
+            check(request is None and not unflushed, "a request of a disk that nobody uses")
+            return
+        self._unflushed = [(queue, queue.resume_chain(chain)) for chain in unflushed]
+        if request is not None:
+            self._request = self._resumed(queue, request)
+        if unflushed:
+            queue.later()
+
+    def _resumed(self, queue: Queue, state: RequestState) -> _Request:
+        chain, kind, ranges = queue.resume_chain(state["chain"]), state["kind"], state["ranges"].copy()
+        request = _Request(chain, kind, ranges, state["status"], state["position"])
+        room = len(chain.writable) - 1
+        if not ranges:
+            check(request.written <= max(room, 0), "the answer to a request of a disk")
+            return request
+        size = sum(size for _, size, _ in ranges)
+        data = {T_OUT: len(chain.readable) - _HEADER.size, T_IN: room, T_GET_ID: room}
+        check(
+            kind in self._pieces
+            and (kind not in data or request.position + size <= data[kind])
+            and len(ranges) <= MAX_DISCARD_SEGMENTS
+            and all(size and offset + size <= self._disk.size for offset, size, _ in ranges),
+            "a request of a disk",
+        )
+        return request
+
+    # A request from its arrival to its answer.
+
+    def _begin(self, chain: Chain) -> _Request:
+        """Check a request as a whole; one that is refused has nothing left to be done."""
+        room = len(chain.writable) - 1  # for data, before the status
+        if room < 0 or len(chain.readable) < _HEADER.size:
+            return _Request(chain, T_IN, [], S_IOERR)
         kind, _, sector = _HEADER.unpack(chain.readable.read(0, _HEADER.size))
-        handler = self._handlers.get(kind)
-        if handler is None:
-            return kind, S_UNSUPP, 0
+        ranges_of = self._ranges_of.get(kind)
+        if ranges_of is None:
+            return _Request(chain, kind, [], S_UNSUPP)
         try:
-            return kind, S_OK, (yield from handler(chain, sector, room))
+            return _Request(chain, kind, ranges_of(chain, sector))
         except _RefusedError as refusal:
-            return kind, refusal.status, 0
+            return _Request(chain, kind, [], refusal.status)
+
+    def _go_on(self, request: _Request) -> int:
+        """Carry out the next piece of a request; return how many bytes' worth of work that was."""
+        offset, size, flags = request.ranges[0]
+        whole = request.kind == T_DISCARD
+        piece = size if whole else min(size, CHUNK)
+        try:
+            self._pieces[request.kind](request, offset, piece, flags)
         except OSError as error:
-            _log.warning("disk request %d at sector %d failed: %s", kind, sector, error)
-            return kind, S_IOERR, 0
+            _log.warning("disk request %d at sector %d failed: %s", request.kind, offset // SECTOR, error)
+            request.status = S_IOERR
+            request.ranges.clear()
+            return 0
+        request.position += piece
+        if piece == size:
+            del request.ranges[0]
+        else:
+            request.ranges[0] = (offset + piece, size - piece, flags)
+        return AT_ONCE if whole else piece
+
+    def _finish(self, queue: Queue, request: _Request) -> int:
+        """Return a request, now or when the disk has been flushed; return how many bytes' worth of work that was."""
+        chain = request.chain
+        if request.status != S_OK or not self._wants_flush(request.kind):
+            _answer(queue, chain, request.status, request.written)
+            return 0
+        self._unflushed.append((queue, chain))
+        if self._being_flushed is None:
+            self._flush()
+        return AT_ONCE
 
     # Flushing: one at a time, on behalf of all requests carried out before it began, so no driver can pile flushes up.
 
@@ -189,67 +302,57 @@ class BlockDevice(VirtioDevice):
         return kind == T_FLUSH or (kind in (T_OUT, T_WRITE_ZEROES) and not self._negotiated & F_FLUSH)
 
     def _flush(self) -> None:
-        requests, self._unflushed = self._unflushed, []
-        self._flushing = True
+        requests = self._being_flushed = self._unflushed
+        self._unflushed = []
         self._aside(self._disk.flush, lambda error: self._flushed(requests, error))
 
     def _flushed(self, requests: list[_Unflushed], error: OSError | None) -> None:
-        self._flushing = False
         if error is not None:
             _log.warning("flushing the disk failed: %s", error)
-        for queue, chain, written in requests:  # if the queue has been reset, nothing reaches the guest
-            _answer(queue, chain, S_OK if error is None else S_IOERR, written)
+        for queue, chain in requests:  # if the queue has been reset, nothing reaches the guest
+            _answer(queue, chain, S_OK if error is None else S_IOERR, 0)
             queue.signal()
-        if self._unflushed:
-            self._flush()
+        if self._being_flushed is requests:
+            self._being_flushed = None
+            if self._unflushed:
+                self._flush()
 
-    # The requests: each checks, executes piece by piece, and returns how many data bytes it has written for the guest.
+    # The pieces: each moves ``size`` bytes of a request, or deals with as many of the disk.
 
-    def _read(self, chain: Chain, sector: int, room: int) -> _Steps:
-        start = self._checked_offset(sector, room)
-        for position, size in chunks(room):
-            chain.writable.write(position, self._disk.read(start + position, size))
-            yield size
-        return room
+    def _read(self, request: _Request, offset: int, size: int, flags: int) -> None:  # noqa: ARG002 (all pieces alike)
+        request.chain.writable.write(request.position, self._disk.read(offset, size))
 
-    def _write(self, chain: Chain, sector: int, room: int) -> _Steps:  # noqa: ARG002 (all handlers alike)
+    def _write(self, request: _Request, offset: int, size: int, flags: int) -> None:  # noqa: ARG002
+        self._disk.write(offset, request.chain.readable.read(_HEADER.size + request.position, size))
+
+    def _get_id(self, request: _Request, offset: int, size: int, flags: int) -> None:  # noqa: ARG002
+        request.chain.writable.write(request.position, self._serial[offset : offset + size])
+
+    def _discard(self, request: _Request, offset: int, size: int, flags: int) -> None:  # noqa: ARG002
+        self._disk.discard(offset, size)
+
+    def _write_zeroes(self, request: _Request, offset: int, size: int, flags: int) -> None:  # noqa: ARG002
+        self._disk.write_zeroes(offset, size, may_unmap=bool(flags & _SEGMENT_UNMAP))
+
+    # The checks: each returns what a request is about. A refused one never reaches the disk.
+
+    def _check_read(self, chain: Chain, sector: int) -> list[_Range]:
+        return self._checked_transfer(sector, len(chain.writable) - 1)
+
+    def _check_write(self, chain: Chain, sector: int) -> list[_Range]:
         self._check_writable()
-        size = len(chain.readable) - _HEADER.size
-        start = self._checked_offset(sector, size)
-        for position, length in chunks(size):
-            self._disk.write(start + position, chain.readable.read(_HEADER.size + position, length))
-            yield length
-        return 0
+        return self._checked_transfer(sector, len(chain.readable) - _HEADER.size)
 
-    def _nothing(self, chain: Chain, sector: int, room: int) -> _Steps:  # noqa: ARG002
-        yield 0  # the flush follows
-        return 0
+    def _check_get_id(self, chain: Chain, sector: int) -> list[_Range]:  # noqa: ARG002
+        return _unless_empty(0, min(len(chain.writable) - 1, _ID_BYTES))
 
-    def _get_id(self, chain: Chain, sector: int, room: int) -> _Steps:  # noqa: ARG002
-        answer = self._serial[:room]
-        chain.writable.write(0, answer)
-        yield 0
-        return len(answer)
-
-    def _discard(self, chain: Chain, sector: int, room: int) -> _Steps:  # noqa: ARG002
+    def _check_discard(self, chain: Chain, sector: int) -> list[_Range]:  # noqa: ARG002
         self._check_negotiated(F_DISCARD)
-        for start, size, _ in self._checked_segments(chain, MAX_DISCARD_SEGMENTS, MAX_DISCARD_SECTORS, flags=0):
-            self._disk.discard(start, size)
-            yield AT_ONCE
-        return 0
+        return self._checked_segments(chain, MAX_DISCARD_SEGMENTS, MAX_DISCARD_SECTORS, flags=0)
 
-    def _write_zeroes(self, chain: Chain, sector: int, room: int) -> _Steps:  # noqa: ARG002
+    def _check_write_zeroes(self, chain: Chain, sector: int) -> list[_Range]:  # noqa: ARG002
         self._check_negotiated(F_WRITE_ZEROES)
-        segments = self._checked_segments(
-            chain, MAX_WRITE_ZEROES_SEGMENTS, MAX_WRITE_ZEROES_SECTORS, flags=_SEGMENT_UNMAP
-        )
-        for start, size, flags in segments:
-            for position, length in chunks(size):
-                self._disk.write_zeroes(start + position, length, may_unmap=bool(flags & _SEGMENT_UNMAP))
-                yield length
-        return 0
-
-    # The checks: a refused request never reaches the disk.
+        return self._checked_segments(chain, MAX_WRITE_ZEROES_SEGMENTS, MAX_WRITE_ZEROES_SECTORS, flags=_SEGMENT_UNMAP)
 
     def _check_writable(self) -> None:
         if self._disk.read_only:
@@ -260,34 +363,39 @@ class BlockDevice(VirtioDevice):
         if not self._negotiated & feature:
             raise _RefusedError(S_UNSUPP)
 
-    def _checked_offset(self, sector: int, size: int) -> int:
-        """Check the start and the length of a transfer; return its offset in bytes."""
+    def _checked_transfer(self, sector: int, size: int) -> list[_Range]:
+        """Check the start and the length of a transfer."""
         start = sector * SECTOR
         if size % SECTOR or size > MAX_DATA_BYTES or start + size > self._disk.size:
             raise _RefusedError(S_IOERR)
-        return start
+        return _unless_empty(start, size)
 
-    def _checked_segments(
-        self, chain: Chain, max_segments: int, max_sectors: int, *, flags: int
-    ) -> list[tuple[int, int, int]]:
-        """Read and check all ranges of a DISCARD or WRITE_ZEROES: (offset and size in bytes, flags)."""
+    def _checked_segments(self, chain: Chain, max_segments: int, max_sectors: int, *, flags: int) -> list[_Range]:
+        """Read and check all ranges of a DISCARD or WRITE_ZEROES."""
         size = len(chain.readable) - _HEADER.size
         count, rest = divmod(size, _SEGMENT.size)
         if rest or not 0 < count <= max_segments:
             raise _RefusedError(S_IOERR)
-        segments = []
+        segments: list[_Range] = []
         for sector, sectors, segment_flags in _SEGMENT.iter_unpack(chain.readable.read(_HEADER.size, size)):
             if segment_flags & ~flags:
                 raise _RefusedError(S_UNSUPP)
             if sectors > max_sectors or (sector + sectors) * SECTOR > self._disk.size:
                 raise _RefusedError(S_IOERR)
-            segments.append((sector * SECTOR, sectors * SECTOR, segment_flags))
+            segments += _unless_empty(sector * SECTOR, sectors * SECTOR, segment_flags)
         return segments
+
+
+def _unless_empty(offset: int, size: int, flags: int = 0) -> list[_Range]:
+    return [(offset, size, flags)] if size else []
 
 
 def _answer(queue: Queue, chain: Chain, status: int, written: int) -> None:
     """Write the status of a request and return it, with the number of bytes written without a gap from the first."""
     room = len(chain.writable) - 1
+    if room < 0:  # the driver does not want to know
+        queue.push(chain, 0)
+        return
     chain.writable.write(room, bytes((status,)))
     # If data is missing before it, the status is not part of what was written without a gap (section 2.7.8.2).
     queue.push(chain, written + (written == room))
