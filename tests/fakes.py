@@ -69,6 +69,12 @@ class FakeEvents:
         heapq.heappush(self._heap, event)
         return event
 
+    def follow(self, other: "FakeEvents") -> None:
+        """Forget all events, and be where ``other`` is: what a machine does before its parts are restored."""
+        self._heap.clear()
+        self._sequence = other._sequence
+        self.clock.advance(other.clock.now() - self.clock.now())
+
     @property
     def pending(self) -> list[int]:
         """Deadlines still to come, in order."""

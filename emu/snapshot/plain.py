@@ -3,7 +3,7 @@
 import json
 from base64 import b64decode, b64encode
 from types import NoneType, UnionType
-from typing import Annotated, Any, get_args, get_origin, get_type_hints, is_typeddict
+from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints, is_typeddict
 
 from devices.state import Stateful, check
 
@@ -35,7 +35,7 @@ def parse(value: Any, kind: Any, name: str) -> Any:
         check(isinstance(value, dict) and value.keys() == fields.keys(), f"the fields of {name}")
         return {field: parse(value[field], type_, f"{name}.{field}") for field, type_ in fields.items()}
     origin, arguments = get_origin(kind), get_args(kind)
-    if origin is UnionType:
+    if origin in {Union, UnionType}:  # ``Annotated[...] | None`` is the former
         (one,) = set(arguments) - {NoneType}
         return None if value is None else parse(value, one, name)
     return _parse_plain(value, kind, name) if origin in {None, Annotated} else _parse_many(value, kind, name)

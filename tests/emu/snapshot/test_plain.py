@@ -25,6 +25,7 @@ class Outer(TypedDict):
     name: str
     inner: list[Inner]
     due: Moment | None
+    latched: U8 | None
     pair: tuple[U8, Ns]
     by_name: dict[str, U8]
 
@@ -36,6 +37,7 @@ STATE: Outer = {
     "name": "\u266b",
     "inner": [{"data": bytes(range(256)), "on": True}, {"data": b"", "on": False}],
     "due": (5, 6),
+    "latched": 255,
     "pair": (1, 2),
     "by_name": {"a": 1},
 }
@@ -55,7 +57,8 @@ def changed(path: list[Any], value: Any) -> bytes:
 
 def test_a_state_comes_back_as_it_was() -> None:
     assert decode(encode(STATE), Outer) == STATE
-    assert decode(changed(["due"], None), Outer) == STATE | {"due": None}
+    for field in ("due", "latched"):
+        assert decode(changed([field], None), Outer) == {**STATE, field: None}
 
 
 @pytest.mark.parametrize(
@@ -81,6 +84,7 @@ def test_a_state_comes_back_as_it_was() -> None:
         (["due"], [5]),
         (["due"], [5, 6, 7]),
         (["due"], 5),
+        (["latched"], 256),
         (["pair"], [1, None]),
         (["by_name"], [1]),
         (["by_name", "b"], 256),
