@@ -8,11 +8,14 @@ into the low half, then the high half.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Annotated, TypedDict
 
-from devices.contracts import Clock, Event, Events, IrqLine, Property, Ref, cpu_intc
-from devices.registers import U32, with_half
+from devices.contracts import NEVER_NS, Clock, Event, Events, IrqLine, Property, Ref, cpu_intc
+from devices.registers import U32 as LOW_HALF
+from devices.registers import with_half
+from devices.state import U32, U64, Bit, Moment, check, resume, saved
 
-__all__ = ["NS_PER_TICK", "TIMEBASE_HZ", "Clint", "HartLines", "ns_from_ticks", "ticks_from_ns"]
+__all__ = ["NS_PER_TICK", "TIMEBASE_HZ", "Clint", "ClintState", "HartLines", "ns_from_ticks", "ticks_from_ns"]
 
 #: Frequency of ``mtime`` and of the ``time`` CSR, as given in the device tree.
 TIMEBASE_HZ = 10_000_000
@@ -27,9 +30,9 @@ MTIME_HIGH = 0xBFFC
 IRQ_M_SOFT = 3
 IRQ_M_TIMER = 7
 
-U64 = 0xFFFF_FFFF_FFFF_FFFF
+BITS_64 = 0xFFFF_FFFF_FFFF_FFFF
 #: A comparator with this value is off: mtime takes 58,000 years to reach it.
-NEVER = U64
+NEVER = BITS_64
 
 
 def ticks_from_ns(ns: int) -> int:
@@ -48,6 +51,16 @@ class HartLines:
 
     software: IrqLine
     timer: IrqLine
+
+
+class ClintState(TypedDict):
+    """For each hart its registers and when its timer is due; mtime minus the ticks of the clock."""
+
+    msip: list[Bit]
+    mtimecmp: list[U64]
+    expiry: list[Moment | None]
+    offset: Annotated[int, -65]
+    latched_high: U32 | None
 
 
 class Clint:
@@ -78,7 +91,7 @@ class Clint:
     @property
     def mtime(self) -> int:
         """The timer, in ticks of the timebase."""
-        return (ticks_from_ns(self._clock.now()) + self._offset) & U64
+        return (ticks_from_ns(self._clock.now()) + self._offset) & BITS_64
 
     def read(self, offset: int, size: int) -> int:
         """Value of a guest load."""
@@ -87,7 +100,7 @@ class Clint:
         if offset == MTIME_LOW:
             mtime = self.mtime
             self._latched_high = mtime >> 32
-            return mtime & U32
+            return mtime & LOW_HALF
         if offset == MTIME_HIGH:
             return self._read_mtime_high()
         if offset < MTIMECMP_BASE:
@@ -95,7 +108,7 @@ class Clint:
             return self._msip[hart] if hart < len(self._harts) else 0
         hart = (offset - MTIMECMP_BASE) >> 3
         if hart < len(self._harts):
-            return self._mtimecmp[hart] >> 32 if offset & 4 else self._mtimecmp[hart] & U32
+            return self._mtimecmp[hart] >> 32 if offset & 4 else self._mtimecmp[hart] & LOW_HALF
         return 0
 
     def write(self, offset: int, size: int, value: int) -> None:
@@ -114,6 +127,24 @@ class Clint:
             if hart < len(self._harts):
                 self._mtimecmp[hart] = with_half(self._mtimecmp[hart], high=bool(offset & 4), half=value)
                 self._compare(hart)
+
+    def state(self) -> ClintState:
+        """Return its state."""
+        return {
+            "msip": list(self._msip),
+            "mtimecmp": list(self._mtimecmp),
+            "expiry": [saved(event) for event in self._expiry],
+            "offset": self._offset,
+            "latched_high": self._latched_high,
+        }
+
+    def restore(self, state: ClintState) -> None:
+        """Become what ``state`` says; raises UsageError unless it has as many harts."""
+        harts = range(len(self._harts))
+        check(all(len(state[each]) == len(harts) for each in ("msip", "mtimecmp", "expiry")), "the harts of the CLINT")
+        self._msip, self._mtimecmp = list(state["msip"]), list(state["mtimecmp"])
+        self._expiry = [resume(self._events, state["expiry"][hart], partial(self._expire, hart)) for hart in harts]
+        self._offset, self._latched_high = state["offset"], state["latched_high"]
 
     def _read_mtime_high(self) -> int:
         """Return, once, the half that belongs to the low half just read; otherwise the current one.
@@ -143,8 +174,8 @@ class Clint:
         mtimecmp = self._mtimecmp[hart]
         if mtimecmp > self.mtime:
             self._harts[hart].timer(False)
-        if mtimecmp != NEVER:
-            deadline = max(ns_from_ticks(mtimecmp - self._offset), self._clock.now())
+        deadline = max(ns_from_ticks(mtimecmp - self._offset), self._clock.now())
+        if mtimecmp != NEVER and deadline < NEVER_NS:
             self._expiry[hart] = self._events.at(deadline, partial(self._expire, hart))
 
     def _expire(self, hart: int) -> None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Annotated, Protocol, runtime_checkable
 
 __all__ = [
+    "NEVER_NS",
     "Clock",
     "Event",
     "Events",
@@ -80,6 +81,10 @@ class Clock(Protocol):
 
 #: When an event happens: its deadline (ns of guest time), and its place among those with the same one.
 Moment = tuple[Annotated[int, 63], Annotated[int, 63]]
+
+
+#: Guest time, ns, that no machine reaches (146 years): who asks for no event then or later keeps time within 63 bits.
+NEVER_NS = 1 << 62
 
 
 class Event(Protocol):

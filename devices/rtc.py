@@ -5,12 +5,14 @@ It shows the calendar's time, which goes on while the guest's clock stands still
 
 import time
 from collections.abc import Callable, Mapping
-from typing import ClassVar
+from typing import Annotated, ClassVar, TypedDict
 
-from devices.contracts import Clock, Event, Events, IrqLine, Property
-from devices.registers import U32, with_half
+from devices.contracts import NEVER_NS, Clock, Event, Events, IrqLine, Property
+from devices.registers import U32 as LOW_HALF
+from devices.registers import with_half
+from devices.state import U32, U64, Bit, Moment, resume, saved
 
-__all__ = ["GoldfishRtc"]
+__all__ = ["GoldfishRtc", "RtcState"]
 
 TIME_LOW = 0x00
 TIME_HIGH = 0x04
@@ -21,7 +23,19 @@ CLEAR_ALARM = 0x14
 ALARM_STATUS = 0x18
 CLEAR_INTERRUPT = 0x1C
 
-U64 = 0xFFFF_FFFF_FFFF_FFFF
+BITS_64 = 0xFFFF_FFFF_FFFF_FFFF
+
+
+class RtcState(TypedDict):
+    """The registers, when the alarm is due, and the time shown minus that of the wall."""
+
+    offset: Annotated[int, -65]
+    latched_high: U32
+    alarm_time: U64
+    armed: bool
+    alarm: Moment | None
+    irq_enabled: Bit
+    irq_pending: Bit
 
 
 class GoldfishRtc:
@@ -40,7 +54,8 @@ class GoldfishRtc:
         self._offset = 0  # the time shown minus that
         self._latched_high = 0
         self._alarm_time = 0
-        self._alarm: Event | None = None
+        self._armed = False
+        self._alarm: Event | None = None  # none, too, if it is too far away
         self._irq_enabled = 0
         self._irq_pending = 0
 
@@ -51,14 +66,14 @@ class GoldfishRtc:
         if offset == TIME_LOW:
             now = self._now()
             self._latched_high = now >> 32
-            return now & U32
+            return now & LOW_HALF
         if offset == TIME_HIGH:
             return self._latched_high
         if offset == ALARM_LOW:
-            return self._alarm_time & U32
+            return self._alarm_time & LOW_HALF
         if offset == ALARM_HIGH:
             return self._alarm_time >> 32
-        return {IRQ_ENABLED: self._irq_enabled, ALARM_STATUS: int(self._alarm is not None)}.get(offset, 0)
+        return {IRQ_ENABLED: self._irq_enabled, ALARM_STATUS: int(self._armed)}.get(offset, 0)
 
     def write(self, offset: int, size: int, value: int) -> None:
         """Effect of a guest store. A driver stores the high half first; the low half sets the alarm."""
@@ -68,7 +83,7 @@ class GoldfishRtc:
             self._set_time(with_half(self._now(), high=True, half=value))
         elif offset == TIME_LOW:
             self._set_time(with_half(self._now(), high=False, half=value))
-            if self._alarm is not None:
+            if self._armed:
                 self._set_alarm()
         elif offset == ALARM_HIGH:
             self._alarm_time = with_half(self._alarm_time, high=True, half=value)
@@ -84,23 +99,48 @@ class GoldfishRtc:
             self._irq_pending = 0
             self._update_irq()
 
+    def state(self) -> RtcState:
+        """Return its state."""
+        return {
+            "offset": self._offset,
+            "latched_high": self._latched_high,
+            "alarm_time": self._alarm_time,
+            "armed": self._armed,
+            "alarm": saved(self._alarm),
+            "irq_enabled": self._irq_enabled,
+            "irq_pending": self._irq_pending,
+        }
+
+    def restore(self, state: RtcState) -> None:
+        """Become what ``state`` says, by the wall's time of now."""
+        self._offset = state["offset"]
+        self._latched_high = state["latched_high"]
+        self._alarm_time = state["alarm_time"]
+        self._armed = state["armed"]
+        self._alarm = resume(self._events, state["alarm"], self._ring)
+        self._irq_enabled, self._irq_pending = state["irq_enabled"], state["irq_pending"]
+
     def _now(self) -> int:
-        return (self._wall() + self._offset) & U64
+        return (self._wall() + self._offset) & BITS_64
 
     def _set_time(self, value: int) -> None:
         self._offset = value - self._wall()
 
     def _set_alarm(self) -> None:
         self._clear_alarm()
-        self._alarm = self._events.at(self._clock.now() + max(self._alarm_time - self._now(), 0), self._ring)
+        self._armed = True
+        deadline = self._clock.now() + max(self._alarm_time - self._now(), 0)
+        if deadline < NEVER_NS:
+            self._alarm = self._events.at(deadline, self._ring)
 
     def _clear_alarm(self) -> None:
+        self._armed = False
         if self._alarm is not None:
             self._alarm.cancel()
             self._alarm = None
 
     def _ring(self) -> None:
-        self._alarm = None
+        self._armed, self._alarm = False, None
         self._irq_pending = 1
         self._update_irq()
 

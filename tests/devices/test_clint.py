@@ -1,9 +1,15 @@
+from random import Random
+from typing import Any, Self
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from devices.clint import TIMEBASE_HZ, Clint, HartLines, ns_from_ticks, ticks_from_ns
 from devices.contracts import Ref
+from devices.errors import UsageError
 from tests.fakes import FakeClock, FakeEvents
+from tests.twins import live_through_snapshots, live_with_wrong_states
 
 MSIP, MTIMECMP, MTIME = 0x0, 0x4000, 0xBFF8
 TICK = 100  # ns
@@ -192,3 +198,61 @@ def test_any_access_is_harmless(stream: list[tuple[int, int | None, int]]) -> No
     mtimecmp, mtime = board.read64(MTIMECMP), board.clint.mtime
     if mtimecmp != NEVER:
         assert board.harts[0].timer == (mtime >= mtimecmp)
+
+
+def test_a_time_in_ages_is_none_at_all() -> None:
+    """Neither the host's sleep nor a snapshot takes such numbers."""
+    board = Board()
+    board.write64(MTIMECMP, NEVER - 1)
+    assert board.events.pending == []
+    board.write64(MTIME, NEVER - 10)
+    board.events.advance(9 * TICK)
+    assert board.harts[0].timer
+
+
+class Life(Board):
+    """All that can happen to a CLINT; see tests/twins.py."""
+
+    def __init__(self) -> None:
+        super().__init__(harts=2)
+
+    @property
+    def parts(self) -> list[Clint]:
+        return [self.clint]
+
+    def take_over(self, old: Self) -> None:
+        for mine, its in zip(self.harts, old.harts, strict=True):
+            mine.software, mine.timer, mine.timer_history = its.software, its.timer, its.timer_history[:]
+
+    def step(self, chance: Random) -> object:
+        seen = None
+        offset = chance.choice([MSIP, MSIP + 4, MTIMECMP, MTIMECMP + 8, MTIME])
+        match chance.randrange(4):
+            case 0:
+                seen = self.clint.read(offset + chance.choice([0, 4]), 4)
+            case 1:
+                near = self.clint.mtime + chance.randrange(-5, 20)
+                self.write64(offset, chance.choice([near, near, near, chance.getrandbits(64), NEVER]) & NEVER)
+            case 2:
+                self.clint.write(offset, 4, chance.getrandbits(32))
+            case 3:
+                self.events.advance(chance.randrange(10 * TICK))
+        lines = [(hart.software, hart.timer, hart.timer_history[:]) for hart in self.harts]
+        return seen, lines, self.clint.mtime, self.events.pending
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_as_if_it_had_never_been_saved(seed: int) -> None:
+    live_through_snapshots(Life, seed)
+
+
+def test_a_wrong_state_is_refused_or_harmless() -> None:
+    live_with_wrong_states(Life, seed=1)
+
+
+@pytest.mark.parametrize("field", ["msip", "mtimecmp", "expiry"])
+def test_another_number_of_harts(field: str) -> None:
+    state: Any = Board(harts=2).clint.state()
+    state[field].pop()
+    with pytest.raises(UsageError, match="the harts of the CLINT"):
+        Board(harts=2).clint.restore(state)

@@ -1,9 +1,13 @@
+from random import Random
+from typing import Self
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from devices.rtc import GoldfishRtc
 from tests.fakes import FakeClock, FakeEvents
+from tests.twins import live_through_snapshots, live_with_wrong_states
 
 TIME_LOW, TIME_HIGH, ALARM_LOW, ALARM_HIGH, IRQ_ENABLED, CLEAR_ALARM, ALARM_STATUS, CLEAR_INTERRUPT = range(0, 0x20, 4)
 EPOCH = 1_700_000_000_000_000_000
@@ -112,3 +116,51 @@ def test_any_access_is_harmless(stream: list[tuple[int, int | None, int]]) -> No
             board.rtc.write(4 * register, size, value & (1 << 8 * size) - 1)
         board.events.advance(100)
     assert len(board.events.pending) <= 1
+
+
+def test_an_alarm_in_ages_stays_set(board: Board) -> None:
+    """Neither the host's sleep nor a snapshot takes such numbers."""
+    board.write64(ALARM_HIGH, 2**64 - 1)
+    assert board.rtc.read(ALARM_STATUS, 4) == 1
+    assert board.events.pending == []
+    board.write64(TIME_HIGH, 2**64 - 11)
+    board.events.advance(10)
+    assert board.rtc.read(ALARM_STATUS, 4) == 0
+
+
+class Life(Board):
+    """All that can happen to a clock; see tests/twins.py."""
+
+    @property
+    def parts(self) -> list[GoldfishRtc]:
+        return [self.rtc]
+
+    def take_over(self, old: Self) -> None:
+        self.irq, self.ahead = old.irq, old.ahead
+
+    def step(self, chance: Random) -> object:
+        seen = None
+        near = self.time() + chance.randrange(-100, 1000)
+        match chance.randrange(5):
+            case 0:
+                seen = self.rtc.read(4 * chance.randrange(8), 4)
+            case 1:
+                self.write64(
+                    chance.choice([TIME_HIGH, ALARM_HIGH]), chance.choice([near, near, chance.getrandbits(64)])
+                )
+            case 2:
+                self.rtc.write(4 * chance.randrange(8), 4, chance.getrandbits(32))
+            case 3:
+                self.rtc.write(IRQ_ENABLED, 4, 1)
+            case 4:
+                self.events.advance(chance.randrange(1000))
+        return seen, self.irq, self.time(), self.rtc.read(ALARM_STATUS, 4), self.events.pending
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_as_if_it_had_never_been_saved(seed: int) -> None:
+    live_through_snapshots(Life, seed)
+
+
+def test_a_wrong_state_is_refused_or_harmless() -> None:
+    live_with_wrong_states(Life, seed=1)

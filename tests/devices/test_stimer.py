@@ -1,9 +1,13 @@
 """The supervisor timer."""
 
+from random import Random
+from typing import Self
+
 import pytest
 
 from devices.stimer import NEVER, SupervisorTimer
 from tests.fakes import FakeClock, FakeEvents, FakeIrq
+from tests.twins import live_through_snapshots, live_with_wrong_states
 
 
 @pytest.fixture
@@ -43,3 +47,43 @@ def test_set_again_and_switched_off(clock: FakeClock) -> None:
     assert events.pending == []
     events.advance(1 << 40)
     assert line.edges == 0
+
+
+def test_a_time_in_ages_is_none_at_all(clock: FakeClock) -> None:
+    """Neither the host's sleep nor a snapshot takes such numbers."""
+    events, line = FakeEvents(clock), FakeIrq()
+    line(True)
+    SupervisorTimer(clock, events, line).set(NEVER - 1)
+    assert not line.level
+    assert events.pending == []
+
+
+class Life:
+    """All that can happen to the timer; see tests/twins.py."""
+
+    def __init__(self) -> None:
+        self.events, self.line = FakeEvents(FakeClock()), FakeIrq()
+        self.timer = SupervisorTimer(self.events.clock, self.events, self.line)
+
+    @property
+    def parts(self) -> list[SupervisorTimer]:
+        return [self.timer]
+
+    def take_over(self, old: Self) -> None:
+        self.line.level, self.line.edges = old.line.level, old.line.edges
+
+    def step(self, chance: Random) -> object:
+        if chance.random() < 0.4:
+            self.timer.set(chance.choice([self.events.clock.now() // 100 + chance.randrange(20), NEVER]))
+        else:
+            self.events.advance(chance.randrange(1000))
+        return self.line.level, self.line.edges, self.events.pending
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_as_if_it_had_never_been_saved(seed: int) -> None:
+    live_through_snapshots(Life, seed)
+
+
+def test_a_wrong_state_is_harmless() -> None:
+    live_with_wrong_states(Life, seed=1)

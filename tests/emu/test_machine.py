@@ -496,6 +496,14 @@ def test_all_of_the_address_space_is_safe_to_touch(make: Make) -> None:
     assert machine.run_until(lambda: machine.power is not None, timeout=30)
 
 
+def test_a_timer_in_ages_is_none_at_all(make: Make) -> None:
+    """Time would have to jump that far."""
+    machine = make(sbi(TIME, 0, (1 << 64) - 2), wfi(), POWER_OFF, clock="warp")
+    assert not machine.run_until(lambda: False, timeout=0.3)
+    assert machine.power is None
+    assert machine.clock.now() < MS
+
+
 # ---------------------------------------------------------------- the end
 
 
