@@ -11,15 +11,17 @@ short constant.
 | user | a paste larger than the FIFO | `receive` takes what fits; `ready` asks for the rest |
 | user | endless input | a FIFO's worth at a time and then a pause, so the guest gets out of its handler |
 | guest | never reads | the FIFO stays full and the rest waits outside |
+| snapshot | a FIFO or a trigger level that no UART has | `restore` refuses it |
 """
 
 from collections import deque
 from collections.abc import Callable, Mapping
-from typing import ClassVar
+from typing import ClassVar, TypedDict
 
 from devices.contracts import Clock, Event, Events, IrqLine, Property
+from devices.state import U8, Moment, check, resume, saved
 
-__all__ = ["Uart16550"]
+__all__ = ["Uart16550", "UartState"]
 
 # Registers, by offset; where two share one, the first is read and the second written (table II).
 RBR = THR = 0  # receiver buffer; transmitter holding
@@ -89,6 +91,28 @@ PAUSE_NS = 100_000
 _BYTES = tuple(bytes((value,)) for value in range(256))
 
 
+class UartState(TypedDict):
+    """The registers, what is in the receiver, and what is due."""
+
+    ier: U8
+    lcr: U8
+    mcr: U8
+    msr: U8
+    scr: U8
+    dll: U8
+    dlm: U8
+    fifos_enabled: bool
+    trigger: U8
+    fifo: bytes
+    overrun: bool
+    timed_out: bool
+    timeout: Moment | None
+    filled: bool
+    refill: Moment | None
+    thr_empty_pending: bool
+    held: bool
+
+
 class Uart16550:
     """A 16550A with a terminal at the other end.
 
@@ -122,6 +146,7 @@ class Uart16550:
         self._timeout: Event | None = None
         self._timed_out = False
         self._filled = False  # by the last receive(), so there may be more outside
+        self._refill: Event | None = None  # when that is asked for
 
         self._ier = self._lcr = self._mcr = self._scr = 0
         self._dll = self._dlm = 0
@@ -212,6 +237,49 @@ class Uart16550:
         self._held = held
         self._update_irq()
 
+    # The snapshot's side.
+
+    def state(self) -> UartState:
+        """Return its state; what follows from it (LSR, the interrupt) is not in it."""
+        return {
+            "ier": self._ier,
+            "lcr": self._lcr,
+            "mcr": self._mcr,
+            "msr": self._msr,
+            "scr": self._scr,
+            "dll": self._dll,
+            "dlm": self._dlm,
+            "fifos_enabled": self._fifos_enabled,
+            "trigger": self._trigger,
+            "fifo": bytes(self._fifo),
+            "overrun": bool(self._lsr & LSR_OVERRUN),
+            "timed_out": self._timed_out,
+            "timeout": saved(self._timeout),
+            "filled": self._filled,
+            "refill": saved(self._refill),
+            "thr_empty_pending": self._thr_empty_pending,
+            "held": self._held,
+        }
+
+    def restore(self, state: UartState) -> None:
+        """Become what ``state`` says; raises UsageError for what no UART can be."""
+        fifo, enabled, waits = state["fifo"], state["fifos_enabled"], state["timed_out"] or state["timeout"] is not None
+        check(len(fifo) <= (FIFO_SIZE if enabled else 1), "the receiver of the UART")
+        check(state["trigger"] in (TRIGGER_LEVELS if enabled else (1,)), "the trigger level of the UART")
+        check(bool(fifo) or not waits, "the character timeout of the UART")
+        check(state["ier"] <= IER_BITS and state["mcr"] <= MCR_BITS, "the registers of the UART")
+        self._ier, self._mcr, self._msr, self._scr = state["ier"], state["mcr"], state["msr"], state["scr"]
+        self._dll, self._dlm = state["dll"], state["dlm"]
+        self._fifos_enabled, self._trigger = enabled, state["trigger"]
+        self._fifo = deque(fifo)
+        self._lsr = LSR_THR_EMPTY | LSR_TRANSMITTER_EMPTY
+        self._lsr |= (LSR_DATA_READY if fifo else 0) | (LSR_OVERRUN if state["overrun"] else 0)
+        self._timed_out, self._timeout = state["timed_out"], resume(self._events, state["timeout"], self._time_out)
+        self._filled, self._refill = state["filled"], resume(self._events, state["refill"], self._take_more)
+        self._thr_empty_pending, self._held = state["thr_empty_pending"], state["held"]
+        self._write_lcr(state["lcr"])  # which decides what the registers are
+        self._irq_level = self._pending_interrupt() != IIR_NONE
+
     # Receiver.
 
     def _received(self) -> None:
@@ -242,7 +310,14 @@ class Uart16550:
     def _ask_for_more(self) -> None:
         if self._filled and self.ready is not None:
             self._filled = False
-            self._events.at(self._clock.now() + PAUSE_NS, self.ready)
+            if self._refill is not None:
+                self._refill.cancel()  # it was full again before that came
+            self._refill = self._events.at(self._clock.now() + PAUSE_NS, self._take_more)
+
+    def _take_more(self) -> None:
+        self._refill = None
+        if self.ready is not None:
+            self.ready()
 
     def _watch_timeout(self) -> None:
         """Ensure that characters below the trigger level do not wait for ever.

@@ -1,11 +1,15 @@
 from collections import deque
+from random import Random
+from typing import Any, Self
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from devices.errors import UsageError
 from devices.uart import Uart16550
 from tests.fakes import FakeClock, FakeEvents
+from tests.twins import live_through_snapshots, live_with_wrong_states
 
 RBR = THR = DLL = 0
 IER = DLM = 1
@@ -428,3 +432,82 @@ def test_any_history_is_harmless(history: list[tuple[int, int | None, int] | byt
         assert len(board.events.pending) <= 2
     board.write(LCR, 0)
     assert board.irq is (board.interrupt() != NO_INTERRUPT)
+
+
+# Snapshots
+
+
+class Life(Board):
+    """All that can happen to a UART; see tests/twins.py."""
+
+    calls = 0
+
+    @property
+    def parts(self) -> list[Uart16550]:
+        return [self.uart]
+
+    def set_irq(self, level: bool) -> None:
+        self.irq = level
+        self.calls += 1
+
+    def take_over(self, old: Self) -> None:
+        self.irq, self.calls, self.waiting = old.irq, old.calls, old.waiting
+        self.output[:] = old.output
+
+    def step(self, chance: Random) -> object:
+        seen = None
+        register = chance.randrange(8)
+        match chance.randrange(8):
+            case 0 | 1 | 2:
+                seen = self.read(register)
+            case 3:
+                values = [chance.randrange(256), FIFO_ON, TRIGGER_8, 0x0F, LOOP if register == MCR else 0]
+                self.write(register, chance.choice(values))
+            case 4:
+                self.type(chance.randbytes(chance.choice([1, 1, 3, 40])))
+            case 5:
+                self.uart.hold(chance.random() < 0.5)
+            case 6:
+                self.write(LCR, 0)
+                seen = self.drain()
+            case 7:
+                self.events.advance(chance.choice([1, PAUSE // 3, PAUSE]))
+        lines = self.irq, self.calls, bytes(self.output), self.waiting
+        return seen, lines, self.uart.room, self.uart.listening, self.events.pending
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_as_if_it_had_never_been_saved(seed: int) -> None:
+    live_through_snapshots(Life, seed)
+
+
+def test_a_wrong_state_is_refused_or_harmless() -> None:
+    live_with_wrong_states(Life, seed=1)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "what"),
+    [
+        ({"fifo": bytes(17)}, "receiver"),
+        ({"fifo": bytes(2), "fifos_enabled": False, "trigger": 1}, "receiver"),
+        ({"trigger": 2}, "trigger level"),
+        ({"trigger": 0}, "trigger level"),
+        ({"fifos_enabled": False}, "trigger level"),
+        ({"timed_out": True}, "timeout"),
+        ({"timeout": (0, 0)}, "timeout"),
+        ({"ier": 0x10}, "registers"),
+        ({"mcr": 0x20}, "registers"),
+    ],
+)
+def test_what_no_uart_can_be(fifo_board: Board, wrong: dict[str, object], what: str) -> None:
+    state: Any = {**fifo_board.uart.state(), **wrong}
+    with pytest.raises(UsageError, match=f"damaged: the .*{what}"):
+        Board().uart.restore(state)
+
+
+def test_more_input_is_asked_for_once(fifo_board: Board) -> None:
+    """Typing at the wrong moment does not make the UART ask twice."""
+    for _ in range(3):
+        assert fifo_board.uart.receive(bytes(16)) == 16
+        fifo_board.drain()
+    assert fifo_board.events.pending == [PAUSE]
