@@ -9,10 +9,12 @@ is high and nobody has claimed it. Therefore
 """
 
 from collections.abc import Mapping, Sequence
+from typing import Annotated, TypedDict
 
 from devices.contracts import IrqLine, Property, Ref, cpu_intc
+from devices.state import U8, Ns, check
 
-__all__ = ["Plic"]
+__all__ = ["Plic", "PlicState"]
 
 PRIORITY_BASE = 0x0000
 PENDING_BASE = 0x1000
@@ -33,6 +35,21 @@ IRQ_M_EXT = 11
 IRQ_S_EXT = 9
 
 
+#: A set of sources: bit n for source n. Bit 0 is never set, because source 0 does not exist.
+Sources = Annotated[int, MAX_SOURCES + 1]
+
+
+class PlicState(TypedDict):
+    """The inputs' levels, what is being serviced, and the registers: per source (from 0) or per context."""
+
+    levels: Sources
+    claimed: Sources
+    priority: list[U8]
+    enabled: list[Sources]
+    threshold: list[U8]
+    claims: list[Ns]
+
+
 class Plic:
     """A PLIC with interrupt sources 1 to ``sources``.
 
@@ -49,10 +66,9 @@ class Plic:
             raise ValueError(f"a PLIC has 1 to {MAX_SOURCES} interrupt sources, not {sources}")
         self._sources = sources
         self._contexts = tuple(contexts)
-        # Sets of sources are ints with bit n for source n. Bit 0 is never set: source 0 does not exist.
-        self._implemented = (2 << sources) - 2
-        self._levels = 0
-        self._claimed = 0
+        self._implemented: Sources = (2 << sources) - 2
+        self._levels: Sources = 0
+        self._claimed: Sources = 0
         self._priority = [0] * (sources + 1)
         self._with_priority = [self._implemented] + [0] * MAX_PRIORITY
         self._enabled = [0] * len(contexts)
@@ -121,6 +137,33 @@ class Plic:
             if 1 <= source <= self._sources:
                 self._set_priority(source, value & MAX_PRIORITY)
 
+    def state(self) -> PlicState:
+        """Return its state; what follows from it, like the levels of its outputs, is not in it."""
+        return {
+            "levels": self._levels,
+            "claimed": self._claimed,
+            "priority": list(self._priority),
+            "enabled": list(self._enabled),
+            "threshold": list(self._threshold),
+            "claims": list(self.claims),
+        }
+
+    def restore(self, state: PlicState) -> None:
+        """Become what ``state`` says; raises UsageError for sources, contexts or priorities that it does not have."""
+        sets = (state["levels"], state["claimed"], *state["enabled"])
+        check(not any(sources & ~self._implemented for sources in sets), "the interrupt sources of the PLIC")
+        check(len(state["priority"]) == len(state["claims"]) == self._sources + 1, "the priorities of the PLIC")
+        check(len(state["enabled"]) == len(state["threshold"]) == len(self._contexts), "the contexts of the PLIC")
+        check(max(*state["priority"], *state["threshold"]) <= MAX_PRIORITY, "the priorities of the PLIC")
+        self._levels, self._claimed, self.claims = state["levels"], state["claimed"], list(state["claims"])
+        self._priority, self._threshold = list(state["priority"]), list(state["threshold"])
+        self._enabled = list(state["enabled"])
+        self._with_priority = [0] * (MAX_PRIORITY + 1)
+        for source in range(1, self._sources + 1):
+            self._with_priority[self._priority[source]] |= 1 << source
+        self._find_eligible()
+        self._output = [self._pending() & eligible != 0 for eligible in self._eligible]
+
     def _read_context(self, context: int, register: int) -> int:
         if context >= len(self._contexts):
             return 0
@@ -170,12 +213,15 @@ class Plic:
         self._update_eligible()
 
     def _update_eligible(self) -> None:
+        self._find_eligible()
+        self._update_outputs()
+
+    def _find_eligible(self) -> None:
         for context, threshold in enumerate(self._threshold):
             urgent = 0
             for sources in self._with_priority[threshold + 1 :]:
                 urgent |= sources
             self._eligible[context] = self._enabled[context] & urgent
-        self._update_outputs()
 
     def _update_outputs(self) -> None:
         pending = self._levels & ~self._claimed

@@ -4,10 +4,13 @@ Unicorn has neither ``menvcfg`` nor ``stimecmp``, so each access is an illegal i
 to ``Sstc.execute``.
 """
 
+from typing import TypedDict
+
+from devices.state import U64, check
 from devices.stimer import NEVER, SetTimer
 from emu.cpu.engine import Reg
 
-__all__ = ["MENVCFG", "STIMECMP", "Sstc"]
+__all__ = ["MENVCFG", "STIMECMP", "Sstc", "SstcState"]
 
 STIMECMP, MENVCFG = 0x14D, 0x30A
 _FIOM, _STCE = 1 << 0, 1 << 63  # menvcfg; FIOM can be set but changes nothing: every fence orders everything
@@ -17,6 +20,13 @@ _SYSTEM = 0x73
 _WRITE, _SET, _CLEAR = 1, 2, 3  # funct3 of csrrw, csrrs and csrrc; with _IMMEDIATE of csrrwi, csrrsi and csrrci
 _IMMEDIATE = 4
 _SUPERVISOR, _MACHINE = 1, 3
+
+
+class SstcState(TypedDict):
+    """The two CSRs; the timer behind them has a state of its own."""
+
+    menvcfg: U64
+    stimecmp: U64
 
 
 class Sstc:
@@ -43,6 +53,15 @@ class Sstc:
         if target:
             state[Reg.X0 + target] = before
         return True
+
+    def state(self) -> SstcState:
+        """Return its state."""
+        return {"menvcfg": self._menvcfg, "stimecmp": self._stimecmp}
+
+    def restore(self, state: SstcState) -> None:
+        """Become what ``state`` says, without programming the timer; raises UsageError for bits that menvcfg lacks."""
+        check(not state["menvcfg"] & ~(_FIOM | _STCE), "the menvcfg of the hart")
+        self._menvcfg, self._stimecmp = state["menvcfg"], state["stimecmp"]
 
     def _may_access(self, csr: int) -> bool:
         mode = self._state[Reg.PRIV]

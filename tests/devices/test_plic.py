@@ -1,9 +1,15 @@
+from random import Random
+from typing import Any, Self
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from devices.contracts import IrqLine
+from devices.errors import UsageError
 from devices.plic import Plic
+from tests.fakes import FakeClock, FakeEvents
+from tests.twins import live_through_snapshots, live_with_wrong_states
 
 SOURCES = 40
 M, S = 0, 1
@@ -217,3 +223,68 @@ def test_any_history_leaves_outputs_that_a_claim_confirms(
     for context in (M, S):
         board.set_threshold(context, 0)
         assert board.level(context) is (board.claim(context) != 0)
+
+
+class Life(Board):
+    """All that can happen to a PLIC; see tests/twins.py."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.events = FakeEvents(FakeClock())
+
+    @property
+    def parts(self) -> list[Plic]:
+        return [self.plic]
+
+    def take_over(self, old: Self) -> None:
+        for mine, its in zip(self.outputs, old.outputs, strict=True):
+            mine[:] = its
+
+    def step(self, chance: Random) -> object:
+        seen = None
+        source, context = chance.randrange(1, SOURCES + 1), chance.choice([M, S])
+        match chance.randrange(8):
+            case 0 | 1:
+                self.lines[source](chance.random() < 0.6)
+            case 2 | 3:
+                self.set_priority(source, chance.randrange(8))
+            case 4:
+                self.set_threshold(context, chance.randrange(8))
+            case 5:
+                self.plic.write(0x2000 + 0x80 * context + 4 * (source // 32), 4, chance.getrandbits(32))
+            case 6:
+                seen = self.claim(context)
+            case 7:
+                self.complete(context, source)
+        registers = [self.plic.read(offset, 4) for offset in (0x1000, 0x1004, 4 * source, 0x2000, 0x2084, 0x20_1000)]
+        return seen, [levels[:] for levels in self.outputs], registers, self.plic.claims[:]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_as_if_it_had_never_been_saved(seed: int) -> None:
+    live_through_snapshots(Life, seed)
+
+
+def test_a_wrong_state_is_refused_or_harmless() -> None:
+    live_with_wrong_states(Life, seed=1)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "what"),
+    [
+        ({"levels": 1}, "sources"),
+        ({"claimed": 2 << SOURCES}, "sources"),
+        ({"enabled": [0, 1]}, "sources"),
+        ({"enabled": [0]}, "contexts"),
+        ({"threshold": [0, 0, 0]}, "contexts"),
+        ({"threshold": [0, 8]}, "priorities"),
+        ({"priority": [8] * (SOURCES + 1)}, "priorities"),
+        ({"priority": [0] * SOURCES}, "priorities"),
+        ({"priority": []}, "priorities"),
+        ({"claims": [0]}, "priorities"),
+    ],
+)
+def test_what_no_plic_can_be(board: Board, wrong: dict[str, object], what: str) -> None:
+    state: Any = {**board.plic.state(), **wrong}
+    with pytest.raises(UsageError, match=f"damaged: the .*{what}"):
+        board.plic.restore(state)

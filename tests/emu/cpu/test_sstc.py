@@ -1,11 +1,15 @@
 """Sstc: menvcfg and stimecmp, which Unicorn does not have, and the interrupt that comes of them."""
 
+from random import Random
+from typing import Self
+
 import pytest
 
+from devices.errors import UsageError
 from devices.stimer import NEVER, SupervisorTimer
 from emu.cpu.engine import Reg
 from emu.cpu.hart import STIP
-from emu.cpu.sstc import MENVCFG, STIMECMP
+from emu.cpu.sstc import MENVCFG, STIMECMP, Sstc
 from emu.timing.clock import ManualClock
 from emu.timing.events import DeadlineHeap
 from tests.emu.asm import (
@@ -34,6 +38,8 @@ from tests.emu.asm import (
     wfi,
 )  # fmt: skip
 from tests.emu.cpu.bare import BASE, HANDLER, MACHINE, SUPERVISOR, USER, Bare
+from tests.fakes import FakeClock, FakeEvents
+from tests.twins import live_through_snapshots
 
 pytestmark = pytest.mark.usefixtures("engine_kind")
 
@@ -146,3 +152,40 @@ def test_what_is_not_allowed_traps(instruction: int, mode: int, menvcfg: int, mc
 def test_a_hart_without_the_timer_has_neither() -> None:
     """As under the built-in firmware, whose supervisor is not told of Sstc."""
     assert Bare().trap(csrr(A0, Csr.MSTATUS), csrr(A0, MENVCFG)) == (ILLEGAL, BASE + 4, csrr(A0, MENVCFG))
+
+
+class Life:
+    """All that can happen to the two CSRs; see tests/twins.py."""
+
+    def __init__(self) -> None:
+        self.events = FakeEvents(FakeClock())
+        self.times: list[int] = []
+        self.registers = memoryview(bytearray(8 * 512)).cast("Q")
+        self.sstc = Sstc(self.registers, self.times.append)
+
+    @property
+    def parts(self) -> list[Sstc]:
+        return [self.sstc]
+
+    def take_over(self, old: Self) -> None:
+        self.times[:] = old.times
+        self.registers[:] = old.registers
+
+    def step(self, chance: Random) -> object:
+        self.registers[Reg.PRIV] = chance.choice([MACHINE, SUPERVISOR, USER])
+        self.registers[Reg.MCOUNTEREN] = chance.choice([0, TM])
+        self.registers[Reg.X0 + 5] = chance.choice([chance.getrandbits(64), STCE])
+        fields = chance.choice([0, 5]) << 15 | chance.randrange(8) << 12 | chance.choice([0, 6]) << 7 | 0x73
+        done = self.sstc.execute(chance.choice([STIMECMP, MENVCFG]) << 20 | fields)
+        return done, self.times[:], bytes(self.registers)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_as_if_they_had_never_been_saved(seed: int) -> None:
+    live_through_snapshots(Life, seed)
+
+
+def test_a_menvcfg_that_no_hart_has() -> None:
+    sstc = Life().sstc
+    with pytest.raises(UsageError, match="menvcfg"):
+        sstc.restore({"menvcfg": 2, "stimecmp": 0})
