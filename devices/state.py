@@ -13,7 +13,7 @@ heap, empty by then, is filled again; of equal deadlines, the order is part of i
 from collections.abc import Callable
 from typing import Annotated, Any, Protocol
 
-from devices.contracts import Event, Events, Moment
+from devices.contracts import NEVER_NS, Event, Events, Moment
 from devices.errors import UsageError
 
 __all__ = ["I64", "U8", "U16", "U32", "U64", "Bit", "Moment", "Ns", "Stateful", "check", "resume", "saved"]
@@ -57,5 +57,8 @@ def saved(event: Event | None) -> Moment | None:
 
 
 def resume(events: Events, moment: Moment | None, action: Callable[[], None]) -> Event | None:
-    """Ask for an event that was ``saved``."""
-    return None if moment is None else events.resume(moment, action)
+    """Ask for an event that was ``saved``; raises UsageError for one that is never due."""
+    if moment is None:
+        return None
+    check(moment[0] < NEVER_NS, "a deadline")  # time would have to jump that far
+    return events.resume(moment, action)
