@@ -2,12 +2,30 @@
 
 import os
 import random
+import struct
 import time
+from typing import TypedDict
 
-__all__ = ["Chance"]
+from devices.state import check
+
+__all__ = ["Chance", "ChanceState"]
 
 #: 2026-01-01 00:00 UTC in ns since the epoch: a run of a seed begins in the year that follows it.
 _YEAR_BEGAN, _YEAR = 1_767_225_600 * 10**9, 365 * 86_400 * 10**9
+
+
+#: A random.Random's state (of the Mersenne Twister): 624 words, and how many of them have been used.
+_GENERATOR = struct.Struct("<625I")
+_VERSION, _WORDS = 3, 624
+#: More digits than that are no number for Python.
+_LONGEST_SEED = 4000
+
+
+class ChanceState(TypedDict):
+    """The seed in decimal, if there is one, and what has become of the generator of each use."""
+
+    seed: str | None
+    generators: dict[str, bytes]
 
 
 class Chance:
@@ -31,7 +49,36 @@ class Chance:
             return time.time_ns()
         return _YEAR_BEGAN + self._random("wall time").randrange(_YEAR)
 
+    def state(self) -> ChanceState:
+        """Return its state; the host's chance has none."""
+        generators = {use: _saved(generator) for use, generator in self._sources.items()}
+        return {"seed": None if self.seed is None else str(self.seed), "generators": generators}
+
+    def restore(self, state: ChanceState) -> None:
+        """Become what ``state`` says, seed and all; raises UsageError for a seed or a generator that is none."""
+        seed = state["seed"]
+        check(seed is None or _is_number(seed), "the seed")
+        self.seed = None if seed is None else int(seed)
+        self._sources = {use: _rebuilt(data) for use, data in state["generators"].items()}
+
     def _random(self, use: str) -> random.Random:
         if use not in self._sources:
             self._sources[use] = random.Random(f"{self.seed} {use}")  # noqa: S311 - it is to be known
         return self._sources[use]
+
+
+def _saved(generator: random.Random) -> bytes:
+    return _GENERATOR.pack(*generator.getstate()[1])
+
+
+def _rebuilt(data: bytes) -> random.Random:
+    check(len(data) == _GENERATOR.size, "a generator of chance")
+    state = _GENERATOR.unpack(data)
+    check(state[_WORDS] <= _WORDS, "a generator of chance")
+    generator = random.Random(0)  # noqa: S311 - it is to be known
+    generator.setstate((_VERSION, state, None))
+    return generator
+
+
+def _is_number(text: str) -> bool:
+    return len(text) <= _LONGEST_SEED and text.isascii() and text.removeprefix("-").isdecimal()
