@@ -1,9 +1,13 @@
 """Another seed is another timing: legal, and always the same."""
 
 from collections.abc import Callable, Sequence
+from random import Random
+from typing import Any, Self
 
 import pytest
 
+from devices.errors import UsageError
+from devices.state import Stateful
 from devices.virtio.device import VirtioDevice
 from devices.virtio.queue import Queue
 from devices.virtio.rng import EntropyDevice
@@ -12,6 +16,7 @@ from emu.jitter import LATEST_NS, Jitter, draw_ps_per_block
 from emu.timing.warp import PS_PER_BLOCK
 from tests.devices.virtio.fake_driver import Driver
 from tests.fakes import FakeClock, FakeEvents, FakeIrq
+from tests.twins import live_through_snapshots, live_with_wrong_states
 
 
 class Recorder(VirtioDevice):
@@ -40,7 +45,8 @@ class Bench:
     def __init__(self, seed: int) -> None:
         self.clock = FakeClock()
         self.events = FakeEvents(self.clock)
-        self.jitter = Jitter(Chance(seed), self.clock, self.events)
+        self.chance = Chance(seed)
+        self.jitter = Jitter(self.chance, self.clock, self.events)
 
     def next_event(self) -> None:
         """Let time pass until something arrives."""
@@ -164,3 +170,87 @@ def test_an_interrupt_that_is_over_does_not_arrive() -> None:
 def test_the_cpu_is_up_to_a_quarter_faster_or_slower(seed: int) -> None:
     assert 3 * PS_PER_BLOCK // 4 <= draw_ps_per_block(Chance(seed)) <= 5 * PS_PER_BLOCK // 4
     assert draw_ps_per_block(Chance(seed)) == draw_ps_per_block(Chance(seed)) != draw_ps_per_block(Chance(seed + 1))
+
+
+class Life(Bench):
+    """All that can be late; see tests/twins.py."""
+
+    def __init__(self) -> None:
+        super().__init__(seed=1)
+        self.irq = FakeIrq()
+        self.device = Recorder(self.clock)
+        self.late, self.line = self.jitter.virtio(3, self.device), self.jitter.irq(4, "virtio-blk", self.irq)
+        self.late.activate((), 0, lambda: None)
+
+    @property
+    def parts(self) -> list[Stateful]:
+        return [self.chance, self.jitter]
+
+    def take_over(self, old: Self) -> None:
+        self.irq.level, self.irq.edges = old.irq.level, old.irq.edges
+        self.device.notified[:] = old.device.notified
+
+    def step(self, chance: Random) -> object:
+        match chance.randrange(4):
+            case 0:
+                self.line(chance.random() < 0.5)
+            case 1:
+                self.late.notify(chance.randrange(2))
+            case 2:
+                self.events.advance(chance.randrange(LATEST_NS))
+            case 3 if chance.random() < 0.2:
+                self.late.reset()
+                self.late.activate((), 0, lambda: None)
+        return self.irq.level, self.irq.edges, self.device.notified[:], self.events.pending
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_as_if_it_had_never_been_saved(seed: int) -> None:
+    live_through_snapshots(Life, seed, steps=200)
+
+
+def test_a_wrong_state_is_refused_or_harmless() -> None:
+    live_with_wrong_states(Life, seed=1)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"devices": {"1": {"last": 0, "pending": [None, None]}}},
+        {"lines": {"1": {"last": 0, "level": True, "rise": None}}},
+        {"lines": {"4": {"last": 1 << 62, "level": True, "rise": None}}},
+        {"devices": {"3": {"last": 0, "pending": []}}},
+        {"devices": {"3": {"last": 0, "pending": [None, (0, 0), None]}}},
+    ],
+)
+def test_what_cannot_be_late(wrong: dict[str, object]) -> None:
+    state: Any = {"devices": {}, "lines": {}, **wrong}
+    with pytest.raises(UsageError, match="what is late"):
+        Life().jitter.restore(state)
+
+
+def test_nothing_arrives_at_a_device_that_has_not_started() -> None:
+    life = Life()
+    life.late.notify(1)
+    state = life.jitter.state()
+    life.late.reset()
+    with pytest.raises(UsageError, match="what is late"):
+        life.jitter.restore(state)
+
+
+def test_a_machine_goes_on_that_had_no_jitter() -> None:
+    """Its line was high then, and falls now."""
+    life = Life()
+    life.irq(True)
+    life.line(True)
+    life.late.notify(0)
+    life.events.follow(life.events)
+    life.jitter.restore({"devices": {}, "lines": {}})
+    life.line(False)
+    assert not life.irq.level
+    life.late.notify(0)
+    life.events.advance(LATEST_NS)
+    assert [index for _, index in life.device.notified] == [0]
+    life.line(True)
+    life.events.advance(LATEST_NS)
+    assert life.irq.level
