@@ -13,12 +13,14 @@ neither.
 
 import struct
 from collections.abc import Callable, Sequence
+from typing import TypedDict
 
-from devices.contracts import Clock, Event, Events
+from devices.contracts import Clock, Event, Events, Moment
+from devices.state import U16, resume, saved
 from devices.virtio.device import VirtioDevice
 from devices.virtio.queue import Queue
 
-__all__ = ["F_SIZE", "ConsoleDevice"]
+__all__ = ["F_SIZE", "ConsoleDevice", "ConsoleState"]
 
 F_SIZE = 1 << 0
 RECEIVE, TRANSMIT = 0, 1
@@ -29,6 +31,14 @@ _LONGEST_SIDE = 0xFFFF
 #: Linux discards input that arrives before its driver has finished starting. The driver then reads the size, as it is
 #: asked to; one that never does gets input after this long.
 _PATIENCE_NS = 2_000_000_000
+
+
+class ConsoleState(TypedDict):
+    """The window's size, and until when a driver that is starting gets no input."""
+
+    columns: U16
+    rows: U16
+    starting: Moment | None
 
 
 class ConsoleDevice(VirtioDevice):
@@ -126,6 +136,16 @@ class ConsoleDevice(VirtioDevice):
         if self._starting is not None:
             self._starting.cancel()
             self._starting = None
+
+    def state(self) -> ConsoleState:
+        """Return the state."""
+        columns, rows = self._size
+        return {"columns": columns, "rows": rows, "starting": saved(self._starting)}
+
+    def restore(self, state: ConsoleState) -> None:
+        """Become what ``state`` says."""
+        self._size = (state["columns"], state["rows"])
+        self._starting = resume(self._events, state["starting"], self._take_input)
 
     def _take_input(self) -> None:
         """Note that the driver has started."""

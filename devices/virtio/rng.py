@@ -2,15 +2,20 @@
 
 import os
 from collections.abc import Callable, Sequence
+from typing import TypedDict
 
 from devices.virtio.device import VirtioDevice
 from devices.virtio.queue import Queue
 
-__all__ = ["EntropyDevice"]
+__all__ = ["EntropyDevice", "EntropyState"]
 
 # A driver asks for a few hundred bytes, and asks again if it gets fewer. Descriptors can overlap, so a buffer can be
 # larger than RAM: do not fill it all.
 MAX_BYTES = 4 << 10
+
+
+class EntropyState(TypedDict):
+    """Nothing: all is in the queue, and in the source."""
 
 
 class EntropyDevice(VirtioDevice):
@@ -41,3 +46,10 @@ class EntropyDevice(VirtioDevice):
     def reset(self) -> None:
         """Stop."""
         self._queue = None
+
+    def state(self) -> EntropyState:
+        """Return the state."""
+        return {}
+
+    def restore(self, state: EntropyState) -> None:
+        """Become what ``state`` says."""

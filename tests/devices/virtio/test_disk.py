@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from devices.errors import PyemuError, UsageError
 from devices.virtio import disk as disk_module
+from devices.virtio import sparse
 from devices.virtio.disk import SnapshotDisk, open_disk
 
 BLOCK = SnapshotDisk.BLOCK
@@ -209,7 +210,7 @@ def test_discard_frees_space_and_keeps_the_size(image: Path) -> None:
 @pytest.mark.parametrize("may_unmap", [True, False])
 def test_write_zeroes(image: Path, can_punch: bool, may_unmap: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     if not can_punch:
-        monkeypatch.setattr(disk_module, "_fallocate", None)
+        monkeypatch.setattr(sparse, "_fallocate", None)
     disk = open_disk(image)
     disk.flush()
     before = allocated(image)
