@@ -138,6 +138,7 @@ class _LateDevice(VirtioDevice):
         self._device.write_config(offset, data)
 
     def attach(self, queues: Sequence[Queue], features: int, config_changed: Callable[[], None]) -> None:
+        self._started = True
         self._device.attach(queues, features, config_changed)
 
     def activate(self, queues: Sequence[Queue], features: int, config_changed: Callable[[], None]) -> None:

@@ -96,6 +96,12 @@ class FakeEvents:
             event.cancelled = True
             event.action()
 
+    def run_turn(self) -> None:
+        """Run what is due now; what that asks for waits for the next turn, as in the machine."""
+        newest = self._sequence
+        while self._heap and self._heap[0].deadline <= self.clock.now() and self._heap[0].sequence <= newest:
+            self.run_one()
+
     def run_due(self, limit: int = 100_000) -> None:
         """Run what is due now without moving the clock; more than ``limit`` actions at one instant are a livelock."""
         for _ in range(limit):

@@ -78,7 +78,9 @@ def live_with_wrong_states(make: Callable[[], Life], seed: int, states: int = 10
 def _altered(value: Any, kind: Any, chance: Random) -> Any:
     if is_typeddict(kind):
         fields = get_type_hints(kind, include_extras=True)
-        changed = chance.sample(sorted(fields), chance.choice([1, 1, 2, len(fields)]) if len(fields) > 1 else 1)
+        changed = chance.sample(
+            sorted(fields), chance.choice([1, 1, 2, len(fields)]) if len(fields) > 1 else len(fields)
+        )
         return {
             name: _altered(value[name], type_, chance) if name in changed else value[name]
             for name, type_ in fields.items()

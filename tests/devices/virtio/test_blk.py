@@ -7,6 +7,8 @@ from collections import deque
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
+from random import Random
+from typing import Self
 
 import pytest
 from hypothesis import given, settings
@@ -15,7 +17,9 @@ from hypothesis import strategies as st
 from devices.errors import PyemuError
 from devices.virtio.aside import Aside, at_once
 from devices.virtio.blk import AT_ONCE, BlockDevice
+from devices.virtio.device import VirtioDevice
 from devices.virtio.disk import open_disk
+from emu.trace.between import watch_device, watch_queue
 from tests.devices.virtio.fake_driver import (
     EVENT_IDX,
     INDIRECT,
@@ -27,6 +31,8 @@ from tests.devices.virtio.fake_driver import (
     Completed,
     Driver,
 )
+from tests.devices.virtio.life import VirtioLife
+from tests.twins import live_through_snapshots, live_with_wrong_states
 
 IN, OUT, FLUSH, GET_ID, DISCARD, WRITE_ZEROES = 0, 1, 4, 8, 11, 13
 OK, IOERR, UNSUPP = 0, 1, 2
@@ -609,6 +615,104 @@ def test_reset_stops_it(rig: Rig) -> None:
     rig.driver.device.notify(0)
     rig.assert_untouched()
     assert rig.driver.memory.written == []
+
+
+# Saved and restored
+
+
+class Life(VirtioLife):
+    """See tests/twins.py."""
+
+    def __init__(self, wrapped: Callable[[VirtioDevice], VirtioDevice] = lambda device: device) -> None:
+        self.disk = RecordingDisk(bytes(4 * AT_ONCE))
+        super().__init__(BlockDevice(self.disk), wrapped=wrapped)
+
+    def take_over(self, old: Self) -> None:
+        super().take_over(old)
+        self.disk.content[:] = old.disk.content
+        self.disk.log[:] = old.disk.log
+        self.disk.error = old.disk.error
+
+    def request(self, chance: Random) -> tuple[int, list[bytes], list[int]]:
+        kind = chance.choice([IN, OUT, FLUSH, GET_ID, DISCARD, WRITE_ZEROES, 99])
+        size = chance.choice([0, 512, 4096, AT_ONCE, 3 * AT_ONCE])
+        payload, room = [], []
+        if kind in (DISCARD, WRITE_ZEROES):
+            entries = [(chance.randrange(256), size // 512, 0) for _ in range(chance.choice([1, 1, 5]))]
+            payload = [segments(*entries)]
+        elif kind == OUT:
+            payload = [chance.randbytes(size // 2), chance.randbytes(size // 2)]
+        else:
+            room = [size]
+        return 0, [header(kind, chance.randrange(256)), *payload], [*room, 1]
+
+    def happen(self, chance: Random) -> None:
+        self.disk.error = OSError(errno.EIO, "Input/output error") if chance.random() < 0.3 else None
+
+    def see(self) -> object:
+        return self.disk.log[:], bytes(self.disk.content)
+
+
+def watched() -> Life:
+    return Life(lambda device: watch_device(device, lambda _index, queue: watch_queue(queue, lambda *_: None)))
+
+
+@pytest.mark.parametrize("make", [Life, watched])
+@pytest.mark.parametrize("seed", range(3))
+def test_as_if_it_had_never_been_saved(make: Callable[[], Life], seed: int) -> None:
+    live_through_snapshots(make, seed, steps=250)
+
+
+def test_wrong_states_are_refused_or_harmless() -> None:
+    live_with_wrong_states(Life, seed=1, states=200)
+
+
+def resumed(rig: Rig, elsewhere: Aside) -> Rig:
+    """Another device, on the same disk, that goes on where the rig's is."""
+    new = Rig(rig.disk, aside=elsewhere)
+    new.driver.memory.ram[:] = rig.driver.memory.ram
+    new.driver.queues = rig.driver.queues
+    new.driver.queues[0].memory = new.driver.memory
+    new.driver.events.follow(rig.driver.events)
+    new.driver.transport.restore(rig.driver.transport.state())
+    new.driver.device.restore(rig.driver.device.state())
+    return new
+
+
+@pytest.mark.parametrize("aside", [None, at_once])
+def test_what_is_being_flushed_when_it_is_saved_is_flushed_when_it_is_restored(
+    slow: Rig, elsewhere: Elsewhere, aside: Aside | None
+) -> None:
+    for _ in range(3):
+        slow.driver.submit(0, [header(FLUSH)], [1])
+    slow.driver.kick(0)
+    new = resumed(slow, aside or elsewhere)
+    elsewhere.given.clear()
+    assert not new.driver.memory.written
+    assert slow.disk.log == []
+    new.driver.run_deferred()
+    if aside is None:
+        elsewhere.finish()
+        assert not elsewhere.given
+    assert statuses(new) == [OK] * 3
+    assert slow.disk.log == [("flush", 0, 0)]
+
+
+def test_a_device_that_was_flushing_is_restored(slow: Rig, elsewhere: Elsewhere) -> None:
+    """Whether its last flush is ever reported or not."""
+    state = slow.driver.transport.state(), slow.driver.device.state()
+    slow.driver.submit(0, [header(FLUSH)], [1])
+    slow.driver.kick(0)
+    slow.driver.transport.restore(state[0])
+    slow.driver.device.restore(state[1])
+    slow.driver.kick(0)
+    _, new = elsewhere.given
+    elsewhere.given.remove(new)
+    elsewhere.finish()
+    assert statuses(slow) == []
+    elsewhere.given.append(new)
+    elsewhere.finish()
+    assert statuses(slow) == [OK]
 
 
 # Anything at all

@@ -1,12 +1,16 @@
 """The virtio console: virtio 1.3 section 5.3."""
 
 import struct
+from random import Random
+from typing import Self
 
 import pytest
 
 from devices.virtio.console import ConsoleDevice
 from tests.devices.virtio.fake_driver import CONFIG_CHANGE, INDIRECT, NEEDS_RESET, NEXT, RAM_BASE, USED_BUFFER, Driver
+from tests.devices.virtio.life import VirtioLife
 from tests.fakes import FakeClock, FakeEvents
+from tests.twins import live_through_snapshots, live_with_wrong_states
 
 RECEIVE, TRANSMIT = 0, 1
 F_SIZE = 1
@@ -268,3 +272,42 @@ def test_reset_while_the_driver_starts(terminal: Terminal) -> None:
     terminal.type(b"x")
     assert driver.config(0, 4) == bytes(4)
     assert terminal.unread == b"x"
+
+
+# ---------------------------------------------------------------- saved and restored
+
+
+class Life(VirtioLife):
+    """See tests/twins.py."""
+
+    def __init__(self) -> None:
+        self.terminal = Terminal()
+        super().__init__(self.terminal.device, self.terminal.events)
+
+    def take_over(self, old: Self) -> None:
+        super().take_over(old)
+        self.terminal.shown[:] = old.terminal.shown
+        self.terminal.unread = old.terminal.unread
+
+    def request(self, chance: Random) -> tuple[int, list[bytes], list[int]]:
+        size = chance.choice([0, 1, 20, 3000])
+        pieces = chance.choice([1, 1, 2, 5])
+        return (RECEIVE, [], [size] * pieces) if chance.random() < 0.5 else (TRANSMIT, [b"x" * size] * pieces, [])
+
+    def happen(self, chance: Random) -> None:
+        if chance.random() < 0.5:
+            self.terminal.type(chance.randbytes(chance.choice([1, 10, 1000])))
+        else:
+            self.terminal.device.resize(chance.randrange(1 << 17), chance.randrange(3))
+
+    def see(self) -> object:
+        return bytes(self.terminal.shown), self.terminal.unread
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_as_if_it_had_never_been_saved(seed: int) -> None:
+    live_through_snapshots(Life, seed, steps=250)
+
+
+def test_wrong_states_are_refused_or_harmless() -> None:
+    live_with_wrong_states(Life, seed=1)

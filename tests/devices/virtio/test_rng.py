@@ -1,11 +1,15 @@
 """The virtio entropy device: virtio 1.2 section 5.4."""
 
 import struct
+from random import Random
+from typing import Self
 
 import pytest
 
 from devices.virtio.rng import EntropyDevice
 from tests.devices.virtio.fake_driver import INDIRECT, NEXT, RAM_BASE, WRITE, Driver
+from tests.devices.virtio.life import VirtioLife
+from tests.twins import live_through_snapshots, live_with_wrong_states
 
 
 def counting(size: int) -> bytes:
@@ -90,3 +94,34 @@ def test_a_ring_that_refills_itself_does_not_hold_the_machine_up() -> None:
         driver.write("QueueNotify", 0)
         assert 0 < len(filled) < 32 * turns
         assert driver.deferred == 1  # to continue after the guest has had a turn
+
+
+class Life(VirtioLife):
+    """See tests/twins.py."""
+
+    def __init__(self) -> None:
+        super().__init__(EntropyDevice(self.draw))
+        self.drawn = 0
+
+    def draw(self, size: int) -> bytes:
+        self.drawn += size
+        return bytes([self.drawn & 0xFF]) * size
+
+    def take_over(self, old: Self) -> None:
+        super().take_over(old)
+        self.drawn = old.drawn
+
+    def request(self, chance: Random) -> tuple[int, list[bytes], list[int]]:
+        return 0, [], [chance.choice([0, 1, 8, 300, 10_000]) for _ in range(chance.choice([1, 1, 2, 60]))]
+
+    def see(self) -> int:
+        return self.drawn
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_as_if_it_had_never_been_saved(seed: int) -> None:
+    live_through_snapshots(Life, seed, steps=250)
+
+
+def test_wrong_states_are_refused_or_harmless() -> None:
+    live_with_wrong_states(Life, seed=1)
