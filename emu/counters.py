@@ -33,8 +33,7 @@ class Counters:
     silence_ns: int
     overruns: int
     lost_frames: int
-    #: How often the machine itself was too late to catch up, and the latest it ever was for a period.
-    stalls: int
+    #: The latest that the machine itself ever was for a period.
     lateness_max_ns: int
     #: Periods with exactly the bytes played one buffer earlier, silence excluded: old sound heard again because the
     #: guest was late (it may not know), or a sound that happens to repeat itself.
@@ -64,7 +63,6 @@ def count(machine: "Machine", real_ns: int) -> Counters:
         silence_ns=sum(one.silence_ns for one in stats),
         overruns=sum(one.overruns for one in stats),
         lost_frames=sum(one.lost_frames for one in stats),
-        stalls=sum(one.stalls for one in stats),
         lateness_max_ns=max((one.lateness_max_ns for one in stats), default=0),
         repeats=sum(one.repeats for one in stats),
     )

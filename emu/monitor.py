@@ -153,9 +153,8 @@ class Monitor:
                 kind, number = "capture", number - outputs  # noqa: PLW2901
                 lost = f"{stats.overruns} overruns ({stats.lost_frames} frames lost)"
             yield (
-                f"{kind} {number}: {stats.frames} frames, {stats.messages} periods, {lost}, {stats.stalls} stalls, "
-                f"{stats.repeats} repeats, "
-                f"latest {stats.lateness_max_ns / 1e6:.3f} ms"
+                f"{kind} {number}: {stats.frames} frames, {stats.messages} periods, {lost}, "
+                f"{stats.repeats} repeats, latest {stats.lateness_max_ns / 1e6:.3f} ms"
             )
         yield from machine.audio.summary()
 

@@ -111,9 +111,8 @@ def describe(counters: Counters, skew: int, peaks: list[float], processor: float
     ``skew`` (ns) is the clocks' skew when the machine started, ``processor`` the share of a core in use.
     """
     minutes, seconds = divmod(counters.guest_ns / 1e9, 60)
-    stalls = f"  stalls {counters.stalls}" * bool(counters.stalls)
     rest = (
-        f"  xruns {counters.underruns + counters.overruns}{stalls}  skew {(counters.skew_ns - skew) / 1e9:+.3f} s"
+        f"  xruns {counters.underruns + counters.overruns}  skew {(counters.skew_ns - skew) / 1e9:+.3f} s"
         f"  cpu {100 * processor:4.1f} %"
     )
     levels = [20 * math.log10(peak) if peak > 0 else -math.inf for peak in peaks]

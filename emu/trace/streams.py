@@ -52,14 +52,13 @@ class _WatchedPort:
         self._track, self._port, self._params, self._emit_record, self._now = track, port, params, emit, now
         self._started = 0
         self._over: int | None = None  # when the last period was, since it was started
-        self._ran_dry = False
         self._emit("prepared", {"format": str(params)})
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._port, name)
 
     def start(self) -> None:
-        self._started, self._over, self._ran_dry = self._now(), None, False
+        self._started, self._over = self._now(), None
         self._emit("started", {})
         self._port.start()
 
@@ -81,17 +80,17 @@ class _WatchedPort:
         began = due - self._params.duration_ns(size // self._params.frame_size)
         if self._over is None:
             began = max(began, self._started)  # the rest of one that STOP had cut short
-        elif began <= self._over + _ROUNDING_NS or (self._ran_dry and direction == "capture"):
+        elif began <= self._over + _ROUNDING_NS or direction == "capture":
             began = self._over  # recording goes on without a period to record to
         else:
-            self._emit("underrun" if self._ran_dry else "stall", {}, self._over, began)
+            self._emit("underrun", {}, self._over, began)
         late = done - due
         name = "period" if late < LATE_NS else "late period"
         detail: Detail = {"late_us": late / 1000, "bytes": size, "fill": fill}
         if again:
             name, detail = "repeated period", {**detail, "again": True}
         self._emit(name, detail, began, due)
-        self._over, self._ran_dry = due, not fill
+        self._over = due
 
     def _emit(self, name: str, detail: Detail, since: int | None = None, until: int | None = None) -> None:
         self._emit_record("snd", self._track, name, detail, since=since, until=until)

@@ -116,12 +116,10 @@ def run(files: tuple[Path, Path], job: Job) -> None:
             share, text = work(machine_guest, job)
             complaints = [found[0] for line in text.splitlines() if (found := _COMPLAINTS.search(line))]
             given_up = machine_guest.machine.clock.given_up / _NS_PER_S
-            stats = machine_guest.machine.sound.stats
-            stalls = sum(record.stalls for record in stats)
             heard = b"".join(bytes(sound.data) for sound in tape.take())
             recorded = machine_guest.recorded(job.params, job.frames)
         log = read_log(folder / "log")
-    print(f"{job}: {100 * share:.1f} % of a core ({100 * base:.1f} % idle), {stalls} stalls,", end=" ")
+    print(f"{job}: {100 * share:.1f} % of a core ({100 * base:.1f} % idle),", end=" ")
     print(f"{given_up:.3f} s given up,", end=" ")
     print(f"{len(complaints)} complaints {sorted(set(complaints)) or ''}")
     exact = {"playback": heard.startswith(song) and not any(heard[len(song) :]), "capture": recorded == source}

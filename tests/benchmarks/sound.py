@@ -69,7 +69,7 @@ def play(files: tuple[Path, Path], params: PcmParams, seconds: float, *, busy: b
     print(
         f"{seconds:.0f} s of {params}{', beside a busy loop' if busy else ''}: "
         f"{'bit-exact' if exact else 'NOT EXACT'}, {extra} frames of padding, status {status.decode()}, "
-        f"{complaints} complaints, {stats.underruns} underruns, {stats.stalls} stalls, guest time {took:.3f} s, "
+        f"{complaints} complaints, {stats.underruns} underruns, guest time {took:.3f} s, "
         f"latest completion {stats.lateness_max_ns / 1e6:.2f} ms"
         + ("" if busy else f", {100 * processor:.1f} % of a core ({100 * base:.2f} % idle)")
     )

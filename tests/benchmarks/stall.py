@@ -29,6 +29,7 @@ from devices.clint import ticks_from_ns
 from devices.contracts import Clock, Event, Events, IrqLine
 from devices.stimer import SupervisorTimer
 from devices.virtio.sound.output import PreparedOutput
+from devices.virtio.sound.prepared import StreamParams, Surroundings
 from emu import guest
 from emu.machine import Machine
 from emu.shell import ShellError
@@ -53,9 +54,9 @@ _NS_PER_S = 1_000_000_000
 class AtHandOff(PreparedOutput):
     """A message completes as soon as it is queued: what is played is whatever is there by then."""
 
-    def _schedule(self, _earliest: int = 0) -> None:
+    def _schedule(self, now: int) -> None:
         if self._fifo:
-            self._event = self._events.at(self._clock.now() + HAND_OFF_NS, self._complete_due)
+            self._event = self._events.at(now + HAND_OFF_NS, self._complete_due)
 
     def _complete_due(self) -> None:
         self._event = None
@@ -68,18 +69,21 @@ class AtHandOff(PreparedOutput):
 class WholeBuffer(PreparedOutput):
     """A buffer's worth of messages completes all at once, when the last of them has been played."""
 
+    def __init__(self, around: Surroundings, params: StreamParams) -> None:
+        super().__init__(around, params)
+        self._periods = params.buffer_bytes // params.period_bytes
+
     def _complete_due(self) -> None:
         self._event = None
-        periods = self._params.buffer_bytes // self._params.period_bytes
-        frames = sum(message.frames for message in list(self._fifo)[:periods])
+        frames = sum(message.frames for message in list(self._fifo)[: self._periods])
         now = self._clock.now()
         if self._stopwatch.end_of(frames) > now:
             self._event = self._events.at(self._stopwatch.end_of(frames), self._complete_due)
             return
-        for _ in range(min(periods, len(self._fifo))):
+        for _ in range(min(self._periods, len(self._fifo))):
             self._advance(now, now)
         self._queue.signal()
-        self._schedule()
+        self._schedule(now)
 
 
 COMPLETIONS: dict[str, type[PreparedOutput]] = {

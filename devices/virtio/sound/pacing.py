@@ -32,10 +32,6 @@ class Stopwatch:
         self._zero = now
         self.frames = 0
 
-    def skip(self, ns: int) -> None:
-        """Forget ``ns`` of time, but no frames."""
-        self._zero += ns
-
     def rewind(self) -> None:
         """Forget frames and time, while stopped."""
         self._elapsed = 0

@@ -8,11 +8,8 @@ When a message completes
     one and rounded up to the next ns. It completes then, in an event of its own: never earlier, and never within a
     notification, because Linux 6.1 queues the message again from the completion interrupt and would never return.
 
-    A machine that was late catches up in small steps, each with one interrupt: a millisecond of sound or a single
-    message, and always less than a buffer (a driver that sees a full turn of its buffer sees no progress at all).
-    After a late step the guest has time to act, even if the next message is nearly due: ALSA takes a jump of two
-    periods for lost interrupts, and a stream that it is about to stop should not play on. When the machine was late by
-    more than a whole buffer, the time beyond that is given up ("stall"), and the sound continues where it was.
+    What a stream has played thus depends on guest time alone. If an event comes late, its message is late, and those
+    that are over by then follow, each in its own event; the next one is on time again.
 
     The frames of a large message are moved piece by piece, and the guest gets a turn between pieces.
 
@@ -34,16 +31,12 @@ from devices.contracts import Clock, Event, Events
 from devices.virtio.queue import Chain, Queue
 from devices.virtio.sound import wire
 from devices.virtio.sound.pacing import Stopwatch
-from devices.virtio.sound.steps import AT_ONCE, COMPLETE, RETURN, Steps
+from devices.virtio.sound.steps import AT_ONCE, RETURN, Steps
 
 __all__ = ["Message", "Prepared", "StreamParams", "StreamStats", "Surroundings", "complete"]
 
 #: A message with a larger payload is refused: 0.6 s of the widest stream.
 MAX_MESSAGE_BYTES = 16 << 20
-
-#: When late: how much sound completes in one step, and the longest that the guest has until the next.
-_STEP_NS = 1_000_000
-_MAX_BREATH_NS = 8_000_000
 
 PortT = TypeVar("PortT", bound=Port)
 
@@ -56,17 +49,6 @@ class StreamParams:
     buffer_bytes: int
     period_bytes: int
 
-    @property
-    def buffer_ns(self) -> int:
-        """How long the buffer lasts."""
-        return self.pcm.duration_ns(self.buffer_bytes // self.pcm.frame_size)
-
-    @property
-    def step_frames(self) -> int:
-        """Most frames that complete at once, unless they belong to a single message."""
-        all_but_a_period = (self.buffer_bytes - self.period_bytes) or self.period_bytes // 2
-        return min(all_but_a_period // self.pcm.frame_size, self.pcm.rate * _STEP_NS // 1_000_000_000)
-
 
 @dataclass(slots=True)
 class StreamStats:
@@ -78,7 +60,6 @@ class StreamStats:
     silence_ns: int = 0  # their length
     overruns: int = 0  # times that frames were lost, because the driver was late
     lost_frames: int = 0
-    stalls: int = 0  # times that the stream was too late to catch up
     repeats: int = 0  # periods with exactly the bytes played a buffer ago, other than silence
     lateness_max_ns: int = 0  # of any completion
 
@@ -127,10 +108,8 @@ class Prepared(ABC, Generic[PortT]):
         self._events = around.events
         self._backend = around.backend
         self._stats = around.stats
-        self._params = params
         self._port = port
         self._frame_size = params.pcm.frame_size
-        self._step_frames = params.step_frames
         self._piece_frames = max(AT_ONCE // self._frame_size, 1)
         self._stopwatch = Stopwatch(params.pcm.rate)
         self._running = False
@@ -180,7 +159,7 @@ class Prepared(ABC, Generic[PortT]):
         self._running = True
         self._ready = self._clock.now()
         self._stopwatch.start(self._ready)
-        self._schedule()
+        self._schedule(self._ready)
 
     def stop(self) -> Steps[None]:
         """STOP: nothing is heard or recorded from now on, and only a message that is already over still completes."""
@@ -188,7 +167,8 @@ class Prepared(ABC, Generic[PortT]):
         self._cancel()
         try:
             while self._moving and self._queue.running:
-                yield self._advance(self._due(), self._clock.now())
+                self._advance(self._due(), self._clock.now())
+                yield AT_ONCE
             self._queue.signal()
         finally:
             self._port.stop()
@@ -225,16 +205,16 @@ class Prepared(ABC, Generic[PortT]):
         if self._running and len(self._fifo) == 1:
             self._ready = self._clock.now()
             self._arrived(self._ready)
-            self._schedule()
+            self._schedule(self._ready)
         return True
 
     def _due(self) -> int:
         """Guest time at which the first message in the queue is over."""
         return max(self._stopwatch.end_of(self._fifo[0].frames), self._ready)
 
-    def _schedule(self, earliest: int = 0) -> None:
+    def _schedule(self, now: int) -> None:
         if self._fifo:
-            self._event = self._events.at(max(earliest, self._next()), self._complete_due)
+            self._event = self._events.at(max(now, self._next()), self._complete_due)
 
     def _cancel(self) -> None:
         if self._event is not None:
@@ -245,24 +225,16 @@ class Prepared(ABC, Generic[PortT]):
         self._event = None
         if not self._queue.running:
             return  # the driver has broken or stopped the queue: there are no bytes to play until the next reset
-        now = self._clock.now()
-        self._give_up_time(now)
-        step = late = cost = 0
-        while self._fifo and cost < AT_ONCE and (due := self._due()) <= now:
-            frames = self._fifo[0].frames
-            if step and frames and step + frames > self._step_frames:
-                break
-            cost += self._advance(due, now)
-            if not self._moving:
-                step += frames
-                late = now - due
-        self._queue.signal()
-        if self._fifo and now < self._due():
+        now, due = self._clock.now(), self._due()
+        if now < due:
             self._go_on(now)
-        self._schedule(now + self._breath(late, step))
+        else:
+            self._advance(due, now)
+            self._queue.signal()
+        self._schedule(now)
 
-    def _advance(self, due: int, now: int) -> int:
-        """Move the next piece of the first message, which is over; the last piece completes it. Return the cost."""
+    def _advance(self, due: int, now: int) -> None:
+        """Move the next piece of the first message, which is over; the last piece completes it."""
         message = self._fifo[0]
         frames = min(message.frames - self._begun, self._piece_frames)
         if frames:
@@ -271,7 +243,6 @@ class Prepared(ABC, Generic[PortT]):
         self._moving = self._begun < message.frames
         if not self._moving:
             self._complete(message, due, now)
-        return COMPLETE + frames * self._frame_size
 
     def _complete(self, message: Message, due: int, now: int) -> None:
         stats = self._stats
@@ -287,21 +258,3 @@ class Prepared(ABC, Generic[PortT]):
         self._backend.observe(Period(self.direction, self._number, due, now, message.size, self._fill, again))
         if not self._fifo:
             self._ran_dry(due)
-
-    def _breath(self, late: int, step: int) -> int:
-        """How long (ns) the guest has after a step of ``step`` frames, such that the stream still catches up.
-
-        It has most of the step's duration, but only half when so much of the buffer is gone that it may run dry.
-        """
-        if not late:
-            return 0
-        duration = self._params.pcm.duration_ns(step)
-        most = duration * 4 // 5 if late < self._params.buffer_ns // 4 else duration // 2
-        return min(late, most, _MAX_BREATH_NS)
-
-    def _give_up_time(self, now: int) -> None:
-        """Move the stopwatch if the machine was too late to catch up."""
-        excess = now - self._due() - self._params.buffer_ns
-        if excess > 0:
-            self._stats.stalls += 1
-            self._stopwatch.skip(excess)

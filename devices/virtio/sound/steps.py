@@ -6,7 +6,7 @@ Whoever does such work adds up what its steps cost, and once that reaches ``AT_O
 from collections.abc import Generator
 from typing import TypeVar
 
-__all__ = ["AT_ONCE", "COMPLETE", "RETURN", "Steps"]
+__all__ = ["AT_ONCE", "RETURN", "Steps"]
 
 T = TypeVar("T")
 
@@ -15,5 +15,5 @@ Steps = Generator[int, None, T]
 
 #: Bytes of sound moved at once: 0.1 to 0.3 ms, including the system call that writes them to a file.
 AT_ONCE = 128 << 10
-#: Other work, as the number of bytes that take as long to move: completing a message (20 us), returning one (4 us).
-COMPLETE, RETURN = 16 << 10, 4 << 10
+#: Returning a message, as the number of bytes that take as long to move (4 us).
+RETURN = 4 << 10

@@ -81,11 +81,6 @@ def test_skew_counts_from_when_the_machine_began(counters):
     assert "skew +0.000 s" in describe(counters, 100_000_000, [], 0.0, 80)
 
 
-def test_stalls_are_shown_if_there_are_any(counters):
-    assert "xruns 3  skew" in describe(counters, 0, [], 0.0, 80)
-    assert "xruns 3  stalls 4  skew" in describe(replace(counters, stalls=4), 0, [], 0.0, 80)
-
-
 # ---------------------------------------------------------------- the command
 
 

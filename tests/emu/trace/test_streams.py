@@ -71,23 +71,6 @@ def test_an_underrun_is_the_gap(guest):
     assert guest.told("playback 0")[-1] == ("period", (arrives, arrives + -(-4 * SECOND // 48000)))
 
 
-def test_a_stall_shows_the_time_given_up(guest):
-    guest.open(buffer=64, period=16)
-    guest.send(*[bytes(16)] * 4)
-    guest.command(START)
-    guest.run(round(5 * FRAME))
-    guest.clock.advance(SECOND)
-    guest.run(SECOND)
-    assert guest.stats.stalls == 1
-    told = guest.told("playback 0")
-    names = [name for name, _ in told]
-    assert names == ["prepared", "started", "period", "stall", "period", "period", "period"]
-    (_, before), (_, stall), (_, after) = told[2:5]
-    assert before[1] == stall[0]
-    assert stall[1] == after[0]
-    assert stall[1] - stall[0] == pytest.approx(SECOND, abs=20 * FRAME)
-
-
 def test_a_pause_is_not_a_gap(guest):
     guest.open(buffer=64, period=16)
     guest.send(*[bytes(16)] * 2)

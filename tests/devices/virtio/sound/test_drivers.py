@@ -144,7 +144,7 @@ def test_a_sound_is_played_once_and_on_time(linux, periods, length, latency, par
     assert player.finished
     assert guest.backend.data == b"".join(sound)
     assert [done.time for done in guest.done[:length]] == [guest.end_of(frames * n) for n in range(1, length + 1)]
-    assert guest.stats.underruns == guest.stats.stalls == guest.stats.lateness_max_ns == 0
+    assert guest.stats.underruns == guest.stats.lateness_max_ns == 0
     assert guest.backend.state == "closed"
 
 
@@ -260,7 +260,6 @@ def test_a_driver_that_promises_everything_at_once():
     guest.run(SECOND)
     assert guest.backend.data == b"".join(sound)
     assert [done.time for done in guest.done] == [guest.end_of(4 * n) for n in range(1, 1025)]
-    assert guest.stats.stalls == 0
 
 
 def test_the_fattest_stream_in_pages():

@@ -129,16 +129,6 @@ def test_a_machine_late_by_a_message_goes_on_in_the_next_one(guest):
     assert guest.done[1].time == guest.end_of(9600)
 
 
-def test_time_that_is_given_up_moves_the_parts_too(guest):
-    guest.send(*(noise(i, PERIOD) for i in range(8)))
-    guest.command(START)
-    guest.clock.advance(3 * SECOND)
-    guest.events.run_due()
-    guest.run(SECOND)
-    assert guest.stats.stalls == 1
-    assert guest.backend.data == b"".join(noise(i, PERIOD) for i in range(8))
-
-
 def test_after_silence_a_message_has_its_parts_too(guest):
     guest.send(noise(1, PERIOD))
     guest.command(START)

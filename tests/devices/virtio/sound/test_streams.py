@@ -125,7 +125,7 @@ def test_streams_of_all_kinds_start_pause_and_go_on_at_any_time(seed):
         application.check(card)
     assert sum(len(application.done) for application in each) > 100
     for stats in guest.device.stats:
-        assert (stats.underruns, stats.overruns, stats.stalls, stats.lateness_max_ns) == (0, 0, 0, 0)
+        assert (stats.underruns, stats.overruns, stats.lateness_max_ns) == (0, 0, 0)
 
 
 @pytest.mark.parametrize("rate", RATES)

@@ -2,8 +2,6 @@
 
 Which command is legal when, which message comes back when, and what it holds. It is told what happens, in the order in
 which it happens, and raises AssertionError when the device does anything else.
-
-A late machine has some freedom in how it catches up; then a message is only checked not to be early.
 """
 
 from collections import deque
@@ -29,8 +27,6 @@ from tests.devices.virtio.sound.test_stream import NEXT
 __all__ = ["Message", "StreamModel", "check_refused"]
 
 UNTOUCHED = b"\xaa"  # what the driver fills its buffers with
-#: How long a guest may have to act after a late message (ns).
-MOST_PATIENCE = 5_000_000
 
 
 @dataclass(eq=False)
@@ -60,7 +56,6 @@ class StreamModel:
 
     def __post_init__(self) -> None:
         self._known_lost = self.stats.lost_frames
-        self._known_stalls = self.stats.stalls
         self._prepare()
 
     def _prepare(self) -> None:
@@ -70,9 +65,7 @@ class StreamModel:
         self._frames = 0  # over since
         self._position = 0  # in the source, frames
         self._ready = 0
-        self.is_late = False
-        self._patience = 0  # until when the guest may have time to act, after a message that was late
-        self._has_stalled = False
+        self._idle_until = 0  # the machine has done nothing before
 
     @property
     def takes_messages(self) -> bool:
@@ -112,7 +105,6 @@ class StreamModel:
             self._prepare()
         elif code == START:
             self._since = self._ready = now
-            self._find_kept(now)
         elif code == STOP:
             self._ran, self._since = self._running_time(now), None
             if not self.queued:
@@ -140,46 +132,29 @@ class StreamModel:
         if self.state == "running" and not self.queued:
             self._ready = now
             self._restart(now) if self.plays else self._lose(now)
-            self._find_kept(now)
         self.queued.append(Message(token, payload, frames * self.pcm.frame_size, frames))
 
     def _restart(self, now: int) -> None:
         """Continue after silence: the next frame begins now."""
         self._origin, self._frames = self._running_time(now), 0
-        self.is_late = self._has_stalled = False
 
     def _lose(self, now: int) -> None:
         """Drop what exceeds a buffer, for a driver that had no message."""
         assert self.pcm is not None
         most = max(0, self._behind(now) - self.buffer // self.pcm.frame_size)
         lost, self._known_lost = self.stats.lost_frames - self._known_lost, self.stats.lost_frames
-        assert 0 <= lost <= most if self._has_stalled else lost == most
+        assert lost == most
         self._frames += lost
         self._position += lost
 
-    def _find_kept(self, now: int) -> None:
-        """Note that what was recorded before now comes in steps, as if the machine were late."""
-        self.is_late |= not self.plays and self._behind(now) > 0
-
     def wait(self, now: int) -> None:
-        """Note that time has passed and the machine has done nothing, so it may be late."""
-        due = self.due()
-        self.is_late |= due is not None and due < now
+        """Note that the machine has done nothing until now, and is late with what was due."""
+        self._idle_until = now
 
     def settle(self, now: int) -> None:
-        """Note that all that is due has been done."""
-        if self.stats.stalls != self._known_stalls:
-            self._known_stalls = self.stats.stalls
-            assert self.is_late, "time was given up, and there was enough of it"
-            self._has_stalled = True
+        """Check that all that is due has been done."""
         due = self.due()
-        if self.state != "running":
-            return
-        if not self._has_stalled and (due is None or due > max(now, self._patience)):
-            self.is_late = False
-        assert self.is_late or self._has_stalled or due is None or due > now, (
-            f"a message is overdue: {due} {now} {self}"
-        )
+        assert due is None or due > now, f"a message is overdue: {due} {now} {self}"
 
     # What the device does.
 
@@ -195,9 +170,7 @@ class StreamModel:
         assert due is not None, "it does not run"
         assert message.token is done.token, "out of order"
         assert now >= due, "early"
-        assert now == due or self.is_late or self._has_stalled, "late"
-        if now > due:
-            self._patience = now + MOST_PATIENCE
+        assert now == max(due, self._idle_until), "late"
         self.queued.popleft()
         self._frames += message.frames
         if self.plays:
@@ -216,11 +189,6 @@ class StreamModel:
         held = min(
             max(self._behind(now) * self.pcm.frame_size, 0), self.buffer // self.pcm.frame_size * self.pcm.frame_size
         )
-        if self.is_late or self._has_stalled:
-            latency = int.from_bytes(done.data[-4:], "little")
-            assert latency <= held
-            assert latency % self.pcm.frame_size == 0
-            held = latency
         self._check_writable(done, message.size, held)
 
     def _check_writable(self, done: Completed, used: int, latency: int) -> None:
