@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from devices.errors import PyemuError
+from devices.errors import PyemuError, UsageError
 from devices.virtio.aside import Aside, at_once
 from devices.virtio.blk import AT_ONCE, BlockDevice
 from devices.virtio.device import VirtioDevice
@@ -677,6 +677,57 @@ def resumed(rig: Rig, elsewhere: Aside) -> Rig:
     new.driver.transport.restore(rig.driver.transport.state())
     new.driver.device.restore(rig.driver.device.state())
     return new
+
+
+def test_a_request_that_failed_fails_when_it_is_restored() -> None:
+    """The last of a turn's requests is answered in the next one."""
+    rig = Rig(RecordingDisk(bytes(AT_ONCE)))
+    rig.disk.error = OSError(errno.EIO, "Input/output error")
+    for sector in range(16):
+        rig.driver.submit(0, [header(IN, sector)], [512, 1])
+    rig.driver.write("QueueNotify", 0)
+    assert len(statuses(rig)) == 15
+    rig.disk.error = None
+    new = resumed(rig, at_once)
+    new.driver.run_deferred()
+    assert statuses(new) == [IOERR]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"ranges": [(4 * AT_ONCE - 511, 512, 0)]},
+        {"ranges": [((1 << 64) - 1, 512, 0)]},
+        {"ranges": [(0, 512, 0), (0, 0, 0)]},
+        {"ranges": [(0, 2 * AT_ONCE, 0), (0, 1, 0)]},
+        {"position": AT_ONCE + 1},
+        {"position": 2 * AT_ONCE + 1, "ranges": []},
+        {"kind": FLUSH},
+        {"kind": OUT},
+        {"kind": GET_ID, "position": AT_ONCE + 1},
+        {"kind": GET_ID, "position": 2 * AT_ONCE + 1, "ranges": []},
+        {"kind": DISCARD, "ranges": [(0, 512, 0)] * 33},
+    ],
+)
+def test_a_request_that_cannot_be_is_refused(wrong: dict[str, object]) -> None:
+    rig = Rig(RecordingDisk(bytes(4 * AT_ONCE)))
+    rig.driver.submit(0, [header(IN)], [2 * AT_ONCE, 1])
+    rig.driver.write("QueueNotify", 0)
+    state = rig.driver.device.state()
+    assert (state["request"]["position"], state["request"]["ranges"]) == (AT_ONCE, [(AT_ONCE, AT_ONCE, 0)])
+    rig.driver.transport.restore(rig.driver.transport.state())
+    with pytest.raises(UsageError, match="of a disk cannot be so"):
+        rig.driver.device.restore({"request": state["request"] | wrong, "unflushed": []})
+
+
+def test_a_request_without_a_driver_is_refused() -> None:
+    rig = Rig(RecordingDisk(bytes(4 * AT_ONCE)))
+    rig.driver.submit(0, [header(IN)], [2 * AT_ONCE, 1])
+    rig.driver.write("QueueNotify", 0)
+    state = rig.driver.device.state()
+    rig.driver.reset()
+    with pytest.raises(UsageError, match="that nobody uses"):
+        rig.driver.device.restore(state)
 
 
 @pytest.mark.parametrize("aside", [None, at_once])

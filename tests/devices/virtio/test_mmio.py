@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from devices.errors import UsageError
 from devices.virtio.device import VirtioDevice
 from devices.virtio.mmio import EmptySlot
 from devices.virtio.queue import Queue
@@ -600,6 +601,86 @@ def test_corrupt_ring_asks_for_a_reset(running: Driver, device: EchoDevice) -> N
     assert running.read("Status") == RUNNING | NEEDS_RESET
     running.start()
     assert running.request(0, [b"x"]).used_len == 0
+
+
+# Saved and restored
+
+
+def resumed(driver: Driver) -> Driver:
+    """Another device, whose driver goes on where this one is."""
+    new = Driver(EchoDevice(), driver.memory, driver.events)
+    driver.events.follow(driver.events)
+    new.transport.restore(driver.transport.state())
+    new.queues, new.features = driver.queues, driver.features
+    return new
+
+
+def test_restored_in_the_middle_of_the_negotiation(driver: Driver) -> None:
+    driver.write("Status", TAKEN)
+    driver.write("DriverFeaturesSel", 1)
+    driver = resumed(driver)
+    driver.write("DriverFeatures", VERSION_1 >> 32)
+    driver.write("QueueSel", 1)
+    driver = resumed(driver)
+    driver.write("Status", TAKEN | FEATURES_OK)
+    queue = driver.set_up_queue(1, SIZES[1])
+    driver = resumed(driver)
+    assert driver.read("QueueReady") == 1
+    driver.write("Status", RUNNING)
+    assert driver.device.negotiated == [VERSION_1]
+    assert queue.used_idx == 0
+    driver = resumed(driver)
+    assert driver.request(1, [b"x"]).used_len == 0
+
+
+def test_a_restored_device_gets_its_queues_and_nothing_else(running: Driver) -> None:
+    running.submit(0, [b"x"])
+    new = resumed(running)
+    assert (len(new.device.queues), new.device.negotiated) == (len(SIZES), [running.features])
+    assert new.device.notified == []
+    assert not new.irq.level
+    new.device.config_changed()
+    assert new.ack() == CONFIG_CHANGE
+
+
+def test_what_was_restored_lets_go_of_what_it_had(running: Driver) -> None:
+    [queue, *_] = running.device.queues
+    running.submit(0, [b"x"])
+    running.transport.restore(running.transport.state())
+    assert queue.pop() is None
+    running.kick(0)
+    assert len(running.completed(0)) == 1
+
+
+@pytest.mark.parametrize("wrong", [{"status": TAKEN | FEATURES_OK}, {"queue_registers": []}, {"again": []}])
+def test_a_state_that_cannot_be_is_refused(running: Driver, wrong: dict[str, object]) -> None:
+    with pytest.raises(UsageError, match="of a virtio device cannot be so"):
+        running.transport.restore(running.transport.state() | wrong)
+
+
+def test_some_of_the_queues_are_not_enough(running: Driver) -> None:
+    state = running.transport.state()
+    del state["queues"][0]
+    with pytest.raises(UsageError, match="the number of queues of a virtio device"):
+        running.transport.restore(state)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"size": 3},
+        {"size": 16},
+        {"ready": False},
+        {"descriptors": 0},
+        {"driver_area": 1},
+        {"device_area": RAM_BASE - 4},
+    ],
+)
+def test_a_queue_in_a_place_that_cannot_be_is_refused(running: Driver, wrong: dict[str, object]) -> None:
+    state = running.transport.state()
+    state["queue_registers"][0].update(wrong)
+    with pytest.raises(UsageError, match="the place of a queue"):
+        running.transport.restore(state)
 
 
 # Refusals are logged
