@@ -15,7 +15,8 @@ from typing import TypedDict
 from devices.state import U8, U32, U64, check
 from devices.virtio.aside import Aside, at_once
 from devices.virtio.device import VirtioDevice
-from devices.virtio.disk import CHUNK, SECTOR, Disk
+from devices.virtio.disk import Disk
+from devices.virtio.image import CHUNK, SECTOR
 from devices.virtio.queue import Chain, ChainState, Queue
 
 __all__ = ["BlockDevice", "BlockState"]

@@ -6,13 +6,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from devices.errors import PyemuError, UsageError
-from devices.virtio import disk as disk_module
+from devices.virtio import image as image_module
 from devices.virtio import sparse
-from devices.virtio.disk import SnapshotDisk, open_disk
+from devices.virtio.disk import Disk, DiskState, FileDisk, SnapshotDisk, open_disk, reopen_disk
+from emu.snapshot.plain import decode, encode
 
 BLOCK = SnapshotDisk.BLOCK
 SIZE = 3 * BLOCK + 512
@@ -223,7 +222,7 @@ def test_write_zeroes(image: Path, can_punch: bool, may_unmap: bool, monkeypatch
 
 
 def test_write_zeroes_of_many_chunks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(disk_module, "CHUNK", 1000)
+    monkeypatch.setattr(image_module, "CHUNK", 1000)
     path = tmp_path / "disk.img"
     path.write_bytes(b"\xff" * 8192)
     disk = open_disk(path)
@@ -244,66 +243,191 @@ def test_disk_larger_than_32_bits(tmp_path: Path) -> None:
     disk.close()
 
 
-# Snapshots
+# Saved and restored
 
 
-def test_snapshot_leaves_the_image_alone(image: Path) -> None:
-    before = image.stat()
-    disk = open_disk(image, snapshot=True)
-    assert not disk.read_only
-    disk.write(0, b"new" + bytes(509))
-    disk.write_zeroes(1024, 512, may_unmap=True)
-    disk.discard(2048, 512)
-    disk.flush()
-    assert disk.read(0, 3) == b"new"
-    assert disk.read(1024, 512) == bytes(512)
-    assert disk.read(512, 512) == PATTERN[512:1024]
+def nothing(offset: int, size: int) -> bytes:
+    raise AssertionError("an image has no changes of its own")
+
+
+def saved(disk: Disk) -> DiskState:
+    """The state of a disk, as it is in a file."""
+    state = disk.state()
+    state["image"]["sha256"] = disk.digest()
+    return decode(encode(state), DiskState)
+
+
+def age(path: Path) -> None:
+    """Make a file look as if nobody had written to it for long."""
+    os.utime(path, ns=(10**18, 10**18))
+
+
+@pytest.mark.usefixtures("open_descriptors")
+@pytest.mark.parametrize("options", [READ_WRITE, READ_ONLY, SNAPSHOT])
+@pytest.mark.parametrize("aged", [True, False])
+def test_a_disk_is_reopened_as_it_was_opened(image: Path, options: dict[str, bool], aged: bool) -> None:
+    if aged:
+        age(image)
+    disk = open_disk(image, **options)
+    state = saved(disk)
     disk.close()
-    assert image.read_bytes() == PATTERN[:SIZE]
-    assert image.stat().st_mtime_ns == before.st_mtime_ns
-    assert image.stat().st_blocks == before.st_blocks
+    again = reopen_disk(state, nothing)
+    assert (type(again), again.size, again.read_only) == (type(disk), SIZE, disk.read_only)
+    assert again.read(512, 1024) == PATTERN[512:1536]
+    with pytest.raises(UsageError, match="in use"):
+        open_disk(image)
+    again.close()
 
 
-def test_snapshot_is_gone_when_closed(image: Path) -> None:
-    disk = open_disk(image, snapshot=True)
-    disk.write(0, bytes(512))
+def test_a_foreign_image_that_was_used_as_a_raw_disk_is_reopened(image: Path) -> None:
+    image.write_bytes(b"QFI\xfb\0\0\0\3" + bytes(1016))
+    disk = open_disk(image, raw=True)
+    state = saved(disk)
     disk.close()
-    disk = open_disk(image, snapshot=True)
-    assert disk.read(0, 512) == PATTERN[:512]
+    reopen_disk(state, nothing).close()
+
+
+def test_an_image_may_move_and_be_copied(image: Path, tmp_path: Path) -> None:
+    disk = open_disk(image)
+    state = saved(disk)
+    disk.close()
+    copy = tmp_path / "copy.img"
+    copy.write_bytes(image.read_bytes())
+    disk = open_disk(copy)
+    disk.restore(state, nothing)
     disk.close()
 
 
-def test_snapshot_of_a_read_only_disk_is_read_only(image: Path) -> None:
-    disk = open_disk(image, read_only=True, snapshot=True)
-    assert disk.read_only
+def flip(path: Path) -> None:
+    with path.open("r+b") as file:
+        file.seek(SIZE - 1)
+        file.write(b"\xff")
+
+
+CHANGES = [flip, lambda path: os.truncate(path, SIZE - 512), lambda path: os.truncate(path, SIZE + 512)]
+
+
+@pytest.mark.usefixtures("open_descriptors")
+@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize("options", [READ_WRITE, READ_ONLY, SNAPSHOT])
+def test_an_image_that_has_changed_is_refused(image: Path, change, options: dict[str, bool]) -> None:  # type: ignore[no-untyped-def]
+    age(image)
+    disk = open_disk(image, **options)
+    state = saved(disk)
+    disk.close()
+    change(image)
+    with pytest.raises(UsageError, match="is not as it was when the machine was saved; bring it back, or") as caught:
+        reopen_disk(state, nothing)
+    assert str(image) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_image_that_changed_just_after_it_was_saved_is_refused(image: Path) -> None:
+    """File systems tell times only to some ms: its time may still be the same."""
+    disk = open_disk(image)
+    state = saved(disk)
+    disk.close()
+    flip(image)
+    os.utime(image, ns=(state["image"]["modified"], state["image"]["modified"]))
+    with pytest.raises(UsageError, match="is not as it was"):
+        reopen_disk(state, nothing)
+
+
+def test_an_untouched_image_is_not_read_again(image: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    age(image)
+    disk = open_disk(image)
+    state = saved(disk)
+    disk.close()
+    monkeypatch.setattr(FileDisk, "digest", lambda _self: pytest.fail("it was read"))
+    reopen_disk(state, nothing).close()
+
+
+def test_an_image_that_does_not_exist(image: Path) -> None:
+    disk = open_disk(image)
+    state = saved(disk)
+    disk.close()
+    image.unlink()
+    with pytest.raises(UsageError, match=r"disk '.*disk.img', which the saved machine uses, does not exist"):
+        reopen_disk(state, nothing)
+
+
+@pytest.mark.parametrize("path", ["", "a\0b", "\ud800", "x" * 5000, "/dev/null/x"])
+def test_a_name_that_cannot_be_is_refused(image: Path, path: str) -> None:
+    disk = open_disk(image)
+    state = saved(disk)
+    disk.close()
+    state["image"]["path"] = path
+    with pytest.raises(UsageError, match="does not exist"):
+        reopen_disk(state, nothing)
+
+
+@pytest.mark.parametrize("options", [READ_WRITE, READ_ONLY, SNAPSHOT])
+@pytest.mark.parametrize("others", [READ_WRITE, READ_ONLY, SNAPSHOT])
+def test_another_kind_of_disk_is_refused(image: Path, options: dict[str, bool], others: dict[str, bool]) -> None:
+    disk = open_disk(image, **options)
+    state = saved(disk)
+    disk.close()
+    disk = open_disk(image, **others)
+    if options == others:
+        disk.restore(state, nothing)
+    else:
+        with pytest.raises(UsageError, match=rf"another kind of disk; use {image}(,readonly|,snapshot|)$"):
+            disk.restore(state, nothing)
     disk.close()
 
 
-@settings(max_examples=50, deadline=None)
-@given(
-    writes=st.lists(
-        st.tuples(st.integers(0, SIZE // 512), st.integers(0, 2 * BLOCK // 512), st.integers(1, 255)), max_size=8
-    )
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda disk: disk.write(0, b"x" * 512),
+        lambda disk: disk.write_zeroes(0, 512, may_unmap=True),
+        lambda disk: disk.write_zeroes(0, 512, may_unmap=False),
+        lambda disk: disk.discard(0, BLOCK),
+    ],
 )
-def test_snapshot_reads_what_was_written_last(writes: list[tuple[int, int, int]], tmp_path_factory) -> None:  # type: ignore[no-untyped-def]
-    path = tmp_path_factory.mktemp("snapshot") / "disk.img"
-    path.write_bytes(PATTERN[:SIZE])
-    disk = open_disk(path, snapshot=True)
-    expected = bytearray(PATTERN[:SIZE])
-    for sector, count, value in writes:
-        offset, length = sector * 512, min(count * 512, SIZE - sector * 512)
-        disk.write(offset, bytes([value]) * length)
-        expected[offset : offset + length] = bytes([value]) * length
-        assert disk.read(offset, length) == bytes([value]) * length
-    assert disk.read(0, SIZE) == expected
+@pytest.mark.parametrize("digest", [True, False])
+def test_an_image_cannot_go_back(image: Path, change, digest: bool) -> None:  # type: ignore[no-untyped-def]
+    disk = open_disk(image)
+    state = saved(disk) if digest else disk.state()
+    disk.restore(state, nothing)
+    change(disk)
+    os.utime(image, ns=(state["image"]["modified"], state["image"]["modified"]))
+    with pytest.raises(UsageError, match="is not as it was"):
+        disk.restore(state, nothing)
     disk.close()
 
 
-def test_no_room_for_a_snapshot(image: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def ftruncate(descriptor: int, size: int) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
+def test_the_digest_is_that_of_the_contents(tmp_path: Path) -> None:
+    """Whether zeros are written or a hole, and wherever the pieces begin that are not."""
+    contents = [bytes(5 * BLOCK), b"x" + bytes(5 * BLOCK - 1), bytes(3 * BLOCK + 4096) + b"x" * (2 * BLOCK - 4096)]
+    contents += [bytes(4 * BLOCK), b"x" * BLOCK + bytes(4 * BLOCK), bytes(BLOCK) + b"x" * BLOCK + bytes(3 * BLOCK)]
+    digests = set()
+    for number, content in enumerate(contents):
+        full, sparse_ = tmp_path / f"full{number}", tmp_path / f"sparse{number}"
+        full.write_bytes(content)
+        sparse_.touch()
+        os.truncate(sparse_, len(content))
+        with sparse_.open("r+b") as file:
+            for offset in range(0, len(content), 4096):
+                if any(content[offset : offset + 4096]):
+                    os.pwrite(file.fileno(), content[offset : offset + 4096], offset)
+        disks = [open_disk(full), open_disk(sparse_)]
+        [digest] = {disk.digest() for disk in disks}
+        digests.add(digest)
+        for disk in disks:
+            disk.close()
+    assert len(digests) == len(contents)
 
-    monkeypatch.setattr(os, "ftruncate", ftruncate)
-    with pytest.raises(UsageError, match="No space left"):
-        open_disk(image, snapshot=True)
-    open_disk(image).close()
+
+def test_the_digest_of_a_huge_hole_takes_no_time(tmp_path: Path) -> None:
+    path = tmp_path / "disk.img"
+    path.touch()
+    os.truncate(path, 5 << 40)
+    disk = open_disk(path)
+    disk.write(4 << 40, b"x" * 512)
+    reads: list[int] = []
+    read = disk.read
+    disk.read = lambda offset, size: reads.append(offset) or read(offset, size)
+    disk.digest()
+    assert reads == [4 << 40]
+    disk.close()
