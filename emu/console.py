@@ -2,11 +2,13 @@
 
 import re
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, TypedDict
 
+from devices.contracts import NEVER_NS, Event
 from devices.errors import PyemuError, UsageError
+from devices.state import U32, Moment, Ns, check, saved
 
-__all__ = ["CommandResult", "Console", "ExpectError"]
+__all__ = ["CommandResult", "Console", "ConsoleState", "ExpectError"]
 
 #: Output kept for ``text``; a guest may print for ever.
 _KEPT = 1 << 20
@@ -36,6 +38,11 @@ class CommandShell(Protocol):
 
     ended: bool
 
+    @property
+    def word(self) -> str:
+        """What its prompt begins with: all that another needs to go on at the prompt where this one is."""
+        ...
+
     def limit(self, seconds: float) -> None:
         """Give up after this much real time."""
         ...
@@ -51,6 +58,33 @@ class CommandShell(Protocol):
     def capture(self, command: str) -> tuple[int, bytes]:
         """Run a command; return its exit status and what it printed."""
         ...
+
+
+class Later(Protocol):
+    """How to have something done soon, in guest time."""
+
+    def __call__(self, action: Callable[[], None], moment: Moment | None = None, /) -> Event:
+        """Have ``action`` done soon; or at ``moment``, at which a saved machine would have done it."""
+        ...
+
+
+class ConsoleState(TypedDict):
+    """What was printed, what is typed and where; the word of the shell if it is at its prompt."""
+
+    printed: Ns
+    text: bytes
+    seen: U32
+    panic: str | None
+    panic_seen: U32
+    unsent: bytes
+    flush: Moment | None
+    input: bytes
+    on_uart: bool
+    waits_for_driver: bool
+    knocks: U32
+    knock: Moment | None
+    interrupt: bool
+    shell: str | None
 
 
 class Line(Protocol):
@@ -91,8 +125,8 @@ class Console:
         self,
         run_until: Callable[[Callable[[], bool], float], bool],
         output: Callable[[bytes], None] | None = None,
-        later: Callable[[Callable[[], None]], None] | None = None,
-        shell: Callable[[], CommandShell] | None = None,
+        later: Later | None = None,
+        shell: Callable[[str | None], CommandShell] | None = None,
         check_thread: Callable[[], None] = lambda: None,
     ) -> None:
         self.output = output
@@ -106,11 +140,14 @@ class Console:
         self._shell: CommandShell | None = None
         self._interrupt = False  # run() has given up a command, which may still be running
         self._uart: SerialLine | None = None
-        self._line: Line | None = None  # where to type
+        self._line: Line | None = None  # where to type: that, or
+        self._other: Line | None = None
         self._unsent = bytearray()
+        self._flush: Event | None = None
         self._input = bytearray()
         self._waits_for_driver = later is not None  # until a driver has started
         self._knocks = 0
+        self._next_knock: Event | None = None
         self._seen = 0  # how far expect() has read in text
         self._panic_seen = 0  # where the last panic ends in text
         self._running = False  # run() is typing
@@ -181,7 +218,7 @@ class Console:
         self._running = True
         shell, self._shell = self._shell, None
         try:
-            (found := shell or self._new_shell()).limit(timeout)
+            (found := shell or self._new_shell(None)).limit(timeout)
             if self._interrupt:
                 found.interrupt()
             if shell is None:
@@ -213,14 +250,14 @@ class Console:
 
     def type_on(self, line: Line) -> None:
         """Type on ``line`` instead, which takes nothing before its driver has started."""
-        self._line = line
+        self._line = self._other = line
         line.ready = self._feed
         self._waits_for_driver = False
 
     def print(self, data: bytes) -> None:
         """Take ``data``, which the guest has printed."""
-        if not self._unsent and self._later is not None:
-            self._later(self.flush)  # the guest may now compute for long
+        if not self._unsent and self._flush is None and self._later is not None:
+            self._flush = self._later(self._flush_late)  # the guest may now compute for long
         self._unsent += data
         if len(self._unsent) >= _CHUNK:
             self.flush()
@@ -265,6 +302,57 @@ class Console:
         self._feed()
         return b"" if self._uart is None else self._uart.take(size)
 
+    # ---------------------------------------------------------------- for snapshots
+
+    def state(self) -> ConsoleState:
+        """Return its state, as it is between two turns of the machine; of a command that is running: nothing."""
+        return {
+            "printed": self.printed,
+            "text": bytes(self.text),
+            "seen": self._seen,
+            "panic": self.panic,
+            "panic_seen": self._panic_seen,
+            "unsent": bytes(self._unsent),
+            "flush": saved(self._flush),
+            "input": bytes(self._input),
+            "on_uart": self._line is self._uart,
+            "waits_for_driver": self._waits_for_driver,
+            "knocks": self._knocks,
+            "knock": saved(self._next_knock),
+            "interrupt": self._interrupt,
+            "shell": None if self._shell is None else self._shell.word,
+        }
+
+    def restore(self, state: ConsoleState) -> None:
+        """Become what ``state`` says, on the lines and with the ``output`` that it has.
+
+        Raises UsageError for what no console can have printed or typed on.
+        """
+        text, seen = state["text"], max(state["seen"], state["panic_seen"])
+        check(seen <= len(text) <= min(2 * _KEPT, state["printed"]), "what was printed")
+        check(len(state["unsent"]) < _CHUNK, "what was printed")
+        check(state["on_uart"] or self._other is not None, "the console's line")
+        self.text, self.printed, self.panic = bytearray(text), state["printed"], state["panic"]
+        self._seen, self._panic_seen = state["seen"], state["panic_seen"]
+        self._unsent, self._flush = bytearray(state["unsent"]), self._resume(state["flush"], self._flush_late)
+        self._input, self._line = bytearray(state["input"]), self._uart if state["on_uart"] else self._other
+        self._waits_for_driver, self._knocks = state["waits_for_driver"], state["knocks"]
+        self._next_knock = self._resume(state["knock"], self._knock)
+        word, self._interrupt = state["shell"], state["interrupt"]
+        self._shell = None if word is None or self._new_shell is None else self._new_shell(word)
+
+    def _resume(self, moment: Moment | None, action: Callable[[], None]) -> Event | None:
+        if moment is None or self._later is None:
+            return None
+        check(moment[0] < NEVER_NS, "a deadline")
+        return self._later(action, moment)
+
+    # ---------------------------------------------------------------- what is due
+
+    def _flush_late(self) -> None:
+        self._flush = None
+        self.flush()
+
     def _feed(self) -> None:
         while self._input and self._line is not None:
             piece = bytes(self._input[:_CHUNK])
@@ -275,10 +363,11 @@ class Console:
 
     def _knock(self) -> None:
         """Check whether a driver has started, and check again later if not."""
+        self._next_knock = None
         self._knocks += 1
         if self._uart is not None and (self._uart.listening or self._knocks > _KNOCKS):
             self._waits_for_driver = False
         if not self._waits_for_driver:
             self._feed()
         elif self._later is not None:
-            self._later(self._knock)
+            self._next_knock = self._later(self._knock)

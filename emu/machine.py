@@ -45,7 +45,7 @@ from firmware import boot
 from firmware.sbi import Sbi, SbiHart
 
 if TYPE_CHECKING:
-    from devices.contracts import Events
+    from devices.contracts import Event, Events, Moment
     from emu.counters import Counters
     from emu.monitor import Monitor
     from emu.recording import Reader, Recorder, Replayer, Writer
@@ -300,13 +300,14 @@ class Machine:
             )
         raise MachineError(f"the guest's kernel panicked: {why}{hint}")
 
-    def _later(self, action: Callable[[], None]) -> None:
-        self._loop.events.at(self.clock.now() + _LATER_NS, action)
+    def _later(self, action: Callable[[], None], moment: "Moment | None" = None) -> "Event":
+        events = self._loop.events
+        return events.at(self.clock.now() + _LATER_NS, action) if moment is None else events.resume(moment, action)
 
-    def _make_shell(self) -> "Shell":
+    def _make_shell(self, word: str | None) -> "Shell":
         from emu.shell import Shell  # noqa: PLC0415 - not needed to boot
 
-        return Shell(self, "console.run")
+        return Shell(self, "console.run", word)
 
     # ---------------------------------------------------------------- wiring
 

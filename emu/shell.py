@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 
 from devices.errors import PyemuError
 from devices.power import PowerAction
+from devices.state import check
 from emu.machine import Machine
 
 __all__ = ["Shell", "ShellError", "run_commands"]
@@ -26,6 +27,9 @@ _PROMPT = re.compile(rb"(?:^|\n)[^\r\n]{0,100}[#$] \Z")
 _LOGIN = re.compile(rb"login: ?\Z")
 _PASSWORD = re.compile(rb"[Pp]assword: ?\Z")
 _ENTER = re.compile(rb"(?i)press enter to activate this console\.\s*\Z")
+
+#: What our prompts begin with.
+_WORD = re.compile(r"pyemu-[0-9a-f]{6}")
 
 _TAIL = 512
 #: Guest time in seconds. A prompt is one only if nothing follows it for this long.
@@ -90,15 +94,20 @@ class SwitchedError(ShellError):
 
 
 class Shell:
-    """The shell on ``machine``'s console; error messages begin with its ``user``."""
+    """The shell on ``machine``'s console; error messages begin with its ``user``.
 
-    def __init__(self, machine: Machine, user: str = "--exec") -> None:
+    With the ``word`` of one that was at its prompt when the machine was saved, it goes on there, without ``find``.
+    """
+
+    def __init__(self, machine: Machine, user: str = "--exec", word: str | None = None) -> None:
         self._machine = machine
         self._user = user
         self._seconds = self._give_up = math.inf  # real time: the limit, and when it expires
         self._busy = False  # a command is running
         self._console = machine.console
-        self._word = word = f"pyemu-{machine.chance.draw('shell', 3).hex()}"
+        check(word is None or _WORD.fullmatch(word) is not None, "the prompt of the shell")
+        #: What the prompt begins with.
+        self.word = word = word or f"pyemu-{machine.chance.draw('shell', 3).hex()}"
         at_exit = f"{_cut(word)}:$?.".replace("'", '"')
         self._setup = f"PS1='{_cut(word)}:$?# ' && trap 'echo \"{at_exit}\"' EXIT"
         # bash may put its bracketed-paste mark before it.
@@ -146,7 +155,7 @@ class Shell:
         Its lines end in CR LF, as on the console. Raises ShellError, also if there is more than is kept.
         """
         start = self._console.printed
-        mark = self._word.replace("-", "+")
+        mark = self.word.replace("-", "+")
         self._busy = True
         status = self._run_lines(f"echo {_cut(mark)}; eval {shlex.quote(command)}")
         if status is None:

@@ -1,10 +1,21 @@
 """Which of the guest's terminals gets what is typed, and when."""
 
 from collections.abc import Callable
+from random import Random
+from typing import Any, Self
 
 import pytest
 
+from devices.contracts import Moment
+from devices.errors import UsageError
+from devices.state import Stateful
+from devices.uart import FCR, FCR_ENABLE, IER, IER_RECEIVED, LSR, LSR_DATA_READY, RBR, Uart16550
 from emu.console import Console, ExpectError
+from tests.fakes import FakeClock, FakeEvent, FakeEvents
+from tests.twins import live_through_snapshots, live_with_wrong_states
+
+SOON = 5_000_000  # ns
+PANIC = b"Kernel panic - not syncing: why\r\n"
 
 
 class Line:
@@ -39,26 +50,34 @@ class Uart(Line):
 
 
 @pytest.fixture
-def later() -> list[Callable[[], None]]:
-    return []
+def events() -> FakeEvents:
+    return FakeEvents(FakeClock())
 
 
 @pytest.fixture
-def console(later: list[Callable[[], None]]) -> Console:
-    return Console(lambda _done, _timeout: False, later=later.append)
+def console(events: FakeEvents) -> Console:
+    return make_console(events)
 
 
-def test_the_uart_gets_what_is_typed_when_its_driver_has_started(console, later):
+def make_console(events: FakeEvents, output: Callable[[bytes], None] | None = None) -> Console:
+    def later(action: Callable[[], None], moment: Moment | None = None) -> FakeEvent:
+        return events.at(events.clock.now() + SOON, action) if moment is None else events.resume(moment, action)
+
+    return Console(lambda _done, _timeout: False, output, later)
+
+
+def test_the_uart_gets_what_is_typed_when_its_driver_has_started(console, events):
     uart = Uart(16, listening=False)
     console.connect(uart)
     console.send("early")
     assert uart.got == b""
     uart.listening = True
-    later.pop()()
+    events.advance(SOON)
     assert uart.got == b"early"
+    assert events.pending == []
 
 
-def test_the_other_line_gets_it_as_far_as_it_has_room(console, later):
+def test_the_other_line_gets_it_as_far_as_it_has_room(console, events):
     uart, other = Uart(16, listening=True), Line(0)
     console.connect(uart)
     console.type_on(other)
@@ -69,7 +88,7 @@ def test_the_other_line_gets_it_as_far_as_it_has_room(console, later):
         other.ready()
     assert other.got == b"x" * 10_000
     assert uart.got == b""
-    assert later == []  # nothing checks whether a driver has started
+    assert events.pending == []  # nothing checks whether a driver has started
 
 
 def test_a_guest_that_asks_the_firmware_is_answered_from_then_on(console):
@@ -135,3 +154,120 @@ def test_expect_finds_at_once_what_comes_before_a_pause():
 
     console = Console(run_until)
     assert console.expect("> ").end() == 1002
+
+
+def test_what_is_printed_is_shown_soon_however_often_it_is_looked_after(events):
+    output = bytearray()
+    console = make_console(events, output.extend)
+    for _ in range(10):
+        console.print(b".")
+        console.flush()
+    console.print(b"!")
+    assert events.pending == [SOON]
+    assert output == b"." * 10
+    events.advance(SOON)
+    assert output == b"." * 10 + b"!"
+    console.print(b"?")
+    assert events.pending == [2 * SOON]
+
+
+class Life:
+    """All that can happen on the serial line; see tests/twins.py."""
+
+    def __init__(self) -> None:
+        self.events = FakeEvents(FakeClock())
+        self.output = bytearray()
+        self.console = make_console(self.events, self.output.extend)
+        self.uart = Uart16550(lambda _level: None, self.events.clock, self.events, self.console.print)
+        self.console.connect(self.uart)
+
+    @property
+    def parts(self) -> list[Stateful]:
+        return [self.uart, self.console]
+
+    def take_over(self, old: Self) -> None:
+        self.output[:] = old.output
+
+    def step(self, chance: Random) -> object:
+        seen: object = None
+        match chance.randrange(9):
+            case 0:
+                self.console.print(
+                    chance.choice([b"x", b"# \r\n", b"Kernel panic - not syn", b"cing: why\r\n", PANIC, b"_" * 5000])
+                )
+            case 1:
+                self.console.flush()
+            case 2:
+                self.console.send(b"typed" * chance.choice([1, 1, 20]))
+            case 3:
+                seen = bytes(self.uart.read(RBR, 1) for _ in range(16) if self.uart.read(LSR, 1) & LSR_DATA_READY)
+            case 4 if chance.random() < 0.2:
+                self.uart.write(IER, 1, IER_RECEIVED)
+                self.uart.write(FCR, 1, FCR_ENABLE)
+            case 5 if chance.random() < 0.2:
+                seen = self.console.take(chance.randrange(20))
+            case 6:
+                self.events.advance(chance.choice([SOON // 100, SOON // 2, 300 * SOON]))
+            case 7:
+                seen = self.expect(chance.choice(["#", "why"]))
+            case 8:
+                seen, self.console.panic = self.console.panic, None  # it was a lie
+        console = self.console
+        shown = bytes(console.text), console.printed, console.panic, bytes(self.output), console.since(100)[-100:]
+        return seen, shown, console.pending, self.events.pending
+
+    def expect(self, text: str) -> object:
+        try:
+            return self.console.expect(text).span()
+        except ExpectError as error:
+            return str(error)
+
+
+class OtherLife(Life):
+    """The same, where the guest reads what is typed on another line, as long as it does not ask firmware."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.other = Line(0)
+        self.console.type_on(self.other)
+
+    def take_over(self, old: Self) -> None:
+        super().take_over(old)
+        self.other.room, self.other.got[:] = old.other.room, old.other.got
+
+    def step(self, chance: Random) -> object:
+        self.other.room += chance.choice([0, 0, 3])
+        if self.other.ready is not None:
+            self.other.ready()
+        return super().step(chance), bytes(self.other.got)
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("life", [Life, OtherLife])
+def test_as_if_it_had_never_been_saved(life, seed, monkeypatch):
+    monkeypatch.setattr("emu.console._KEPT", 7000)
+    monkeypatch.setattr("emu.console._KNOCKS", 5)
+    live_through_snapshots(life, seed)
+
+
+def test_a_wrong_state_is_refused_or_harmless():
+    live_with_wrong_states(Life, seed=1)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "what"),
+    [
+        ({"text": b"1234"}, "printed"),
+        ({"text": bytes((2 << 20) + 1), "printed": 3 << 20}, "printed"),
+        ({"text": b"12", "seen": 3}, "printed"),
+        ({"text": b"12", "panic_seen": 3}, "printed"),
+        ({"unsent": bytes(4096)}, "printed"),
+        ({"on_uart": False}, "line"),
+        ({"flush": (1 << 62, 0)}, "deadline"),
+        ({"knock": (1 << 62, 0)}, "deadline"),
+    ],
+)
+def test_what_no_console_can_be(console, wrong, what):
+    state: Any = {**console.state(), "printed": 3, **wrong}
+    with pytest.raises(UsageError, match=f"damaged: .*{what}"):
+        console.restore(state)

@@ -8,8 +8,9 @@ import pytest
 from devices.errors import UsageError
 from devices.power import PowerAction, PowerRequest
 from emu.chance import Chance
-from emu.console import Console
+from emu.console import Console, ConsoleState
 from emu.shell import Shell, ShellError, run_commands
+from emu.snapshot.plain import decode, encode, type_of
 from emu.timing.clock import ManualClock
 from emu.timing.events import DeadlineHeap
 
@@ -23,7 +24,7 @@ class Guest:
         self.clock = ManualClock()
         self.events = DeadlineHeap()
         self.chance = Chance(0)
-        self.console = Console(lambda done, _timeout: self.run_until(done), shell=lambda: Shell(self, "run"))
+        self.console = Console(lambda done, _timeout: self.run_until(done), shell=lambda word: Shell(self, "run", word))
         self.console.connect(self)
         self.power: PowerRequest | None = None
         self.paused = False
@@ -414,3 +415,50 @@ def test_a_shell_that_was_not_found_in_time_is_not_interrupted():
     with pytest.raises(ShellError, match="shows no shell"):
         console.run("first")
     assert set(keys) == {""}
+
+
+def test_a_restored_console_goes_on_at_the_prompt():
+    answers = {"one": ("1\r\n", 1), "two": ("2\r\n", 2)}
+    straight = Guest(lambda guest: shell(guest, answers=answers))
+    assert straight.console.run("one") == (1, "1\n")
+    state = decode(encode(straight.console.state()), type_of(straight.console))
+    restored = Guest(lambda guest: shell(guest, f"{state['shell']}:$?# ", answers))
+    restored.clock.advance(straight.clock.now())
+    restored.chance.restore(straight.chance.state())
+    restored.console.restore(state)
+    for console in (straight.console, restored.console):
+        assert console.run("two") == (2, "2\n")
+        console.sendline()  # which may have been a command: the shell is looked for again, and gets another word
+        assert console.run("one") == (1, "1\n")
+    assert restored.console.text == straight.console.text
+    assert restored.clock.now() == straight.clock.now()
+    assert restored.chance.state() == straight.chance.state()
+
+
+def test_a_command_that_was_running_when_the_machine_was_saved_is_interrupted():
+    def script(guest: Guest) -> Iterator[None]:
+        for _ in shell(guest):
+            yield
+            if "hang" in guest.lines[0]:
+                states.append(guest.console.state())
+                guest.power = PowerRequest(PowerAction.OFF)
+
+    def hanging(guest: Guest) -> Iterator[None]:
+        while guest.lines != ["\x03"]:
+            yield
+        guest.read_line()
+        yield from shell(guest, "\r\n# ", {"next": ("hello\r\n", 3)})
+
+    states: list[ConsoleState] = []
+    with pytest.raises(ShellError):
+        Guest(script).console.run("hang")
+    restored = Guest(hanging)
+    restored.console.restore(states[0])
+    assert restored.console.run("next") == (3, "hello\n")
+
+
+@pytest.mark.parametrize("word", ["", "pyemu-00000", "(a+)+$", "pyemu-000000\n"])
+def test_a_word_that_no_shell_has(word):
+    guest = Guest(shell)
+    with pytest.raises(UsageError, match="the prompt of the shell"):
+        guest.console.restore({**guest.console.state(), "shell": word})
