@@ -234,7 +234,7 @@ class Life(Board):
                 near = self.clint.mtime + chance.randrange(-5, 20)
                 self.write64(offset, chance.choice([near, near, near, chance.getrandbits(64), NEVER]) & NEVER)
             case 2:
-                self.clint.write(offset, 4, chance.getrandbits(32))
+                self.clint.write(offset, 4, chance.choice([chance.getrandbits(32), 0xFFFF_FFFF]))
             case 3:
                 self.events.advance(chance.randrange(10 * TICK))
         lines = [(hart.software, hart.timer, hart.timer_history[:]) for hart in self.harts]

@@ -455,21 +455,24 @@ class Life(Board):
         self.output[:] = old.output
 
     def step(self, chance: Random) -> object:
-        seen = None
-        register = chance.randrange(8)
+        seen: object = None
         match chance.randrange(8):
-            case 0 | 1 | 2:
-                seen = self.read(register)
+            case 0 | 1:
+                seen = self.read(chance.choice([RBR, IER, IIR, LCR, MCR, LSR, MSR, SCR]))
+            case 2:
+                usual = [(FCR, TRIGGER_8), (IER, 0x0F), (LCR, 0), (MCR, 0)]
+                rare = [(FCR, 0), (FCR, 0xC1), (LCR, 0x80), (MCR, LOOP)]
+                any_ = [(chance.choice([IER, LCR, MCR, SCR]), chance.randrange(256))]
+                self.write(*chance.choice(usual + usual + rare + any_))
             case 3:
-                values = [chance.randrange(256), FIFO_ON, TRIGGER_8, 0x0F, LOOP if register == MCR else 0]
-                self.write(register, chance.choice(values))
+                for _ in range(chance.choice([1, 17])):
+                    self.write(chance.choice([THR, DLL, DLM]), chance.randrange(256))
             case 4:
                 self.type(chance.randbytes(chance.choice([1, 1, 3, 40])))
             case 5:
                 self.uart.hold(chance.random() < 0.5)
             case 6:
-                self.write(LCR, 0)
-                seen = self.drain()
+                seen = self.uart.take(chance.choice([1, 100]))
             case 7:
                 self.events.advance(chance.choice([1, PAUSE // 3, PAUSE]))
         lines = self.irq, self.calls, bytes(self.output), self.waiting
@@ -478,7 +481,7 @@ class Life(Board):
 
 @pytest.mark.parametrize("seed", range(5))
 def test_as_if_it_had_never_been_saved(seed: int) -> None:
-    live_through_snapshots(Life, seed)
+    live_through_snapshots(Life, seed, steps=1000)
 
 
 def test_a_wrong_state_is_refused_or_harmless() -> None:

@@ -65,7 +65,7 @@ class Life:
         self.chance = Chance(5)  # the seed is in the state
 
     def step(self, chance: Random) -> object:
-        use = chance.choice(["entropy", "shell", "interrupt 1"])
+        use = f"interrupt {chance.randrange(30)}"
         return self.chance.draw(use, chance.randrange(2000)), self.chance.number(use, 9), self.chance.wall_time()
 
 
