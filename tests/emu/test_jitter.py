@@ -15,6 +15,7 @@ from emu.chance import Chance
 from emu.jitter import LATEST_NS, Jitter, draw_ps_per_block
 from emu.timing.warp import PS_PER_BLOCK
 from tests.devices.virtio.fake_driver import Driver
+from tests.devices.virtio.life import VirtioLife
 from tests.fakes import FakeClock, FakeEvents, FakeIrq
 from tests.twins import live_through_snapshots, live_with_wrong_states
 
@@ -254,3 +255,27 @@ def test_a_machine_goes_on_that_had_no_jitter() -> None:
     life.line(True)
     life.events.advance(LATEST_NS)
     assert life.irq.level
+
+
+class DrivenLife(VirtioLife):
+    """A device that is late, with a driver."""
+
+    def __init__(self) -> None:
+        self.bench = Bench(1)
+        device = EntropyDevice(bytes)
+        super().__init__(device, self.bench.events, lambda device: self.bench.jitter.virtio(0, device))
+
+    @property
+    def parts(self) -> list[Stateful]:
+        return [self.bench.chance, *super().parts, self.bench.jitter]
+
+    def request(self, chance: Random) -> tuple[int, list[bytes], list[int]]:
+        return 0, [], [chance.randrange(100)]
+
+    def happen(self, chance: Random) -> None:
+        self.events.advance(chance.randrange(LATEST_NS))
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_a_device_that_is_late_may_be_saved_with_its_driver(seed: int) -> None:
+    live_through_snapshots(DrivenLife, seed, steps=200)
