@@ -720,6 +720,16 @@ def test_a_request_that_cannot_be_is_refused(wrong: dict[str, object]) -> None:
         rig.driver.device.restore({"request": state["request"] | wrong, "unflushed": []})
 
 
+def test_a_state_stays_when_the_device_goes_on() -> None:
+    rig = Rig(RecordingDisk(bytes(4 * AT_ONCE)))
+    rig.driver.submit(0, [header(WRITE_ZEROES), segments((0, 4 * AT_ONCE // 512, 0))], [1])
+    rig.driver.write("QueueNotify", 0)
+    state = rig.driver.device.state()
+    assert state["request"]["ranges"] == [(AT_ONCE, 3 * AT_ONCE, 0)]
+    rig.driver.run_deferred()
+    assert state["request"]["ranges"] == [(AT_ONCE, 3 * AT_ONCE, 0)]
+
+
 def test_a_request_without_a_driver_is_refused() -> None:
     rig = Rig(RecordingDisk(bytes(4 * AT_ONCE)))
     rig.driver.submit(0, [header(IN)], [2 * AT_ONCE, 1])
