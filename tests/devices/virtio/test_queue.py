@@ -628,6 +628,17 @@ def test_a_restored_queue_goes_on_where_it_was() -> None:
     assert rig.ring.avail_event == 2
 
 
+def test_a_restored_queue_has_asked_for_a_kick_already() -> None:
+    rig = Rig(EVENTFUL)
+    rig.driver.submit(0, [b"x"])
+    rig.pop()
+    assert rig.queue.pop() is None
+    queue = restored(rig, EVENTFUL)
+    rig.memory.written.clear()
+    assert queue.pop() is None
+    assert rig.memory.written == []
+
+
 def test_a_resumed_chain_is_in_flight() -> None:
     rig = Rig()
     rig.ring.put_descriptor(0, RAM_BASE, 4)
