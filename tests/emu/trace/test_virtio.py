@@ -62,6 +62,14 @@ def test_a_request_from_the_notification_to_the_acknowledgement(driver):
     ]
 
 
+def test_a_device_that_is_restored_is_watched_and_has_not_been_activated(driver):
+    driver.told()
+    driver.transport.restore(driver.transport.state())
+    assert driver.told() == []
+    driver.request(0, [], [8])
+    assert driver.told() == [("notify", "requestq"), ("used", "requestq", 1, 8, "sent")]
+
+
 def test_an_interrupt_that_the_driver_does_not_want(driver):
     driver.told()
     driver.queues[0].set_used_event(100)
