@@ -289,9 +289,6 @@ class Shell:
     def _forget(self) -> None:
         self._position = self._console.printed
 
-    def _is_late(self) -> bool:
-        return time.monotonic() > self._give_up
-
     def _run(self, done: Callable[[], bool], seconds: float) -> bool:
         """Run until ``done()``, at most ``seconds`` of guest time; return whether it was reached.
 
@@ -300,11 +297,12 @@ class Shell:
         machine = self._machine
         over: list[bool] = []
         end = machine.events.at(machine.clock.now() + round(seconds * 1e9), lambda: over.append(True))
-        # --exec sets no limit: there a pause only means that the output waits for its reader.
-        timeout = math.inf if self._give_up == math.inf else None
-        machine.run_until(lambda: done() or bool(over) or self._is_late(), timeout)
+        # --exec sets no limit: there a pause only means that the output waits for its reader. Otherwise it is refused.
+        refuse = machine.paused and self._give_up < math.inf
+        timeout = None if refuse else self._give_up - time.monotonic()
+        ended = machine.run_until(lambda: done() or bool(over), timeout)
         end.cancel()
-        if self._is_late() and not done():
+        if not ended and machine.power is None:
             what = "not finished after {:g} s, still running" if self._busy else "no shell after {:g} s"
             raise ShellError(f"{self._user}: {what.format(self._seconds)}; the console ends with {self._ending()}")
         if machine.power is not None:

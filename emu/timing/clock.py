@@ -12,9 +12,9 @@ from emu.timing.warp import WarpClock
 
 __all__ = ["Clock", "HostClock", "ManualClock", "make_clock"]
 
-#: Whoever sleeps is woken by messages, and each look for what else there may be costs an idle host more than the guest:
-#: coming out of its deep sleep takes a millisecond of cold caches. But a stop of the process is only known at its end.
-_LONGEST_SLEEP_NS = 200_000_000
+#: Messages wake whoever sleeps, so nothing is missed. A wake-up costs 0.2 ms, as the host's caches are cold: five a
+#: second would be most of what an idle machine costs. Of a stop of the process, at most this much counts as waiting.
+_LONGEST_SLEEP_NS = 5_000_000_000
 #: The most guest time that a block of code may take, in picoseconds. Unicorn executes one in 15 to 40 ns, so a host
 #: that is not busy keeps real time; 100 ns for the 4.7 instructions of a block are a board of 50 MIPS, on which Linux
 #: and ALSA are still in time.

@@ -1,6 +1,8 @@
 """--exec against a scripted console: what a guest shows, and its answer to each line."""
 
+import math
 import re
+import time
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -46,7 +48,10 @@ class Guest:
     def run_until(self, done: Callable[[], bool], timeout: float | None = None) -> bool:
         if self.paused and timeout is None:
             raise UsageError("paused")
+        end = math.inf if timeout is None else time.monotonic() + timeout
         while not done() and self.power is None:
+            if time.monotonic() > end:
+                return False
             if self.lines:
                 next(self._script, None)
             else:

@@ -128,7 +128,7 @@ def test_it_sleeps_until_the_deadline_but_not_too_long() -> None:
     host.clock.wait(10_000 * MS, slept.append)
     host.clock.wait(None, slept.append)
     host.clock.wait(0, no_sleep)
-    assert slept == [0.03, 0.2, 0.2]
+    assert slept == [0.03, 5, 5]
 
 
 def test_a_pause_is_no_time() -> None:
