@@ -133,6 +133,7 @@ class Engine:
             cpu=found.cpu,
             state=ctypes.addressof(ctypes.c_char.from_buffer(found.state.cast("B"))),
             exit_chain=ctypes.addressof(found.exit_chain),
+            jump_cache=found.jump_cache,
             ram=ctypes.addressof(ctypes.c_char.from_buffer(self._ram)),
             ram_size=len(self._ram),
             ram_base=self._ram_base,

@@ -20,7 +20,8 @@ _U64 = ctypes.c_uint64
 _UC_CPU = 440  # struct uc_struct: CPUState *cpu
 _UC_NO_EXIT_REQUEST = 2034  # bool no_exit_request, init_done
 _CPU_INTERRUPT_REQUEST = 28  # CPUState: uint32_t interrupt_request
-_CPU_HALTED = 32880  # uint32_t halted, from CPUState.env_ptr on, behind the jmp_buf
+_CPU_JUMP_CACHE = 16  # TranslationBlock *tb_jmp_cache[4096], from CPUState.env_ptr on
+_CPU_HALTED = 32880  # uint32_t halted, likewise, behind the jmp_buf
 _CPU_UC = 32896  # struct uc_struct *uc, likewise
 # CPURISCVState: bytes from its start; the structure ends with its uc pointer, behind which the RISCVCPU goes on.
 _ENV_RDTIME_FN, _ENV_UC, _ENV_SIZE = 1528, 1560, 1568
@@ -96,6 +97,8 @@ class Internals(NamedTuple):
     interrupt_request: ctypes.Array[ctypes.c_uint32]
     #: IcountDecr, its lower and upper half; generated code looks at it at the start of each block.
     exit_chain: ctypes.Array[ctypes.c_uint16]
+    #: tb_jmp_cache: where translated blocks are, by a hash of their pc.
+    jump_cache: ctypes.Array[ctypes.c_uint64]
     #: uc_struct's flag: no exit request is looked for after a load or store.
     no_exit_request: ctypes.c_uint8
     #: A function without arguments, which returns what the ``time`` CSR reads.
@@ -148,6 +151,7 @@ def find(uc: unicorn.Uc) -> Internals:
         halted=(ctypes.c_uint32 * 1).from_address(env_ptr + _CPU_HALTED),
         interrupt_request=(ctypes.c_uint32 * 1).from_address(cpu + _CPU_INTERRUPT_REQUEST),
         exit_chain=(ctypes.c_uint16 * 2).from_address(exit_chain),
+        jump_cache=(_U64 * 4096).from_address(env_ptr + _CPU_JUMP_CACHE),
         no_exit_request=ctypes.c_uint8.from_address(handle + _UC_NO_EXIT_REQUEST),
         rdtime_fn=_U64.from_address(env + _ENV_RDTIME_FN),
         ext_ifencei=ctypes.c_uint8.from_address(env + _ENV_SIZE + _EXT_IFENCEI),

@@ -6,6 +6,7 @@
                   waits for Python's lock, nor for another thread to wake up
    counted time   instead of that, the CPU counts its blocks, and stops after as many as it was told
    sstatus.SUM    two TLBs for S mode, one for each value; Unicorn has one, and flushes everything at each change
+   jumps          the block of code that an indirect jump leads to is found in less time, and more often at once
    changed code   a page with translated code stays write-protected in the TLB, so that each write to it is noticed;
                   Unicorn stops to look after the first one
 
@@ -27,13 +28,13 @@ typedef uint64_t u64;
 /* Words of the CPU state, as in class Reg; HART is a pointer that Unicorn has no use for (QEMUTimer *timer). */
 enum { PC = 64, LOAD_RES = 65, BADADDR = 68, PRIV = 74, MSTATUS = 78, STVAL = 85, MEDELEG = 87, STVEC = 88, SEPC = 89, SCAUSE = 90, HART = 194 };
 enum { U = 0, S = 1, M = 3 };                                                              /* privilege modes */
-enum { SIE = 1 << 1, SPIE = 1 << 5, SPP = 1 << 8, MPRV = 1 << 17, SUM = 1 << 18 };         /* mstatus */
+enum { SIE = 1 << 1, SPIE = 1 << 5, SPP = 1 << 8, FS = 3 << 13, MPRV = 1 << 17, SUM = 1 << 18 }; /* mstatus */
 enum { ECALL = 8, FETCH_PAGE_FAULT = 12, LOAD_PAGE_FAULT = 13, STORE_PAGE_FAULT = 15 };    /* scause */
 enum { FETCH = 2, EXECUTE = 4 };                                                           /* MMU_INST_FETCH, PAGE_EXEC */
 enum { SSTATUS_CSR = 0x100, MSTATUS_CSR = 0x300, TIME_CSR = 0xC01, NS_PER_TICK = 100, PS_PER_NS = 1000 };
 enum { NOW, BLOCKS_THEN, ORIGIN, GIVEN_UP, SLOWEST_PS, MOST_BEHIND };                     /* HostClock.shared */
 enum { JUMPED, PS_PER_BLOCK };                                                             /* WarpClock.shared */
-enum { BLOCKS = 64 };    /* between two looks at the clock, which then cost nothing that can be measured; about 1 us */
+enum { BLOCKS = 256 };   /* between two looks at the clock, which take as long as ten blocks; 2 to 4 us */
 enum { CPU = 440, NEXT_PC = 2024 }; /* uc_struct: CPUState *; a word that is there for MIPS, and here counts blocks: up to 0, then one is looked at */
 enum { PAGE = 4096, NOTDIRTY = 1 << 10, VICTIMS = 8, MODES = 4, OTHER_S = 2 };             /* nobody has mode 2 */
 
@@ -41,6 +42,13 @@ struct entry { u64 read, write, code, physical, to_host, unused[3]; };          
 struct fast { u64 mask; struct entry *table; };                                            /* CPUTLBDescFast */
 struct slow { u64 large[2], window[2], used, next_victim; struct entry victims[VICTIMS]; u64 io[VICTIMS][2]; void *ios; }; /* CPUTLBDesc */
 struct tlb { uint16_t dirty; u64 counts[3]; struct slow slow[MODES]; struct fast fast[MODES]; };  /* CPUTLB */
+
+/* TranslationBlock. `flags` are the privilege mode and mstatus.FS; `compiled` (cflags) is ORDINARY unless the block was
+   invalidated or has an instruction limit of its own; `pages` are offsets in RAM, the second NO_PAGE if it lies in one. */
+struct block { u64 pc, cs_base; uint32_t flags, sizes, compiled, trace; void *code; u64 code_size, original, next[2], pages[2]; };
+static const uint32_t ORDINARY = 0xFF000000;
+static const u64 NO_PAGE = -1;
+enum { JUMPS = 1 << 13 };                                                                  /* in hart->blocks */
 
 typedef void trap_callback(void *uc, uint32_t cause, void *user);
 
@@ -63,11 +71,14 @@ struct hart {
   int64_t *work;           /* or 0: what WarpClock shares */
   u64 flushes;             /* of the TLBs, while there is that */
   u64 access;              /* why the TLB is being filled */
+  struct block **jump_cache, **blocks; /* CPUState's tb_jmp_cache; and JUMPS more */
 };
 
 static u64 env_offset, exit_offset; /* in CPUState: the CPU state, and the word that is negative when a stop was asked for */
 static void (*reset_dirty)(void *cpu, u64 host, u64 size), (*set_dirty)(void *cpu, u64 address);
 static void (*reset_dirty_virtual)(void *cpu, u64 address, u64 size), (*drop_code)(void *uc, u64 start, u64 end);
+static void *(*lookup)(u64 *state);
+static void (*drop_blocks)(void *cpu);
 static int (*fill)(void *cpu, u64 address, int size, int access, int mode, int probe, u64 caller);
 static void (*set_page)(void *cpu, u64 page, u64 physical, int prot, int mode, u64 size);
 static void (*check_exit)(void *uc, uint32_t in_delay_slot), (*stop)(void *uc);
@@ -300,6 +311,38 @@ void native_written(struct hart *hart, u64 offset, u64 size) {
     if (hart->has_code[page / PAGE]) drop_code(hart->uc, page < offset ? offset : page, page + PAGE < offset + size ? page + PAGE : offset + size);
 }
 
+/* ---- indirect jumps */
+
+static int fits(const struct block *block, u64 pc, uint32_t flags) {
+  return block && block->pc == pc && block->flags == flags && block->compiled == ORDINARY;
+}
+
+/* Return the code of the block at the pc. Unicorn's cache of 4,096 blocks is cleared at each flush of the TLB, and in a
+   page with many blocks they displace each other: its hash takes six bits of the page and six of the rest. A block that is
+   missing there may be in our cache, which outlives a flush; it is the right one if the TLB has the page, executable, and
+   at the address that the block was translated from. Otherwise Unicorn walks its hash table, or translates. */
+static void *on_lookup(u64 *state) {
+  struct hart *hart = (struct hart *)state[HART];
+  if (!hart) return lookup(state);
+  u64 pc = state[PC], page = pc & -PAGE, mode = state[PRIV], hash = pc ^ pc >> 6;
+  uint32_t flags = mode | (state[MSTATUS] & FS);
+  struct block **cached = &hart->jump_cache[(hash >> 6 & 0xFC0) | (hash & 0x3F)], **ours = &hart->blocks[(pc >> 1 ^ pc >> 14) % JUMPS];
+  if (likely(fits(*cached, pc, flags))) return (*cached)->code;
+  struct entry *entry = entry_of(hart, mode, page);
+  if (fits(*ours, pc, flags) && (*ours)->pages[1] == NO_PAGE && entry->code == page && (*ours)->pages[0] == page + entry->to_host - hart->ram)
+    return (*cached ? *ours : (*cached = *ours))->code;
+  void *code = lookup(state);
+  if (fits(*cached, pc, flags)) *ours = *cached;
+  return code;
+}
+
+/* The memory of all blocks is about to be used again. */
+static void on_drop_blocks(void *cpu) {
+  struct hart *hart = of_cpu(cpu);
+  if (hart) memset(hart->blocks, 0, JUMPS * sizeof *hart->blocks);
+  drop_blocks(cpu);
+}
+
 /* ---- page tables: a short way to RAM */
 
 static u64 on_load_pte(void *uc, void *space, u64 address, uint32_t attributes, uint32_t *failed) {
@@ -351,6 +394,7 @@ const char *native_install(void *unicorn) {
       {"tlb_set_page_riscv64", on_set_page, &set_page}, {"address_space_ldq_riscv64", on_load_pte, &load_pte},
       {"tlb_flush_by_mmuidx_riscv64", on_flush, &flush}, {"tlb_flush_page_by_mmuidx_riscv64", on_flush_page, &flush_page},
       {"riscv_cpu_tlb_fill_riscv64", on_fill, &fill}, {"helper_check_exit_request_riscv64", on_check_exit, &check_exit}, {"uc_emu_stop", 0, &stop},
+      {"helper_lookup_tb_ptr_riscv64", on_lookup, &lookup}, {"tb_flush_riscv64", on_drop_blocks, &drop_blocks},
       {"tlb_reset_dirty_riscv64", 0, &reset_dirty}, {"tb_invalidate_phys_range_riscv64", 0, &drop_code}};
   const char *const get_name = "riscv_get_csr_ops_riscv64", *const set_name = "riscv_set_csr_ops_riscv64";
   void (*get_csr)(int, struct csr *) = (void (*)(int, struct csr *))dlsym(unicorn, get_name);

@@ -32,6 +32,8 @@ _MODES, _VICTIMS, _ENTRIES = 4, 8, 256
 _ENTRY = 64
 _SLOW = 6 * 8 + _VICTIMS * (_ENTRY + 16) + 8
 _COMMON, _FAST = 32, 16
+#: Places in our cache of blocks for indirect jumps.
+_JUMPS = 1 << 13
 
 
 class NotNativeError(Exception):
@@ -46,7 +48,7 @@ class _Hart(ctypes.Structure):
         for name in (
             "state", "tlb", "uc", "cpu", "ram", "ram_size", "ram_base", "has_code", "python", "only_python", "traps",
             "last_write", "ascending", "clock", "deadline", "tells_time", "time_reads", "counts", "limit", "work",
-            "flushes", "access",
+            "flushes", "access", "jump_cache", "blocks",
         )
     ]  # fmt: skip
 
@@ -55,28 +57,33 @@ class Native:
     """The native part at work for one engine; the addresses are of this process.
 
     ``uc`` is Unicorn's handle, ``cpu`` its CPU, ``state`` that one's state and ``exit_chain`` its IcountDecr, which the
-    TLBs come before. ``ram`` is the guest's RAM, all that there is, and ``python`` the callback for the traps that are
-    left to Python. It must outlive the handle. ``library`` is what ``install`` returned before the handle was made.
+    TLBs come before; ``jump_cache`` is its tb_jmp_cache. ``ram`` is the guest's RAM, all that there is, and ``python``
+    the callback for the traps that are left to Python. It must outlive the handle. ``library`` is what ``install``
+    returned before the handle was made.
 
     Raises NotNativeError where it does not fit.
     """
 
     def __init__(
-        self, library: ctypes.CDLL, *, uc: int, cpu: int, state: int, exit_chain: int, ram: int, ram_size: int,
-        ram_base: int, python: Any,
+        self, library: ctypes.CDLL, *, uc: int, cpu: int, state: int, exit_chain: int,
+        jump_cache: ctypes.Array[ctypes.c_uint64], ram: int, ram_size: int, ram_base: int, python: Any,
     ) -> None:  # fmt: skip
         tlb = exit_chain - _MODES * _FAST - _MODES * _SLOW - _COMMON
         _check_tlb(tlb)
+        if any(jump_cache):
+            raise NotNativeError("this build of unicorn does not fit: its cache of blocks is not where it should be")
         word = _U64.from_address(state + 8 * _HART)
         if word.value or uclib.qemu_ram_addr_from_host_riscv64(ctypes.c_void_p(uc), ctypes.c_void_p(ram)):
             raise NotNativeError("this build of unicorn does not fit")
         library.native_layout(_U64(state - cpu), _U64(exit_chain - cpu))
         self._library = library
         self._has_code = (ctypes.c_uint8 * (ram_size >> _PAGE_BITS))()
+        self._blocks = (_U64 * _JUMPS)()
         self._python = python
         self._hart = _Hart(
             state=state, tlb=tlb, uc=uc, cpu=cpu, ram=ram, ram_size=ram_size, ram_base=ram_base,
             has_code=ctypes.addressof(self._has_code), python=ctypes.cast(python, ctypes.c_void_p).value,
+            jump_cache=ctypes.addressof(jump_cache), blocks=ctypes.addressof(self._blocks),
         )  # fmt: skip
         word.value = ctypes.addressof(self._hart)
         self._left = ctypes.c_int64.from_address(uc + _UC_NEXT_PC)

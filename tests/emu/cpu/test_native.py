@@ -18,6 +18,7 @@ from tests.emu.asm import (
     A0,
     A1,
     RA,
+    S0,
     T0,
     T1,
     ZERO,
@@ -200,6 +201,16 @@ def test_a_tlb_of_which_little_is_used_does_not_grow() -> None:
     for _ in range(8):
         bare.run(li(A0, device), li(A1, memory), *[lw(T0, A0), lw(T0, A1)] * 20, sfence_vma(), wfi())
     assert max(tlb_sizes(bare)) <= 256
+
+
+def test_its_cache_of_blocks_is_emptied_with_unicorns() -> None:
+    bare = Bare()
+    bare[S0] = BASE + PAGE
+    bare.put(BASE + PAGE, ret())
+    bare.run(jalr(RA, S0), sfence_vma(), jalr(RA, S0), wfi())
+    assert any(bare.engine.native._blocks)
+    bare.engine._uc.ctl_flush_tb()
+    assert not any(bare.engine.native._blocks)
 
 
 def test_several_engines_at_once_keep_their_code_apart() -> None:

@@ -8,6 +8,7 @@ from tests.emu.asm import (
     A1,
     A2,
     A3,
+    RA,
     S0,
     S1,
     T0,
@@ -16,6 +17,7 @@ from tests.emu.asm import (
     Csr,
     addi,
     amoadd_w,
+    assemble,
     beq,
     bne,
     csrc,
@@ -24,11 +26,13 @@ from tests.emu.asm import (
     csrw,
     ecall,
     j,
+    jalr,
     jr,
     ld,
     li,
     mret,
     nop,
+    ret,
     sd,
     sfence_vma,
     wfi,
@@ -343,6 +347,44 @@ def test_another_address_space() -> None:
     bare[S1], bare[T0], bare[T1] = USER_DATA, other.satp | 1 << 44, tables.satp  # another ASID: no sfence.vma needed
     bare.trap(ld(A0, S1), csrw(Csr.SATP, T0), ld(A1, S1), csrw(Csr.SATP, T1), ld(S1, S1), ecall(), mode=SUPERVISOR)
     assert (bare[A0], bare[A1], bare[S1]) == (0x1234, 0x5678, 0x1234)
+
+
+@pytest.mark.parametrize("offset", [0x100, PAGE - 2])
+def test_a_call_leads_to_the_code_that_is_mapped_there_now(offset: int) -> None:
+    """The page that another address space has there is another one; or that of the end of its first instruction."""
+    bare, tables = translated()
+    other = Sv(bare, 39, at=BASE + (12 << 20))
+    other.map(BASE, BASE)
+    for space, amount, page in ((tables, 1, DATA), (other, 100, DATA + 2 * PAGE)):
+        first = page if offset < PAGE - 2 else DATA
+        space.map(USER_DATA, first)
+        space.map(USER_DATA + PAGE, page + PAGE)
+        code = assemble(0, addi(A0, A0, amount), ret())
+        bare.ram.write(first + offset, code[:2])  # the amount is in the other half
+        bare.ram.write(page + offset + 2, code[2:])
+        bare.put(first + 0x80, ret())
+    bare[S0], bare[S1], bare[A1], bare[A2] = USER_DATA + offset, tables.satp, other.satp, USER_DATA + 0x80
+    bare.trap(
+        li(T0, 20), "loop",
+        jalr(RA, A2), jalr(RA, S0), jalr(RA, S0), csrw(Csr.SATP, A1), sfence_vma(),  # A2: now the TLB knows the page
+        jalr(RA, A2), jalr(RA, S0), jalr(RA, S0), csrw(Csr.SATP, S1), sfence_vma(),
+        addi(T0, T0, -1), bne(T0, ZERO, "loop"), ecall(), mode=SUPERVISOR,
+    )  # fmt: skip
+    assert bare[A0] == 20 * (1 + 1 + 100 + 100)
+
+
+def test_a_call_to_code_that_may_no_longer_be_executed() -> None:
+    """It can still be read, and has been."""
+    bare, tables = translated()
+    pte = tables.map(USER_DATA, DATA)
+    tables.map(KERNEL_DATA, pte & -PAGE, R | W)
+    bare.put(DATA, ret())
+    bare[S1], bare[S0], bare[T0] = USER_DATA, KERNEL_DATA | pte & PAGE - 1, DATA >> 12 << 10 | R | V
+    trap = bare.trap(
+        jalr(RA, S1), sfence_vma(), jalr(RA, S1), sd(T0, S0), sfence_vma(), ld(A0, S1), jalr(RA, S1), ecall(),
+        mode=SUPERVISOR,
+    )  # fmt: skip
+    assert trap == (FETCH, USER_DATA, USER_DATA)
 
 
 def test_a_reserved_mode_leaves_satp_as_it_is() -> None:
