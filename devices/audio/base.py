@@ -15,11 +15,12 @@ parts. A backend that plays live would then be a whole period late, so it asks f
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, TypedDict
 
 from devices.audio.pcm import PcmParams
+from devices.state import U8, U32, Ns
 
-__all__ = ["AudioBackend", "Capture", "Period", "Playback"]
+__all__ = ["AudioBackend", "AudioState", "Capture", "LineState", "Period", "Playback", "SamplesState"]
 
 
 class Port(Protocol):
@@ -90,6 +91,31 @@ class Period(NamedTuple):
     again: bool = False  # its frames repeat those of a buffer ago, and are not silence
 
 
+class LineState(TypedDict):
+    """What a stream has played, on its way to the recording of that number; see loopback.py."""
+
+    stream: U8
+    data: bytes
+    dry: bool
+    first: Ns | None
+    goes_on: bool
+
+
+class SamplesState(TypedDict):
+    """Samples that wait to be recorded, little-endian; see microphone.py."""
+
+    kind: str
+    channels: U32
+    data: bytes
+
+
+class AudioState(TypedDict):
+    """What a backend holds of the guest's sound. What it has kept or played is not the machine's state."""
+
+    lines: list[LineState]
+    samples: list[SamplesState]
+
+
 class AudioBackend(Protocol):
     """What ``--audio`` names. Streams are numbered from 0 in each direction, like the guest's devices hw:0,N."""
 
@@ -98,7 +124,7 @@ class AudioBackend(Protocol):
 
     @property
     def played(self) -> int:
-        """Frames played since power-on."""
+        """Frames played since power-on. It is not restored with a machine: the device's stats are."""
         ...
 
     @property
@@ -120,6 +146,14 @@ class AudioBackend(Protocol):
 
     def set_gains(self, playback: Sequence[float], capture: Sequence[float]) -> None:  # noqa: ARG002
         """Use the guest's volume and mute, as factors for left and right; backends that are not heard ignore them."""
+        return
+
+    def state(self) -> AudioState:
+        """Return what of the guest's sound is on its way here: nothing, by default."""
+        return {"lines": [], "samples": []}
+
+    def restore(self, state: AudioState) -> None:  # noqa: ARG002
+        """Hold that again, when all streams have been opened anew; ignore what only other backends can have held."""
         return
 
     def summary(self) -> list[str]:

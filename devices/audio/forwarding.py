@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from devices.audio.base import AudioBackend, Capture, Period, Playback
+from devices.audio.base import AudioBackend, AudioState, Capture, Period, Playback
 from devices.audio.pcm import PcmParams
 
 __all__ = ["ForwardingBackend"]
@@ -40,6 +40,14 @@ class ForwardingBackend(AudioBackend):
     def set_gains(self, playback: Sequence[float], capture: Sequence[float]) -> None:
         """Pass the volume on."""
         self.backend.set_gains(playback, capture)
+
+    def state(self) -> AudioState:
+        """Return what the backend holds."""
+        return self.backend.state()
+
+    def restore(self, state: AudioState) -> None:
+        """Have the backend hold that again."""
+        self.backend.restore(state)
 
     def summary(self) -> list[str]:
         """Return the backend's summary."""

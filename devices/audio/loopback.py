@@ -9,8 +9,9 @@ STOP the recording, the next frames played come back after the same delay again;
 stopped is lost.
 """
 
-from devices.audio.base import AudioBackend, Capture, Playback
+from devices.audio.base import AudioBackend, AudioState, Capture, LineState, Playback
 from devices.audio.pcm import PcmParams
+from devices.state import check
 
 __all__ = ["Loopback"]
 
@@ -48,6 +49,15 @@ class Loopback(AudioBackend):
     def count(self, frames: int) -> None:
         """Count frames as played."""
         self._played += frames
+
+    def state(self) -> AudioState:
+        """Return what is in flight."""
+        return {**super().state(), "lines": [line.state(stream) for stream, line in self._lines.items()]}
+
+    def restore(self, state: AudioState) -> None:
+        """Have that in flight again, to recordings that have been started."""
+        for line in state["lines"]:
+            self._line(line["stream"]).restore(line)
 
     def summary(self) -> list[str]:
         """Nothing to report."""
@@ -107,6 +117,24 @@ class _Line:
         if size > len(self._data):
             self._dry = True
         del self._data[:size]
+
+    def state(self, stream: int) -> LineState:
+        """Return what is in flight, and how far a sound has got."""
+        return {
+            "stream": stream,
+            "data": bytes(self._data),
+            "dry": self._dry,
+            "first": self._first,
+            "goes_on": self._goes_on,
+        }
+
+    def restore(self, state: LineState) -> None:
+        """Have that in flight again, if anybody listens."""
+        if self._params is None:
+            return
+        check(not len(state["data"]) % self._params.frame_size, "the sound in a loopback")
+        self._data[:] = state["data"]
+        self._dry, self._first, self._goes_on = state["dry"], state["first"], state["goes_on"]
 
     def _begin(self, size: int) -> None:
         """Put the delay before a new sound, whose first ``size`` bytes are being taken."""

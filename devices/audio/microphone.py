@@ -4,8 +4,10 @@ import logging
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
+from devices.audio.base import SamplesState
 from devices.audio.pcm import PcmParams
 from devices.errors import UsageError
+from devices.state import check
 
 if TYPE_CHECKING:
     import numpy as np
@@ -16,7 +18,8 @@ __all__ = ["Microphone"]
 
 logger = logging.getLogger(__name__)
 
-_KINDS = "uint8, int16, int32, float32 or float64"
+_KINDS = ("uint8", "int16", "int32", "float32", "float64")
+_SAY_KINDS = f"{', '.join(_KINDS[:-1])} or {_KINDS[-1]}"
 
 
 class Microphone:
@@ -35,16 +38,14 @@ class Microphone:
         Raises UsageError for any other array.
         """
         if not hasattr(samples, "ndim"):
-            raise UsageError(f"{type(samples).__name__} is not sound; use a numpy array (frame, channel) of {_KINDS}")
+            raise UsageError(
+                f"{type(samples).__name__} is not sound; use a numpy array (frame, channel) of {_SAY_KINDS}"
+            )
         if samples.ndim == 1:
             samples = samples.reshape(-1, 1)
-        if (
-            samples.ndim != 2
-            or samples.dtype.name not in _KINDS.replace(" or", ",").split(", ")
-            or not samples.shape[1]
-        ):
+        if samples.ndim != 2 or samples.dtype.name not in _KINDS or not samples.shape[1]:
             raise UsageError(
-                f"an array {samples.shape} of {samples.dtype} is not sound; use (frame, channel) of {_KINDS}"
+                f"an array {samples.shape} of {samples.dtype} is not sound; use (frame, channel) of {_SAY_KINDS}"
             )
         if len(samples):
             self._waiting.append(samples.copy())
@@ -53,6 +54,21 @@ class Microphone:
     def frames(self) -> int:
         """How many frames are waiting to be recorded."""
         return sum(map(len, self._waiting))
+
+    def state(self) -> list[SamplesState]:
+        """Return what is waiting."""
+        return [
+            {
+                "kind": samples.dtype.name,
+                "channels": samples.shape[1],
+                "data": samples.astype(samples.dtype.newbyteorder("<")).tobytes(),
+            }
+            for samples in self._waiting
+        ]
+
+    def restore(self, state: list[SamplesState]) -> None:
+        """Have that wait again, instead of what does."""
+        self._waiting = deque(map(_restored, state))
 
     def read(self, params: PcmParams, count: int) -> bytes:
         """Take the next ``count`` frames, or as many as there are, converted to ``params``."""
@@ -67,6 +83,16 @@ class Microphone:
                 self._waiting.appendleft(samples[count:])
             count -= min(count, len(samples))
         return b"".join(taken)
+
+
+def _restored(state: SamplesState) -> "Samples":
+    import numpy as np  # noqa: PLC0415 - 85 ms to import, and most machines have no samples
+
+    kind, channels, data = state["kind"], state["channels"], state["data"]
+    check(kind in _KINDS and channels > 0, "what waits to be recorded")
+    dtype = np.dtype(kind).newbyteorder("<")
+    check(len(data) > 0 and not len(data) % (dtype.itemsize * channels), "what waits to be recorded")
+    return np.frombuffer(data, dtype).reshape(-1, channels)
 
 
 def _convert(samples: "Samples", params: PcmParams) -> bytes:

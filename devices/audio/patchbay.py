@@ -7,7 +7,7 @@ is over, the backend's sound. Without either, everything passes unchanged.
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
-from devices.audio.base import AudioBackend, Capture, Playback
+from devices.audio.base import AudioBackend, AudioState, Capture, Playback
 from devices.audio.forwarding import ForwardingBackend
 from devices.audio.pcm import PcmParams
 from devices.errors import UsageError
@@ -63,11 +63,14 @@ class Patchbay(ForwardingBackend):
             machine.audio.play(np.sin(np.arange(48000) * (2 * np.pi * 440 / 48000)))
             machine.console.run("arecord -D hw:0,0 -f S16_LE -r 48000 -d 1 /tmp/a440.wav")
         """
+        self._use_microphone().play(samples)
+
+    def _use_microphone(self) -> "Microphone":
         if self._microphone is None:
             from devices.audio.microphone import Microphone  # noqa: PLC0415 - not needed to boot
 
             self._microphone = Microphone()
-        self._microphone.play(samples)
+        return self._microphone
 
     def switch(self, backend: AudioBackend) -> AudioBackend:
         """Use ``backend`` for sounds that begin from now on, and return the previous one, for the caller to close.
@@ -92,6 +95,17 @@ class Patchbay(ForwardingBackend):
     def say(self, params: PcmParams, count: int) -> bytes:
         """Return up to ``count`` frames of what was played into the microphone, taking them from there."""
         return b"" if self._microphone is None else self._microphone.read(params, count)
+
+    def state(self) -> AudioState:
+        """Return what waits to be recorded, and what the backend holds."""
+        samples = [] if self._microphone is None else self._microphone.state()
+        return {**super().state(), "samples": samples}
+
+    def restore(self, state: AudioState) -> None:
+        """Have that wait again, and nothing else."""
+        super().restore(state)
+        if state["samples"] or self._microphone is not None:
+            self._use_microphone().restore(state["samples"])
 
     def set_gains(self, playback: Sequence[float], capture: Sequence[float]) -> None:
         """Pass the volume on, also to any backend switched to later."""

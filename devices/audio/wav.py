@@ -44,7 +44,8 @@ class WavSink(AudioBackend):
 
     Both files are opened at once, so that a path that cannot work is reported before the guest runs (UsageError). If
     writing fails later (a full disk, more than ``limit`` bytes), a warning says so once; what was written stays valid,
-    and the guest plays on.
+    and the guest plays on. When its machine goes back to an earlier state, the files go on with what is played from
+    there; what was played since stays in them.
     """
 
     def __init__(

@@ -16,13 +16,15 @@ guest plays, bit for bit, at every setting.
 
 from collections.abc import Callable, Iterator, Sequence
 from struct import Struct
+from typing import TypedDict
 
 from devices.errors import UsageError
+from devices.state import U8, check
 from devices.virtio.sound import wire
 from devices.virtio.sound.chmaps import sides
 from devices.virtio.sound.requests import BAD_MSG, NOT_SUPP, OK, Handler, query
 
-__all__ = ["VOLUME_MAX", "Control", "Controls"]
+__all__ = ["VOLUME_MAX", "Control", "Controls", "ControlsState"]
 
 #: Full volume, 0 dB; each step down is half a dB, and 0 is silence.
 VOLUME_MAX = 100
@@ -46,7 +48,7 @@ class Control:
     def __init__(self, name: str, role: int, kind: int, maximum: int, tlv: bytes = b"") -> None:
         self.name = name
         self.maximum = maximum
-        self.values = (maximum,) * _LEFT_AND_RIGHT
+        self.values = (maximum, maximum)
         #: What ALSA calls TLV; empty if there is none.
         self.tlv = tlv
         self._role = role
@@ -69,6 +71,14 @@ def _volume(name: str, direction: int) -> Control:
 
 def _switch(name: str, direction: int) -> Control:
     return Control(name, wire.CTL_ROLE_MUTE << 1 | direction, wire.CTL_TYPE_BOOLEAN, 1)
+
+
+class ControlsState(TypedDict):
+    """The values of all controls, and the numbers of those that the driver knows, or is to hear of."""
+
+    values: list[tuple[U8, U8]]
+    known: list[U8]
+    news: list[U8]
 
 
 class Controls:
@@ -113,10 +123,11 @@ class Controls:
         """Set a control from the host: left and right, or one value for both; raises UsageError if it cannot be."""
         number = self._number_of(name)
         control = self._controls[number]
-        wanted = (values,) * _LEFT_AND_RIGHT if isinstance(values, int) else tuple(values)
+        wanted = (values,) * _LEFT_AND_RIGHT if isinstance(values, int) else values
         if not control.accepts(wanted):
             raise UsageError(f"{name} takes values from 0 to {control.maximum}, one or {_LEFT_AND_RIGHT} of them")
-        self._set(number, wanted)
+        left, right = wanted
+        self._set(number, (left, right))
 
     def gains(self, direction: int, channels: int) -> list[float]:
         """Return the factor for each channel of one direction's streams: 0 is silence, 1 leaves samples as they are."""
@@ -146,6 +157,24 @@ class Controls:
         """Prepare for a new driver, which knows no values."""
         self._known.clear()
         self._news.clear()
+
+    def state(self) -> ControlsState:
+        """Return the values, and what the driver knows of them; what it accepted is the transport's state."""
+        values = [control.values for control in self._controls]
+        return {"values": values, "known": sorted(self._known), "news": sorted(self._news)}
+
+    def restore(self, state: ControlsState) -> None:
+        """Set all that to what it was; nobody hears of that."""
+        values, known, news = state["values"], state["known"], state["news"]
+        check(
+            len(values) == len(self._controls)
+            and all(control.accepts(pair) for control, pair in zip(self._controls, values, strict=True))
+            and all(number < len(values) for number in (*known, *news)),
+            "a control",
+        )
+        for control, pair in zip(self._controls, values, strict=True):
+            control.values = pair
+        self._known, self._news = set(known), set(news)
 
     # Requests.
 
@@ -200,7 +229,7 @@ class Controls:
                 return number
         raise UsageError(f"there is no control {name!r}: {', '.join(control.name for control in self._controls)}")
 
-    def _set(self, number: int, values: tuple[int, ...]) -> None:
+    def _set(self, number: int, values: tuple[int, int]) -> None:
         control = self._controls[number]
         if values == control.values:
             return

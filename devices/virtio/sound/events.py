@@ -50,12 +50,13 @@ class EventQueue:
         self._sources = sources
         self._size = size
         self._queue: Queue | None = None
-        self._silent = True  # the driver has made no request since the reset
+        #: Whether the driver has made no request since the reset. With its buffers, this is all the state there is.
+        self.silent = True
 
     def attach(self, queue: Queue) -> None:
         """Use the driver's ``queue``, of at most ``size`` entries, from its first control request on."""
         self._queue = queue
-        self._silent = True
+        self.silent = True
 
     def detach(self) -> None:
         """Forget the queue: the device is reset."""
@@ -63,8 +64,8 @@ class EventQueue:
 
     def heed(self, code: int) -> None:
         """Note a control request by the driver, before it is answered."""
-        if self._silent:
-            self._silent = False
+        if self.silent:
+            self.silent = False
             if code in wire.QUERIES:
                 for source in self._sources:
                     source.forget()
@@ -72,7 +73,7 @@ class EventQueue:
 
     def deliver(self) -> None:
         """Report as much as there are buffers for. Call it when there is news, and when there are new buffers."""
-        if self._queue is None or self._silent:
+        if self._queue is None or self.silent:
             return
         # No more than an honest driver can have queued: whatever a hostile driver's rings say, this ends.
         for _ in range(self._size):

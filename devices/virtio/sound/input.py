@@ -21,7 +21,7 @@ program has read a period by the time the driver offers its memory again: only t
 from devices.audio import Capture
 from devices.virtio.queue import Chain
 from devices.virtio.sound import wire
-from devices.virtio.sound.prepared import Message, Prepared, StreamParams, Surroundings, complete
+from devices.virtio.sound.prepared import Message, PlayedState, Prepared, StreamParams, Surroundings, complete
 
 __all__ = ["PreparedInput"]
 
@@ -50,6 +50,11 @@ class PreparedInput(Prepared[Capture]):
     def _stopped(self, now: int) -> None:
         if not self._fifo:  # settle what has been lost by now
             self._arrived(now)
+
+    def _resume(self, played: PlayedState | None, now: int) -> None:  # noqa: ARG002 - nothing was played
+        taken = self._stopwatch.frames + self._begun  # whether recorded or lost
+        if taken:
+            self._port.skip(taken * self._frame_size)
 
     def _move(self, message: Message, frames: int) -> None:
         size = self._frame_size

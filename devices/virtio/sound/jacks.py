@@ -9,12 +9,14 @@ no effect on the hardware. It survives a reset.
 """
 
 from collections.abc import Callable, Iterator
+from typing import TypedDict
 
 from devices.errors import UsageError
+from devices.state import U32, check
 from devices.virtio.sound import wire
 from devices.virtio.sound.requests import BAD_MSG, OK, Handler, query
 
-__all__ = ["Jack", "Jacks"]
+__all__ = ["Jack", "JackState", "Jacks"]
 
 #: Function group of the streams that the jacks belong to: the first playback and capture streams (hda_fn_nid).
 _NID = 0
@@ -30,6 +32,14 @@ _ASSOCIATION_AND_SEQUENCE = 0xFF
 _PRESENCE_DETECT = 1 << 2
 _OUTPUT = 1 << 4
 _INPUT = 1 << 5
+
+
+class JackState(TypedDict):
+    """A jack: see the attributes of Jack."""
+
+    connected: bool
+    defconf: U32
+    told: bool | None
 
 
 class Jack:
@@ -81,6 +91,16 @@ class Jacks:
         """Plug something in or pull it out; raises UsageError if no jack has that name."""
         self[name].connected = connected
         self._changed()
+
+    def state(self) -> list[JackState]:
+        """Return the state of each jack."""
+        return [{"connected": jack.connected, "defconf": jack.defconf, "told": jack.told} for jack in self._jacks]
+
+    def restore(self, state: list[JackState]) -> None:
+        """Make the jacks what they were; nobody hears of that."""
+        check(len(state) == len(self._jacks), "the number of jacks")
+        for jack, one in zip(self._jacks, state, strict=True):
+            jack.connected, jack.defconf, jack.told = one["connected"], one["defconf"], one["told"]
 
     # Events.
 

@@ -16,9 +16,10 @@ driver was told are played; the same holds for what is heard, if the worker acts
 """
 
 from devices.audio import Playback
+from devices.state import check
 from devices.virtio.queue import Chain
 from devices.virtio.sound import wire
-from devices.virtio.sound.prepared import Message, Prepared, StreamParams, Surroundings, complete
+from devices.virtio.sound.prepared import Message, PlayedState, Prepared, StreamParams, Surroundings, complete
 from devices.virtio.sound.turn import Turn
 
 __all__ = ["PreparedOutput"]
@@ -57,6 +58,16 @@ class PreparedOutput(Prepared[Playback]):
         if not self._fifo:  # silence need not be resumed
             self._stopwatch.rewind()
         self._dry_since = None
+
+    def _played_state(self) -> PlayedState | None:
+        return {"turn": self._turn.state(), "dry_since": self._dry_since}
+
+    def _resume(self, played: PlayedState | None, now: int) -> None:
+        check(played is not None, "an output stream")
+        assert played is not None
+        self._turn.restore(played["turn"])
+        self._dry_since = played["dry_since"]
+        check(self._dry_since is None or self._dry_since <= now, "an output stream")
 
     def _next(self) -> int:
         if self._part_frames is None or self._fifo[0].frames - self._begun <= self._part_frames:

@@ -1,8 +1,20 @@
 """When a frame has been played or recorded: exact arithmetic on guest time, with no accumulating error."""
 
-__all__ = ["Stopwatch"]
+from typing import TypedDict
+
+from devices.state import Ns, check
+
+__all__ = ["Stopwatch", "StopwatchState"]
 
 _NS = 1_000_000_000
+
+
+class StopwatchState(TypedDict):
+    """A stopwatch: its frames, when it began if it runs, and its time if it stands still."""
+
+    frames: Ns
+    zero: Ns
+    elapsed: Ns
 
 
 class Stopwatch:
@@ -44,3 +56,15 @@ class Stopwatch:
     def behind(self, now: int) -> int:
         """How many more whole frames are over by now."""
         return (now - self._zero) * self._rate // _NS - self.frames
+
+    def state(self) -> StopwatchState:
+        """Return what ``restore`` makes the same stopwatch from."""
+        return {"frames": self.frames, "zero": self._zero, "elapsed": self._elapsed}
+
+    def restore(self, state: StopwatchState, now: int) -> None:
+        """Show what another one did ``now``."""
+        self.frames, self._zero, self._elapsed = state["frames"], state["zero"], state["elapsed"]
+        longest = max(now - self._zero, self._elapsed)
+        check(
+            max(self._zero, self._elapsed) <= now and self.frames * _NS <= longest * self._rate, "a stream's position"
+        )

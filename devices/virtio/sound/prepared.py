@@ -18,22 +18,44 @@ When a message completes
 STOP and RELEASE
     A message that STOP cuts short stays where it is, and START continues with the very next sample. RELEASE returns all
     messages, with status OK and nothing played or recorded, before it is answered (5.14.6.6.5.1).
+
+    Either command takes effect at once, and its rest is done in steps. How far that has got shows in the stream alone,
+    so that the rest can be taken up by anyone, in a restored machine too.
 """
 
 from abc import ABC, abstractmethod
 from collections import deque
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Generic, TypedDict, TypeVar
 
 from devices.audio import AudioBackend, PcmParams, Period
 from devices.audio.base import Port
+from devices.audio.pcm import FORMATS
 from devices.contracts import Clock, Event, Events
-from devices.virtio.queue import Chain, Queue
+from devices.state import U8, U32, Moment, Ns, check, resume, saved
+from devices.virtio.queue import Chain, ChainState, Queue
 from devices.virtio.sound import wire
-from devices.virtio.sound.pacing import Stopwatch
+from devices.virtio.sound.pacing import Stopwatch, StopwatchState
 from devices.virtio.sound.steps import AT_ONCE, RETURN, Steps
+from devices.virtio.sound.turn import TurnState
 
-__all__ = ["Message", "Prepared", "StreamParams", "StreamStats", "Surroundings", "complete"]
+__all__ = [
+    "MAX_BUFFER_BYTES",
+    "Message",
+    "ParamsState",
+    "PlayedState",
+    "Prepared",
+    "PreparedState",
+    "StatsState",
+    "StreamParams",
+    "StreamStats",
+    "Surroundings",
+    "complete",
+    "has_room",
+]
+
+#: A buffer of more than 2.7 s of the widest stream is a mistake.
+MAX_BUFFER_BYTES = 64 << 20
 
 #: A message with a larger payload is refused: 0.6 s of the widest stream.
 MAX_MESSAGE_BYTES = 16 << 20
@@ -41,13 +63,61 @@ MAX_MESSAGE_BYTES = 16 << 20
 PortT = TypeVar("PortT", bound=Port)
 
 
+class ParamsState(TypedDict):
+    """What SET_PARAMS has set."""
+
+    format: str
+    rate: U32
+    channels: U8
+    buffer_bytes: U32
+    period_bytes: U32
+
+
 @dataclass(frozen=True, slots=True)
 class StreamParams:
-    """What SET_PARAMS has set; a buffer is whole periods, a period whole frames."""
+    """What SET_PARAMS has set."""
 
     pcm: PcmParams
     buffer_bytes: int
     period_bytes: int
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether a buffer is whole periods, and a period whole frames."""
+        buffer, period = self.buffer_bytes, self.period_bytes
+        return period > 0 and buffer > 0 and not buffer % period and not period % self.pcm.frame_size
+
+    def state(self) -> ParamsState:
+        """Return what ``restored`` makes the same parameters from."""
+        return {
+            "format": self.pcm.format.name,
+            "rate": self.pcm.rate,
+            "channels": self.pcm.channels,
+            "buffer_bytes": self.buffer_bytes,
+            "period_bytes": self.period_bytes,
+        }
+
+    @classmethod
+    def restored(cls, state: ParamsState) -> "StreamParams":
+        """Return parameters that were saved; raises UsageError unless a driver can have set them."""
+        name, rate, channels = state["format"], state["rate"], state["channels"]
+        check(name in FORMATS and rate in wire.PCM_RATES and 0 < channels <= wire.CHANNELS_MAX, "a stream's format")
+        params = cls(PcmParams(FORMATS[name], rate, channels), state["buffer_bytes"], state["period_bytes"])
+        check(params.is_whole and params.buffer_bytes <= MAX_BUFFER_BYTES, "a stream's buffer")
+        return params
+
+
+class StatsState(TypedDict):
+    """The attributes of StreamStats."""
+
+    frames: Ns
+    messages: Ns
+    underruns: Ns
+    silence_ns: Ns
+    overruns: Ns
+    lost_frames: Ns
+    repeats: Ns
+    lateness_max_ns: Ns
 
 
 @dataclass(slots=True)
@@ -62,6 +132,24 @@ class StreamStats:
     lost_frames: int = 0
     repeats: int = 0  # periods with exactly the bytes played a buffer ago, other than silence
     lateness_max_ns: int = 0  # of any completion
+
+    def state(self) -> StatsState:
+        """Return them all."""
+        return {
+            "frames": self.frames,
+            "messages": self.messages,
+            "underruns": self.underruns,
+            "silence_ns": self.silence_ns,
+            "overruns": self.overruns,
+            "lost_frames": self.lost_frames,
+            "repeats": self.repeats,
+            "lateness_max_ns": self.lateness_max_ns,
+        }
+
+    def restore(self, state: StatsState) -> None:
+        """Set them all."""
+        for name, value in state.items():
+            setattr(self, name, value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +171,33 @@ class Message:
     chain: Chain
     size: int  # bytes of frames that it holds, or takes
     frames: int
+
+
+class PlayedState(TypedDict):
+    """What an output stream knows beyond PreparedState."""
+
+    turn: TurnState
+    dry_since: Ns | None
+
+
+class PreparedState(TypedDict):
+    """A stream from PREPARE to RELEASE; see the attributes of Prepared."""
+
+    params: ParamsState
+    messages: list[ChainState]
+    begun: U32
+    moving: bool
+    running: bool
+    stopping: bool
+    stopwatch: StopwatchState
+    ready: Ns
+    event: Moment | None
+    played: PlayedState | None
+
+
+def has_room(chain: Chain) -> bool:
+    """Whether an I/O message has its header, and room for a status."""
+    return len(chain.readable) >= wire.PCM_XFER.size and len(chain.writable) >= wire.PCM_STATUS.size
 
 
 def complete(queue: Queue, chain: Chain, status: int, latency_bytes: int = 0, recorded: int = 0) -> None:
@@ -108,11 +223,13 @@ class Prepared(ABC, Generic[PortT]):
         self._events = around.events
         self._backend = around.backend
         self._stats = around.stats
+        self._params = params
         self._port = port
         self._frame_size = params.pcm.frame_size
         self._piece_frames = max(AT_ONCE // self._frame_size, 1)
         self._stopwatch = Stopwatch(params.pcm.rate)
         self._running = False
+        self._stopping = False  # STOP is not over yet: the stopwatch and the port still run
         self._fifo: deque[Message] = deque()
         self._fill = 0  # bytes in the fifo
         self._begun = 0  # frames of the first message already moved
@@ -151,6 +268,14 @@ class Prepared(ABC, Generic[PortT]):
     def _stopped(self, now: int) -> None:
         """Note STOP."""
 
+    def _played_state(self) -> PlayedState | None:
+        """Return the state of an output stream's own attributes."""
+        return None
+
+    @abstractmethod
+    def _resume(self, played: PlayedState | None, now: int) -> None:
+        """Restore those attributes, and have the port, a new one, go on where the saved one was."""
+
     # Commands.
 
     def start(self) -> None:
@@ -161,51 +286,108 @@ class Prepared(ABC, Generic[PortT]):
         self._stopwatch.start(self._ready)
         self._schedule(self._ready)
 
-    def stop(self) -> Steps[None]:
-        """STOP: nothing is heard or recorded from now on, and only a message that is already over still completes."""
+    def stop(self) -> None:
+        """STOP: nothing is heard or recorded from now on; ``finish_stop`` is to follow."""
         self._running = False
+        self._stopping = True
         self._cancel()
-        try:
-            while self._moving and self._queue.running:
-                self._advance(self._due(), self._clock.now())
-                yield AT_ONCE
-            self._queue.signal()
-        finally:
-            self._port.stop()
+
+    def finish_stop(self) -> Steps:
+        """Complete a message that was already over at STOP, if there is one, and stop."""
+        if not self._stopping:
+            return
+        while self._moving and self._queue.running:
+            self._advance(self._due(), self._clock.now())
+            yield AT_ONCE
+        self._queue.signal()
+        self._port.stop()
         now = self._clock.now()
         self._stopwatch.stop(now)
         self._stopped(now)
+        self._stopping = False
 
-    def release(self) -> Steps[None]:
+    def release(self) -> Steps:
         """RELEASE: every message is returned and the driver told (5.14.6.6.5)."""
-        try:
-            while self._fifo:
-                complete(self._queue, self._fifo.popleft().chain, wire.S_OK)
-                yield RETURN
-            self._queue.signal()
-        finally:
-            self._port.close()
+        while self._fifo:
+            complete(self._queue, self._fifo.popleft().chain, wire.S_OK)
+            yield RETURN
+        self._queue.signal()
+        self._port.close()
 
     def close(self) -> None:
         """Stop and forget everything: the device is reset."""
         self._cancel()
-        if self._running:
+        if self.is_active:
             self._port.stop()
         self._port.close()
+
+    # State.
+
+    @property
+    def is_active(self) -> bool:
+        """Whether the stream, or the rest of STOP, goes on."""
+        return self._running or self._stopping
+
+    @property
+    def is_stopping(self) -> bool:
+        """Whether the rest of STOP goes on."""
+        return self._stopping
+
+    def state(self) -> PreparedState:
+        """Return what ``restore`` makes the same from, with another port."""
+        return {
+            "params": self._params.state(),
+            "messages": [message.chain.state() for message in self._fifo],
+            "begun": self._begun,
+            "moving": self._moving,
+            "running": self._running,
+            "stopping": self._stopping,
+            "stopwatch": self._stopwatch.state(),
+            "ready": self._ready,
+            "event": saved(self._event),
+            "played": self._played_state(),
+        }
+
+    def restore(self, state: PreparedState) -> None:
+        """Go on as another one of the same parameters; this one must be new."""
+        now = self._clock.now()
+        for chain in state["messages"]:
+            message = self._queue.resume_chain(chain)
+            check(has_room(message) and self._take(message), "a message of a stream")
+        self._begun, self._moving, self._ready = state["begun"], state["moving"], state["ready"]
+        self._stopwatch.restore(state["stopwatch"], now)
+        check(
+            self._ready <= now
+            and self._begun <= (self._fifo[0].frames if self._fifo else 0)
+            and (not self._moving or (bool(self._fifo) and self._due() <= now))
+            and not (state["running"] and state["stopping"])
+            and (state["event"] is None or (state["running"] and bool(self._fifo))),
+            "a stream",
+        )
+        self._resume(state["played"], now)
+        self._running, self._stopping = state["running"], state["stopping"]
+        if self.is_active:
+            self._port.start()
+        self._event = resume(self._events, state["event"], self._complete_due)
 
     # Messages.
 
     def submit(self, chain: Chain) -> bool:
         """Queue a message that has a header and room for a status; False if it cannot be played or recorded."""
+        if not self._take(chain):
+            return False
+        if self._running and len(self._fifo) == 1:
+            self._ready = self._clock.now()
+            self._arrived(self._ready)
+            self._schedule(self._ready)
+        return True
+
+    def _take(self, chain: Chain) -> bool:
         size = self._payload(chain)
         if size is None or size > MAX_MESSAGE_BYTES:
             return False
         self._fifo.append(Message(chain, size, size // self._frame_size))
         self._fill += size
-        if self._running and len(self._fifo) == 1:
-            self._ready = self._clock.now()
-            self._arrived(self._ready)
-            self._schedule(self._ready)
         return True
 
     def _due(self) -> int:

@@ -5,14 +5,15 @@ What a stream is between PREPARE and RELEASE is in prepared.py.
 
 from collections.abc import Callable
 from enum import Enum
-from typing import Any
+from typing import Any, TypedDict
 
+from devices.state import check
 from devices.virtio.queue import Chain
 from devices.virtio.sound import wire
-from devices.virtio.sound.prepared import Prepared, StreamParams, Surroundings
+from devices.virtio.sound.prepared import ParamsState, Prepared, PreparedState, StreamParams, Surroundings
 from devices.virtio.sound.steps import Steps
 
-__all__ = ["State", "Stream"]
+__all__ = ["State", "Stream", "StreamState"]
 
 
 class State(Enum):
@@ -47,10 +48,23 @@ _TRANSITIONS = {
 }
 
 
+# In which of them a stream is prepared.
+_PREPARED = {State.PREPARED, State.RUNNING, State.STOPPED}
+
+
+class StreamState(TypedDict):
+    """A stream: how far the driver has got (a State's value), and what it has prepared."""
+
+    state: str
+    params: ParamsState | None
+    prepared: PreparedState | None
+    leaving: PreparedState | None
+
+
 class Stream:
     """A stream of one ``direction`` (D_OUTPUT, D_INPUT), from one reset to the next; ``make`` prepares it.
 
-    The commands return the status to reply with; one that is illegal now (S_BAD_MSG) changes nothing.
+    The commands return the status to reply with, after ``finish``; one that is illegal now (S_BAD_MSG) changes nothing.
     """
 
     def __init__(
@@ -58,18 +72,19 @@ class Stream:
     ) -> None:
         self.direction = direction
         self.number = around.number
-        self.state = State.NEW
+        self._state = State.NEW
         self._make = make
         self._around = around
         self._params: StreamParams | None = None  # from the first SET_PARAMS on
         self._prepared: Prepared[Any] | None = None  # from PREPARE to RELEASE
+        self._leaving: Prepared[Any] | None = None  # what was released, until its messages are returned
 
-    def set_params(self, params: StreamParams) -> Steps[int]:
+    def set_params(self, params: StreamParams) -> int:
         """SET_PARAMS: messages queued under the old parameters are returned."""
         if not self._enter(wire.R_PCM_SET_PARAMS):
             return wire.S_BAD_MSG
         self._params = params
-        yield from self._return_all()
+        self._leave()
         return wire.S_OK
 
     def prepare(self) -> int:
@@ -87,38 +102,81 @@ class Stream:
         self._prepared.start()
         return wire.S_OK
 
-    def stop(self) -> Steps[int]:
+    def stop(self) -> int:
         """STOP: nothing is heard or recorded from now on."""
         if self._prepared is None or not self._enter(wire.R_PCM_STOP):
             return wire.S_BAD_MSG
-        yield from self._prepared.stop()
+        self._prepared.stop()
         return wire.S_OK
 
-    def release(self) -> Steps[int]:
+    def release(self) -> int:
         """RELEASE: every message is returned, and the driver told, before the command is answered (5.14.6.6.5)."""
         if not self._enter(wire.R_PCM_RELEASE):
             return wire.S_BAD_MSG
-        yield from self._return_all()
+        self._leave()
         return wire.S_OK
+
+    def finish(self) -> Steps:
+        """Do the rest of the last command, if it has left any, from wherever that has got to."""
+        if self._prepared is not None:
+            yield from self._prepared.finish_stop()
+        if self._leaving is not None:
+            yield from self._leaving.release()
+            self._leaving = None
 
     def close(self) -> None:
         """Stop and forget everything: the device is reset."""
-        if self._prepared is not None:
-            self._prepared.close()
-            self._prepared = None
+        for prepared in (self._prepared, self._leaving):
+            if prepared is not None:
+                prepared.close()
+        self._prepared = self._leaving = None
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether the last command has a rest, for ``finish``."""
+        return self._leaving is not None or (self._prepared is not None and self._prepared.is_stopping)
+
+    def state(self) -> StreamState:
+        """Return what ``restore`` makes the same stream from."""
+        return {
+            "state": self._state.value,
+            "params": None if self._params is None else self._params.state(),
+            "prepared": None if self._prepared is None else self._prepared.state(),
+            "leaving": None if self._leaving is None else self._leaving.state(),
+        }
+
+    def restore(self, state: StreamState) -> None:
+        """Go on as another stream of the same kind; this one must be new."""
+        check(any(state["state"] == one.value for one in State), "a stream")
+        self._state = State(state["state"])
+        prepared, leaving = state["prepared"], state["leaving"]
+        check(
+            (prepared is not None) == (self._state in _PREPARED)
+            and (prepared is None or prepared["running"] == (self._state is State.RUNNING))
+            and (prepared is None or not prepared["stopping"] or self._state is State.STOPPED)
+            and (leaving is None or not (leaving["running"] or leaving["stopping"])),
+            "a stream",
+        )
+        self._params = None if state["params"] is None else StreamParams.restored(state["params"])
+        self._prepared = None if prepared is None else self._resume(prepared)
+        self._leaving = None if leaving is None else self._resume(leaving)
+
+    def _resume(self, state: PreparedState) -> Prepared[Any]:
+        """Open a new port, and go on with that."""
+        prepared = self._make(self._around, StreamParams.restored(state["params"]))
+        prepared.restore(state)
+        return prepared
 
     def submit(self, chain: Chain) -> bool:
         """Queue a message that has a header and room for a status; False if it cannot be played or recorded."""
         return self._prepared is not None and self._prepared.submit(chain)
 
     def _enter(self, command: int) -> bool:
-        state = _TRANSITIONS.get((self.state, command))
+        state = _TRANSITIONS.get((self._state, command))
         if state is None:
             return False
-        self.state = state
+        self._state = state
         return True
 
-    def _return_all(self) -> Steps[None]:
-        prepared, self._prepared = self._prepared, None  # from here on it takes no messages
-        if prepared is not None:
-            yield from prepared.release()
+    def _leave(self) -> None:
+        self._leaving, self._prepared = self._prepared, None  # from here on it takes no messages

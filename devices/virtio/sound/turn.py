@@ -2,13 +2,23 @@
 
 import zlib
 from collections import deque
+from typing import TypedDict
 
 from devices.audio import PcmParams
+from devices.state import U32, check
 
-__all__ = ["Turn"]
+__all__ = ["Turn", "TurnState"]
 
 #: Nothing is kept for a buffer with more periods; Linux has at most 16.
 _MOST_PERIODS = 64
+
+
+class TurnState(TypedDict):
+    """The checksums of the last periods and, so far, of the one that is playing."""
+
+    played: list[U32]
+    playing: U32
+    silent: bool
 
 
 class Turn:
@@ -34,3 +44,15 @@ class Turn:
         self._played.append(self._playing)
         self._playing, self._silent = 0, True
         return same
+
+    def state(self) -> TurnState:
+        """Return what ``restore`` makes the same turn from."""
+        return {"played": list(self._played), "playing": self._playing, "silent": self._silent}
+
+    def restore(self, state: TurnState) -> None:
+        """Continue another one, of as many periods."""
+        assert self._played.maxlen is not None
+        check(len(state["played"]) <= self._played.maxlen, "the last turn of a buffer")
+        self._played.clear()
+        self._played.extend(state["played"])
+        self._playing, self._silent = state["playing"], state["silent"]
