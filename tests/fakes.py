@@ -83,18 +83,19 @@ class FakeEvents:
     def advance(self, ns: int) -> None:
         """Let time pass, running each action exactly when it is due, including those that actions schedule."""
         end = self.clock.now() + ns
-        while self._heap and self._heap[0].deadline <= end:
-            self.clock.advance(max(0, self._heap[0].deadline - self.clock.now()))
+        while (event := self._first()) is not None and event.deadline <= end:
+            self.clock.advance(max(0, event.deadline - self.clock.now()))
             self.run_due()
         self.clock.advance(end - self.clock.now())
 
     def run_one(self) -> None:
         """Run the first action, which must be due."""
-        event = heapq.heappop(self._heap)
+        event = self._first()
+        assert event is not None
         assert event.deadline <= self.clock.now()
-        if not event.cancelled:
-            event.cancelled = True
-            event.action()
+        heapq.heappop(self._heap)
+        event.cancelled = True
+        event.action()
 
     def run_turn(self) -> None:
         """Run what is due now; what that asks for waits for the next turn, as in the machine."""
@@ -105,7 +106,13 @@ class FakeEvents:
     def run_due(self, limit: int = 100_000) -> None:
         """Run what is due now without moving the clock; more than ``limit`` actions at one instant are a livelock."""
         for _ in range(limit):
-            if not self._heap or self._heap[0].deadline > self.clock.now():
+            event = self._first()
+            if event is None or event.deadline > self.clock.now():
                 return
             self.run_one()
         raise AssertionError(f"{limit} events without time passing")
+
+    def _first(self) -> FakeEvent | None:
+        while self._heap and self._heap[0].cancelled:
+            heapq.heappop(self._heap)
+        return self._heap[0] if self._heap else None

@@ -115,6 +115,8 @@ def _some(kind: Any) -> Any:
     """Return a value where there was none."""
     if is_typeddict(kind):
         return {name: _some(type_) for name, type_ in get_type_hints(kind, include_extras=True).items()}
+    if get_origin(kind) in {Union, UnionType}:
+        return None
     if get_origin(kind) is tuple:
         return tuple(_some(type_) for type_ in get_args(kind))
     return 0 if get_origin(kind) is Annotated else (get_origin(kind) or kind)()

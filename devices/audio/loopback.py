@@ -52,12 +52,14 @@ class Loopback(AudioBackend):
 
     def state(self) -> AudioState:
         """Return what is in flight."""
-        return {**super().state(), "lines": [line.state(stream) for stream, line in self._lines.items()]}
+        lines = [line.state(stream) for stream, line in sorted(self._lines.items()) if line.is_heard]
+        return {**super().state(), "lines": lines}
 
     def restore(self, state: AudioState) -> None:
         """Have that in flight again, to recordings that have been started."""
         for line in state["lines"]:
-            self._line(line["stream"]).restore(line)
+            if self._line(line["stream"]).is_heard:
+                self._line(line["stream"]).restore(line)
 
     def summary(self) -> list[str]:
         """Nothing to report."""
@@ -118,6 +120,11 @@ class _Line:
             self._dry = True
         del self._data[:size]
 
+    @property
+    def is_heard(self) -> bool:
+        """Whether a recording runs; nothing is in flight otherwise."""
+        return self._params is not None
+
     def state(self, stream: int) -> LineState:
         """Return what is in flight, and how far a sound has got."""
         return {
@@ -129,9 +136,8 @@ class _Line:
         }
 
     def restore(self, state: LineState) -> None:
-        """Have that in flight again, if anybody listens."""
-        if self._params is None:
-            return
+        """Have that in flight again."""
+        assert self._params is not None
         check(not len(state["data"]) % self._params.frame_size, "the sound in a loopback")
         self._data[:] = state["data"]
         self._dry, self._first, self._goes_on = state["dry"], state["first"], state["goes_on"]

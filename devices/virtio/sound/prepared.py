@@ -306,8 +306,12 @@ class Prepared(ABC, Generic[PortT]):
         self._stopped(now)
         self._stopping = False
 
-    def release(self) -> Steps:
-        """RELEASE: every message is returned and the driver told (5.14.6.6.5)."""
+    def release(self) -> None:
+        """RELEASE: nothing more is played or recorded; ``finish_release`` is to follow."""
+        self._begun, self._moving = 0, False
+
+    def finish_release(self) -> Steps:
+        """Return every message, and tell the driver (5.14.6.6.5)."""
         while self._fifo:
             complete(self._queue, self._fifo.popleft().chain, wire.S_OK)
             yield RETURN

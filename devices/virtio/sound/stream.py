@@ -121,7 +121,7 @@ class Stream:
         if self._prepared is not None:
             yield from self._prepared.finish_stop()
         if self._leaving is not None:
-            yield from self._leaving.release()
+            yield from self._leaving.finish_release()
             self._leaving = None
 
     def close(self) -> None:
@@ -180,3 +180,5 @@ class Stream:
 
     def _leave(self) -> None:
         self._leaving, self._prepared = self._prepared, None  # from here on it takes no messages
+        if self._leaving is not None:
+            self._leaving.release()

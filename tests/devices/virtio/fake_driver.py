@@ -106,6 +106,10 @@ class FakeMemory:
     def free(self, address: int, size: int) -> None:
         self._free.setdefault((size + 15) & ~15, []).append(address)
 
+    def take_over(self, old: "FakeMemory") -> None:
+        """Be what ``old`` is, which is of no use from now on."""
+        self.base, self.ram, self.written, self._top, self._free = old.base, old.ram, old.written, old._top, old._free
+
     def free_all(self) -> None:
         """Free everything."""
         self._top = self.base
@@ -209,6 +213,14 @@ class Driver:
     def make_transport(self, irq: IrqLine | None = None) -> MmioTransport:
         """Put the device on a transport, with this line to the interrupt controller, or the driver's own."""
         return MmioTransport(self.device, self.memory, irq or self.irq, self.events.clock, self.events)
+
+    def take_over(self, old: "Driver") -> None:
+        """Be the driver that ``old`` is, in its RAM, of a device and a transport that are restored next."""
+        self.memory.take_over(old.memory)
+        self.irq.level, self.irq.edges = old.irq.level, old.irq.edges
+        self.queues, self.features = old.queues, old.features
+        for queue in self.queues.values():
+            queue.memory = self.memory
 
     # Registers and negotiation.
 
