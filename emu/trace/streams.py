@@ -50,7 +50,7 @@ class _WatchedPort:
 
     def __init__(self, track: str, port: Port, params: PcmParams, emit: Emit, now: Callable[[], int]) -> None:
         self._track, self._port, self._params, self._emit_record, self._now = track, port, params, emit, now
-        self._started = 0
+        self._started: int | None = None
         self._over: int | None = None  # when the last period was, since it was started
         self._emit("prepared", {"format": str(params)})
 
@@ -72,14 +72,15 @@ class _WatchedPort:
 
     def skip(self, size: int) -> None:
         cast("Capture", self._port).skip(size)
-        self._emit("overrun", {"lost_bytes": size})
+        if self._started is not None:  # before, it is a restored machine's way to where it was
+            self._emit("overrun", {"lost_bytes": size})
 
     def completed(self, period: Period) -> None:
         """Report a period, and the gap before it."""
         direction, _, due, done, size, fill, again = period
         began = due - self._params.duration_ns(size // self._params.frame_size)
         if self._over is None:
-            began = max(began, self._started)  # the rest of one that STOP had cut short
+            began = max(began, self._started or 0)  # the rest of one that STOP had cut short
         elif began <= self._over + _ROUNDING_NS or direction == "capture":
             began = self._over  # recording goes on without a period to record to
         else:

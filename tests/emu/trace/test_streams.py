@@ -4,6 +4,8 @@ from itertools import pairwise
 
 import pytest
 
+from devices.audio import NullSink
+from emu.trace.streams import watch_backend
 from tests.devices.virtio.sound.guest import OK, PREPARE, S16_STEREO, SECOND, START, STOP, noise
 from tests.emu.trace.watched import WatchedGuest
 
@@ -101,6 +103,17 @@ def test_recording_without_a_message_is_not_a_gap_until_frames_are_lost(guest):
     guest.offer(16)
     [overrun] = [record for record in guest.records if record.name == "overrun"]
     assert overrun.detail["lost_bytes"] == 4 * guest.device.stats[1].lost_frames > 0
+
+
+def test_a_restored_recording_has_lost_nothing():
+    """Its new port is skipped to where the old one was."""
+    names = []
+    backend = watch_backend(NullSink(), lambda _kind, _track, name, *_, **__: names.append(name), lambda: 0)
+    port = backend.open_capture(0, S16_STEREO)
+    port.skip(64)
+    port.start()
+    port.skip(64)
+    assert names == ["prepared", "started", "overrun"]
 
 
 def test_the_backend_observes_each_period_too(guest):
