@@ -30,7 +30,6 @@ from devices.virtio.sound.prepared import (
     StreamStats,
     Surroundings,
     complete,
-    has_room,
 )
 from devices.virtio.sound.requests import BAD_MSG, NOT_SUPP, OK, Handler, query
 from devices.virtio.sound.steps import AT_ONCE, RETURN, Steps
@@ -181,7 +180,7 @@ class SoundDevice(VirtioDevice):
 
     def _stream_of(self, chain: Chain) -> Stream | None:
         """Find the stream that an I/O message is for; None if it is malformed."""
-        if not has_room(chain):
+        if len(chain.readable) < wire.PCM_XFER.size or len(chain.writable) < wire.PCM_STATUS.size:
             return None
         (number,) = wire.PCM_XFER.unpack(chain.readable.read(0, wire.PCM_XFER.size))
         return self._streams[number] if number < len(self._streams) else None

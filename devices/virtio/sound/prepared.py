@@ -51,7 +51,6 @@ __all__ = [
     "StreamStats",
     "Surroundings",
     "complete",
-    "has_room",
 ]
 
 #: A buffer of more than 2.7 s of the widest stream is a mistake.
@@ -193,11 +192,6 @@ class PreparedState(TypedDict):
     ready: Ns
     event: Moment | None
     played: PlayedState | None
-
-
-def has_room(chain: Chain) -> bool:
-    """Whether an I/O message has its header, and room for a status."""
-    return len(chain.readable) >= wire.PCM_XFER.size and len(chain.writable) >= wire.PCM_STATUS.size
 
 
 def complete(queue: Queue, chain: Chain, status: int, latency_bytes: int = 0, recorded: int = 0) -> None:
@@ -357,7 +351,11 @@ class Prepared(ABC, Generic[PortT]):
         now = self._clock.now()
         for chain in state["messages"]:
             message = self._queue.resume_chain(chain)
-            check(has_room(message) and self._take(message), "a message of a stream")
+            header, room = len(message.readable), len(message.writable)
+            check(
+                header >= wire.PCM_XFER.size and room >= wire.PCM_STATUS.size and self.submit(message),
+                "a message of a stream",
+            )
         self._begun, self._moving, self._ready = state["begun"], state["moving"], state["ready"]
         self._stopwatch.restore(state["stopwatch"], now)
         check(
@@ -378,20 +376,15 @@ class Prepared(ABC, Generic[PortT]):
 
     def submit(self, chain: Chain) -> bool:
         """Queue a message that has a header and room for a status; False if it cannot be played or recorded."""
-        if not self._take(chain):
-            return False
-        if self._running and len(self._fifo) == 1:
-            self._ready = self._clock.now()
-            self._arrived(self._ready)
-            self._schedule(self._ready)
-        return True
-
-    def _take(self, chain: Chain) -> bool:
         size = self._payload(chain)
         if size is None or size > MAX_MESSAGE_BYTES:
             return False
         self._fifo.append(Message(chain, size, size // self._frame_size))
         self._fill += size
+        if self._running and len(self._fifo) == 1:
+            self._ready = self._clock.now()
+            self._arrived(self._ready)
+            self._schedule(self._ready)
         return True
 
     def _due(self) -> int:

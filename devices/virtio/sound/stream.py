@@ -158,14 +158,12 @@ class Stream:
             "a stream",
         )
         self._params = None if state["params"] is None else StreamParams.restored(state["params"])
-        self._prepared = None if prepared is None else self._resume(prepared)
-        self._leaving = None if leaving is None else self._resume(leaving)
-
-    def _resume(self, state: PreparedState) -> Prepared[Any]:
-        """Open a new port, and go on with that."""
-        prepared = self._make(self._around, StreamParams.restored(state["params"]))
-        prepared.restore(state)
-        return prepared
+        if prepared is not None:
+            self._prepared = self._make(self._around, StreamParams.restored(prepared["params"]))
+            self._prepared.restore(prepared)
+        if leaving is not None:
+            self._leaving = self._make(self._around, StreamParams.restored(leaving["params"]))
+            self._leaving.restore(leaving)
 
     def submit(self, chain: Chain) -> bool:
         """Queue a message that has a header and room for a status; False if it cannot be played or recorded."""
