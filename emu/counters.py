@@ -33,7 +33,8 @@ class Counters:
     silence_ns: int
     overruns: int
     lost_frames: int
-    #: The latest that the machine itself ever was for a period.
+    #: How often the machine itself was later for a period than a whole buffer lasts, and the latest that it ever was.
+    stalls: int
     lateness_max_ns: int
     #: Periods with exactly the bytes played one buffer earlier, silence excluded: old sound heard again because the
     #: guest was late (it may not know), or a sound that happens to repeat itself.
@@ -63,6 +64,7 @@ def count(machine: "Machine", real_ns: int) -> Counters:
         silence_ns=sum(one.silence_ns for one in stats),
         overruns=sum(one.overruns for one in stats),
         lost_frames=sum(one.lost_frames for one in stats),
+        stalls=sum(one.stalls for one in stats),
         lateness_max_ns=max((one.lateness_max_ns for one in stats), default=0),
         repeats=sum(one.repeats for one in stats),
     )

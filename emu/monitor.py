@@ -154,7 +154,7 @@ class Monitor:
                 lost = f"{stats.overruns} overruns ({stats.lost_frames} frames lost)"
             yield (
                 f"{kind} {number}: {stats.frames} frames, {stats.messages} periods, {lost}, "
-                f"{stats.repeats} repeats, latest {stats.lateness_max_ns / 1e6:.3f} ms"
+                f"{stats.stalls} stalls, {stats.repeats} repeats, latest {stats.lateness_max_ns / 1e6:.3f} ms"
             )
         yield from machine.audio.summary()
 

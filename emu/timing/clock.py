@@ -15,10 +15,10 @@ __all__ = ["Clock", "HostClock", "ManualClock", "make_clock"]
 #: Messages wake whoever sleeps, so nothing is missed. A wake-up costs 0.2 ms, as the host's caches are cold: five a
 #: second would be most of what an idle machine costs. Of a stop of the process, at most this much counts as waiting.
 _LONGEST_SLEEP_NS = 5_000_000_000
-#: The most guest time that a block of code may take, in picoseconds. Unicorn executes one in 15 to 40 ns, so a host
-#: that is not busy keeps real time; 100 ns for the 4.7 instructions of a block are a board of 50 MIPS, on which Linux
-#: and ALSA are still in time.
-SLOWEST_PS_PER_BLOCK = 100_000
+#: The most guest time that a block of code may take, in picoseconds. Unicorn executes one in 6 to 30 ns, so a host
+#: that is not busy keeps real time. At 40 ns PipeWire's programs start beside what plays and ALSA misses nothing; at
+#: 70, at times, a worker of theirs is not done when a period is ("Lost interrupts" in dmesg).
+SLOWEST_PS_PER_BLOCK = 40_000
 #: How far guest time may be behind real time before the rest is given up. A host that is busy lets a process wait for a
 #: few ms at a time; what is more would be heard as a burst of sound when it is caught up with.
 MOST_BEHIND_NS = 10_000_000

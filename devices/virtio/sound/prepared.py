@@ -116,6 +116,7 @@ class StatsState(TypedDict):
     overruns: Ns
     lost_frames: Ns
     repeats: Ns
+    stalls: Ns
     lateness_max_ns: Ns
 
 
@@ -130,6 +131,7 @@ class StreamStats:
     overruns: int = 0  # times that frames were lost, because the driver was late
     lost_frames: int = 0
     repeats: int = 0  # periods with exactly the bytes played a buffer ago, other than silence
+    stalls: int = 0  # messages that the machine completed later than a whole buffer lasts
     lateness_max_ns: int = 0  # of any completion
 
     def state(self) -> StatsState:
@@ -142,6 +144,7 @@ class StreamStats:
             "overruns": self.overruns,
             "lost_frames": self.lost_frames,
             "repeats": self.repeats,
+            "stalls": self.stalls,
             "lateness_max_ns": self.lateness_max_ns,
         }
 
@@ -221,6 +224,7 @@ class Prepared(ABC, Generic[PortT]):
         self._port = port
         self._frame_size = params.pcm.frame_size
         self._piece_frames = max(AT_ONCE // self._frame_size, 1)
+        self._buffer_ns = params.pcm.duration_ns(params.buffer_bytes // self._frame_size)
         self._stopwatch = Stopwatch(params.pcm.rate)
         self._running = False
         self._stopping = False  # STOP is not over yet: the stopwatch and the port still run
@@ -425,7 +429,9 @@ class Prepared(ABC, Generic[PortT]):
 
     def _complete(self, message: Message, due: int, now: int) -> None:
         stats = self._stats
-        stats.lateness_max_ns = max(stats.lateness_max_ns, now - due)
+        late = now - due
+        stats.lateness_max_ns = max(stats.lateness_max_ns, late)
+        stats.stalls += late > self._buffer_ns
         self._fifo.popleft()
         self._fill -= message.size
         self._begun = 0

@@ -404,6 +404,7 @@ def test_after_a_late_message_the_next_one_that_is_not_over_is_on_time(guest, pe
     assert [done.time for done in guest.done[over:]] == [guest.end_of(480 * n) for n in range(over + 1, 7)]
     assert guest.backend.data == b"".join(noise(i, period) for i in range(6))
     assert guest.stats.lateness_max_ns == lateness
+    assert guest.stats.stalls == sum(lateness - 10_000_000 * n > 10_000_000 * periods for n in range(over))
 
 
 def test_late_messages_come_one_by_one_and_the_guest_has_its_turn_between_them(guest):
