@@ -59,6 +59,8 @@ _CAUSE_LOAD_MISALIGNED, _CAUSE_STORE_MISALIGNED = 4, 6
 #: Address translation that fails for every load and store, in M mode too: MPRV with MPP=U, and Sv39 without a root.
 _MPRV, _MPP = 1 << 17, 3 << 11
 _NO_ROOT = 8 << 60 | (1 << 44) - 1
+#: Two blocks that do nothing: jal zero, 4; wfi.
+_TWO_BLOCKS = b"\x6f\x00\x40\x00\x73\x00\x50\x10"
 
 
 class Engine:
@@ -118,10 +120,9 @@ class Engine:
         self._hook(unicorn.UC_HOOK_MEM_WRITE_UNMAPPED, unmapped, begin=ram_base + len(ram))
         self._hook(unicorn.UC_HOOK_INSN_INVALID, _InvalidCallback(self._on_breakpoint))
         if self.native is None:
-            self._code = CodePages(ram)
             found.ext_ifencei.value = 0
-            translated = _TranslatedCallback(self._on_translated)
-            self._hook(unicorn.UC_HOOK_EDGE_GENERATED, translated, end=_KERNEL_LINK_ADDRESS - 1)
+            self._code = CodePages(ram)
+            self._note_code()
         rdtime = _TimeCallback(self._on_rdtime)
         self._keep.append(rdtime)
         found.rdtime_fn.value = ctypes.cast(rdtime, ctypes.c_void_p).value or 0
@@ -418,6 +419,22 @@ class Engine:
             physical = self.translate(address, fetch=True)
             if physical is not None and 0 <= physical - self._ram_base < len(self._ram):
                 self._code.note(physical - self._ram_base & ~(PAGE - 1))
+
+    def _note_code(self) -> None:
+        """Have ``_on_translated`` called for each block of the guest's.
+
+        Unicorn reports a block together with the one that was executed before it, so let the first be one of ours.
+        """
+        translated = _TranslatedCallback(self._on_translated)
+        self._hook(unicorn.UC_HOOK_EDGE_GENERATED, translated, end=_KERNEL_LINK_ADDRESS - 1)
+        state, ram = self.state.tobytes(), self._ram
+        before = ram[: len(_TWO_BLOCKS)]
+        ram[: len(_TWO_BLOCKS)] = _TWO_BLOCKS
+        uclib.uc_emu_start(self._handle, self._ram_base, 0, 0, 0)
+        self.state.cast("B")[:] = state
+        ram[: len(_TWO_BLOCKS)] = before
+        self.invalidate(self._ram_base, len(_TWO_BLOCKS))
+        self._code.clear()
 
     def _on_breakpoint(self, _uc: object, _user: object) -> bool:
         if self._before_store is None:

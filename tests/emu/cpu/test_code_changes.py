@@ -353,3 +353,17 @@ def test_a_writable_mapping_that_is_only_in_the_victim_tlb() -> None:
 @pytest.mark.parametrize("seed", range(20))
 def test_random_programs_that_change_their_code(seed: int) -> None:
     changing.compare(random.Random(seed), synchronize=True)
+
+
+def test_the_first_code_that_an_engine_executes() -> None:
+    """Unicorn doesn't report it to _on_translated; in a machine that was restored, it can be any program's."""
+    bare = Bare()
+    tables = Sv(bare, 39)
+    tables.map(BASE, BASE)
+    tables.map(CODE, CODE, R | X)
+    tables.map(WRITABLE, CODE, R | W)
+    tables.enable()
+    bare.put(CODE, returns(1), ret())
+    bare.put(BASE, sw(ZERO, S1, 64), sw(T0, S1), fence_i(), jalr(RA, S0), wfi())
+    bare[S0], bare[S1], bare[T0], bare[RA] = CODE, WRITABLE, returns(2), BASE
+    assert bare.run(mode=SUPERVISOR, at=CODE)[A0] == 2
