@@ -8,9 +8,9 @@ from collections.abc import Callable
 from typing import Protocol
 
 from devices.errors import UsageError
-from emu.timing.warp import WarpClock
+from emu.timing.warp import ClockState, WarpClock, check_clock
 
-__all__ = ["Clock", "HostClock", "ManualClock", "make_clock"]
+__all__ = ["Clock", "ClockState", "HostClock", "ManualClock", "make_clock"]
 
 #: Messages wake whoever sleeps, so nothing is missed. A wake-up costs 0.2 ms, as the host's caches are cold: five a
 #: second would be most of what an idle machine costs. Of a stop of the process, at most this much counts as waiting.
@@ -58,6 +58,14 @@ class Clock(Protocol):
 
     def resume(self) -> None:
         """Go on where it was."""
+        ...
+
+    def state(self) -> ClockState:
+        """Return its state, which can be another clock's from then on. On the machine's thread, as ``restore`` is."""
+        ...
+
+    def restore(self, state: ClockState) -> None:
+        """Go on from ``state``; the CPU has been restored. Raises UsageError for a time that no machine reaches."""
         ...
 
 
@@ -154,6 +162,18 @@ class HostClock:
             self._words[_ORIGIN] += self._monotonic() - self._paused_at
             self._paused_at = None
 
+    def state(self) -> ClockState:
+        """Return its state. How far it is behind real time is not part of it."""
+        return {"now": self.now(), "given_up": self.given_up}
+
+    def restore(self, state: ClockState) -> None:
+        """Go on from ``state``, not behind real time; raises UsageError for a time that no machine reaches."""
+        check_clock(state)
+        words = self._words
+        words[_NOW], words[_GIVEN_UP] = state["now"], state["given_up"]
+        words[_BLOCKS] = 0 if self._worker is None else self._worker.blocks
+        words[_ORIGIN] += self._real() - state["now"]
+
     def _real(self) -> int:
         return (self._monotonic() if self._paused_at is None else self._paused_at) - self._words[_ORIGIN]
 
@@ -199,6 +219,15 @@ class ManualClock:
 
     def resume(self) -> None:
         """And goes on when it is told to."""
+
+    def state(self) -> ClockState:
+        """Return its state."""
+        return {"now": self._now, "given_up": 0}
+
+    def restore(self, state: ClockState) -> None:
+        """Show the time of ``state``; raises UsageError for one that no machine reaches."""
+        check_clock(state)
+        self._now = state["now"]
 
 
 def make_clock(name: str) -> Clock:

@@ -6,6 +6,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TypedDict
 
 from devices.errors import UsageError
 from emu.cpu.engine import Engine
@@ -16,7 +17,7 @@ from emu.timing.events import DeadlineHeap
 from emu.timing.signals import HeldSignals
 from emu.timing.warp import WarpClock
 
-__all__ = ["Loop", "Wait"]
+__all__ = ["Loop", "LoopState", "Wait"]
 
 #: How often the loop looks after a guest that computes without a pause: output, timeouts (guest time, ns).
 _LONGEST_RUN_NS = 20_000_000
@@ -25,6 +26,12 @@ _PAUSED_S = 1.0
 
 #: A clock's ``wait``: (deadline, sleep).
 Wait = Callable[[int | None, Callable[[float], None]], None]
+
+
+class LoopState(TypedDict):
+    """Whether the hart executed WFI, and nothing has woken it yet."""
+
+    waiting: bool
 
 
 class Loop:
@@ -97,6 +104,15 @@ class Loop:
         self._halted = True
         if not self._closed:
             self._engine.stop()
+
+    def state(self) -> LoopState:
+        """Return its state, between two steps."""
+        return {"waiting": self.waiting}
+
+    def restore(self, state: LoopState) -> None:
+        """Go on from ``state``, also after ``halt``."""
+        self.waiting = state["waiting"]
+        self._halted = False
 
     def check_thread(self) -> None:
         """Raise UsageError if another thread is running the loop: only ``post`` is safe then."""

@@ -1,9 +1,11 @@
 """Time is work: a clock that counts what the guest does, so that a run is the same every time, to the bit."""
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Protocol, TypedDict
 
-__all__ = ["PS_PER_BLOCK", "WarpClock", "Worker"]
+from devices.state import Ns, check
+
+__all__ = ["PS_PER_BLOCK", "ClockState", "WarpClock", "Worker", "check_clock"]
 
 #: Guest time that a block of code takes, in picoseconds. Booting the default guest and its programs execute 4.7
 #: instructions a block; a board with a U74 at 1.5 GHz (VisionFive 2), which mostly completes one in 1.3 cycles,
@@ -19,6 +21,15 @@ _LONGEST_SLEEP_S = 0.2
 _LEAST = 250
 #: More blocks than any run has.
 _MANY = 1 << 60
+#: What guest time in ns, and work in ps, can be: so much that as much again can pass.
+_MOST = 1 << 62
+
+
+class ClockState(TypedDict):
+    """Guest time, and what was given up of real time: of every clock, so that one can go on where another was."""
+
+    now: Ns
+    given_up: Ns
 
 
 class Worker(Protocol):
@@ -75,6 +86,20 @@ class WarpClock:
         jumped, ps = self._shared
         return jumped if self._worker is None else jumped + self._worker.blocks * ps // _PS_PER_NS
 
+    def state(self) -> ClockState:
+        """Return its state. How far the last ns has got follows from the worker's blocks."""
+        return {"now": self.now(), "given_up": 0}
+
+    def restore(self, state: ClockState) -> None:
+        """Go on from ``state``; the worker has to have the blocks that it had then.
+
+        Raises UsageError for a time that no machine reaches.
+        """
+        check_clock(state)
+        worked = 0 if self._worker is None else self._worker.blocks * self.ps_per_block
+        check(worked < _MOST, "the number of the CPU's blocks")
+        self._shared[_JUMPED] = state["now"] - worked // _PS_PER_NS
+
     def wait(self, deadline: int | None, sleep: Callable[[float], None]) -> None:
         """Jump; with nothing to wait for, sleep until the doorbell rings."""
         if deadline is None:
@@ -95,3 +120,8 @@ class WarpClock:
 
     def resume(self) -> None:
         """And goes on with it."""
+
+
+def check_clock(state: ClockState) -> None:
+    """Raise UsageError for a time that no machine reaches."""
+    check(state["now"] < _MOST, "the guest's time")

@@ -8,6 +8,7 @@ from emu.timing.clock import (
     SLOWEST_PS_PER_BLOCK,
     UNLIMITED_NS,
     UNLIMITED_PS,
+    Clock,
     HostClock,
     ManualClock,
     make_clock,
@@ -161,6 +162,47 @@ def test_the_manual_clock_moves_when_told() -> None:
     assert clock.now() == 5
     clock.wait(9, no_sleep)
     assert clock.now() == 9
+
+
+def test_a_host_clock_goes_on_from_its_own_time() -> None:
+    host, other = Host(), Host()
+    host.work(10)
+    host.clock.settle()
+    host.stop(30)
+    host.clock.settle()
+    state = host.clock.state()
+    assert state == {"now": 10 * MS, "given_up": 20 * MS}
+    other.work(500)
+    other.clock.settle()
+    other.stop(86_400_000)
+    other.clock.restore(state)
+    assert (other.clock.now(), other.clock.given_up) == (10 * MS, 20 * MS)
+    other.work(7)
+    assert other.clock.now() == 17 * MS  # it is not behind
+    other.clock.settle()
+    assert (other.clock.now(), other.clock.given_up) == (17 * MS, 20 * MS)
+
+
+def test_a_paused_host_clock_goes_on_when_it_is_resumed() -> None:
+    host = Host()
+    host.clock.pause()
+    host.stop(100)
+    host.clock.restore({"now": 10 * MS, "given_up": 0})
+    host.stop(100)
+    assert host.clock.now() == 10 * MS
+    host.clock.resume()
+    host.work(1)
+    assert host.clock.now() == 11 * MS
+
+
+@pytest.mark.parametrize("name", ["host", "warp", "real", "manual"])
+def test_every_clock_goes_on_where_another_was(name: str) -> None:
+    clock: Clock = ManualClock() if name == "manual" else make_clock(name)
+    clock.restore({"now": 10**15, "given_up": 5})
+    assert 0 <= clock.now() - 10**15 < 10**12
+    assert clock.state()["now"] >= 10**15
+    with pytest.raises(UsageError, match="the snapshot is damaged: the guest's time cannot be so"):
+        clock.restore({"now": 1 << 62, "given_up": 0})
 
 
 def test_clocks_by_name() -> None:

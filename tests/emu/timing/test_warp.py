@@ -4,6 +4,7 @@ import random
 
 import pytest
 
+from devices.errors import UsageError
 from emu.timing.warp import PS_PER_BLOCK, WarpClock
 
 MS = 1_000_000
@@ -119,3 +120,51 @@ def test_pauses_are_no_time() -> None:
     clock.pause()
     clock.resume()
     assert clock.now() == 0
+
+
+@pytest.mark.parametrize("ps_per_block", [1, 999, 3_457, 4_000])
+def test_it_goes_on_with_the_same_rounding(ps_per_block: int) -> None:
+    clock, worker = working(ps_per_block)
+    choose = random.Random(ps_per_block)
+    for _ in range(100):
+        worker.blocks += choose.randrange(1_000)
+        clock.wait(clock.now() + choose.randrange(100), no_sleep)
+        other, same = working(ps_per_block)
+        same.blocks = worker.blocks
+        other.restore(clock.state())
+        for _ in range(10):
+            assert other.now() == clock.now()
+            same.blocks += 1
+            worker.blocks += 1
+        clock.stop_at(deadline := clock.now() + 10_000)
+        other.stop_at(deadline)
+        assert same.left == worker.left
+        clock, worker = other, same
+
+
+def test_at_another_speed_it_goes_on_from_now() -> None:
+    clock, worker = working(4_000)
+    worker.blocks = 1_000_000
+    other, same = working(3_000)
+    same.blocks = 1_000_000
+    other.restore(clock.state())
+    assert other.now() == 4 * MS
+    same.blocks += 1_000
+    assert other.now() == 4 * MS + 3_000
+
+
+def test_a_slow_one_goes_on_where_a_fast_one_was() -> None:
+    clock, worker = working(1)
+    worker.blocks = 1_000_000
+    other, same = working(1_000_000)
+    same.blocks = 1_000_000
+    other.restore(clock.state())
+    assert other.now() == 1_000
+
+
+@pytest.mark.parametrize(("now", "blocks"), [(1 << 62, 0), (0, 1 << 59)])
+def test_no_machine_runs_for_so_long(now: int, blocks: int) -> None:
+    clock, worker = working()
+    worker.blocks = blocks
+    with pytest.raises(UsageError, match="the snapshot is damaged"):
+        clock.restore({"now": now, "given_up": 0})
