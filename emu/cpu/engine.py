@@ -404,6 +404,7 @@ class Engine:
             self.exception(cause, pc)
         except BaseException as failure:  # noqa: BLE001
             self._fail(failure)
+            uclib.uc_emu_stop(self._handle)  # the next exception may come without a block that could be the last
 
     def _on_translated(self, _uc: object, block: Any, _previous: object, _user: object) -> None:
         """A block was translated: note what its pages hold, for ``synchronize_code``.

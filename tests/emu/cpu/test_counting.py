@@ -7,9 +7,9 @@ from collections.abc import Callable
 
 import pytest
 
-from devices.errors import PyemuError
+from devices.errors import MachineError, PyemuError
 from emu.cpu import blockhook
-from emu.cpu.engine import Reg
+from emu.cpu.engine import Engine, Reg
 from emu.cpu.hart import MEIP
 from emu.cpu.native import SWITCH
 from emu.timing.warp import WarpClock
@@ -63,9 +63,12 @@ FUNCTION = BASE + PAGE
 
 
 class Counted(Bare):
-    """A board that counts, of one kind of engine; a 1 stored in its device raises an interrupt, a 0 lowers it."""
+    """A board of one kind of engine; a 1 stored in its device raises an interrupt, a 0 lowers it.
 
-    def __init__(self, *, native: bool = True) -> None:
+    It counts its blocks, by ``count`` if given, which is told the engine.
+    """
+
+    def __init__(self, *, native: bool = True, count: Callable[[Engine], None] = Engine.count_blocks) -> None:
         before = os.environ.pop(SWITCH, None)
         os.environ[SWITCH] = "" if native else "off"
         try:
@@ -74,7 +77,7 @@ class Counted(Bare):
         finally:
             os.environ[SWITCH] = before or ""
         self.device.on_write = lambda: self.engine.set_pending(MEIP, bool(self.device.writes[-1][2] & 1))
-        self.engine.count_blocks()
+        count(self.engine)
 
     def go_on(self, blocks: int) -> int:
         """Run for so many blocks, going on after each wfi; say how many it was then."""
@@ -272,6 +275,20 @@ def test_a_stop_in_a_handler_is_no_block(counted: Counted) -> None:
     for blocks in range(1, 10):
         assert not engine.run()
         assert engine.blocks == blocks
+
+
+@pytest.mark.timeout(20, method="thread")
+def test_a_trap_whose_handler_is_on_no_page(counted: Counted) -> None:
+    """No block begins any more, so none can be the last one."""
+    tables = Sv(counted, 39)
+    tables.map(BASE, BASE)
+    tables.enable()
+    counted.put(BASE, ecall())
+    counted[Reg.MEDELEG], counted[Reg.STVEC] = 1 << 9 | 1 << 12, KERNEL_DATA
+    counted[Reg.PRIV], counted[Reg.PC] = SUPERVISOR, BASE
+    with pytest.raises(MachineError, match=r"no handler for its trap: .*ecall from S mode.*instruction page fault"):
+        counted.engine.run()
+    assert counted.engine.blocks == 1
 
 
 def test_nothing_runs_when_there_is_nothing_left(counted: Counted) -> None:
