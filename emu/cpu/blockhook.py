@@ -50,6 +50,12 @@ class BlockHook:
         """How many blocks have begun."""
         return self._before + min(self._counter.value, self._limit.value)
 
+    @blocks.setter
+    def blocks(self, blocks: int) -> None:
+        more = blocks - self.blocks
+        self._before += more
+        self._last += more
+
     @property
     def blocks_left(self) -> int:
         """How many more may begin."""

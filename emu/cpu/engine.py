@@ -16,10 +16,11 @@ The native part (native.c), where it was built, does more of that, and without P
 
 import ctypes
 import mmap
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypedDict
 
 from devices.errors import PyemuError
+from devices.state import U64, Ns, check
 from emu.cpu import layout, unicorn
 from emu.cpu.blockhook import BlockHook
 from emu.cpu.codepages import PAGE, CodePages
@@ -27,8 +28,9 @@ from emu.cpu.layout import EXIT_NOW, INTERRUPT_HARD, Reg
 from emu.cpu.native import Native, NotNativeError, install
 from emu.cpu.operand import memory_operand
 from emu.cpu.unicorn import uclib
+from emu.cpu.words import check_words, put_words, take_words
 
-__all__ = ["Engine", "Reg"]
+__all__ = ["CpuState", "Engine", "Reg"]
 
 _U64 = ctypes.c_uint64
 _NEVER = (1 << 64) - 1
@@ -59,8 +61,18 @@ _CAUSE_LOAD_MISALIGNED, _CAUSE_STORE_MISALIGNED = 4, 6
 #: Address translation that fails for every load and store, in M mode too: MPRV with MPP=U, and Sv39 without a root.
 _MPRV, _MPP = 1 << 17, 3 << 11
 _NO_ROOT = 8 << 60 | (1 << 44) - 1
+#: More blocks than any run has, and so few that they can be added to.
+_MOST_BLOCKS = 1 << 60
 #: Two blocks that do nothing: jal zero, 4; wfi.
 _TWO_BLOCKS = b"\x6f\x00\x40\x00\x73\x00\x50\x10"
+
+
+class CpuState(TypedDict):
+    """The words of Unicorn's CPURISCVState, and what was counted."""
+
+    words: list[U64]
+    blocks: Ns
+    time_reads: Ns
 
 
 class Engine:
@@ -126,6 +138,7 @@ class Engine:
         rdtime = _TimeCallback(self._on_rdtime)
         self._keep.append(rdtime)
         found.rdtime_fn.value = ctypes.cast(rdtime, ctypes.c_void_p).value or 0
+        self._new = take_words(self.state)
 
     def _attach_native(self, library: ctypes.CDLL, found: layout.Internals, python: Any) -> Native:
         return Native(
@@ -329,6 +342,18 @@ class Engine:
         for page in self._code.take_changed():
             self.invalidate(self._ram_base + page, PAGE)
 
+    def changed(self, ranges: Sequence[tuple[int, int]] | None) -> None:
+        """RAM holds something else now in ``ranges`` (offset, end), or anywhere: drop what was made of it."""
+        self.flush_tlb()
+        if ranges is not None and self.native is not None:
+            self.native.changed(ranges)
+        elif ranges is None or ranges:
+            self._uc.ctl_flush_tb()
+            if self.native is None:
+                self._code.clear()
+            else:
+                self.native.forget_code()
+
     def flush_tlb(self) -> None:
         """Drop all cached address translations."""
         self._uc.ctl(unicorn.UC_CTL_TLB_FLUSH, unicorn.UC_CTL_IO_WRITE)
@@ -348,6 +373,29 @@ class Engine:
         physical = self.translate(address, fetch=True)
         offset = -1 if physical is None else physical - self._ram_base
         return int.from_bytes(self._ram[offset : offset + 2], "little") if 0 <= offset < len(self._ram) else 0
+
+    # ---------------------------------------------------------------- snapshots
+
+    def save(self) -> CpuState:
+        """Return the state of the CPU, which does not run; TLBs and translated code are no part of it."""
+        blocks = 0 if self._counter is None else self._counter.blocks
+        return {"words": take_words(self.state), "blocks": blocks, "time_reads": self.time_reads}
+
+    def restore(self, state: CpuState) -> None:
+        """Have the CPU, which does not run, go on from ``state``; where RAM has changed, ``changed`` has to know.
+
+        Raises UsageError, changing nothing, for a state that no guest can bring about.
+        """
+        check_words(state["words"], self._new)
+        check(state["blocks"] < _MOST_BLOCKS, "the number of the CPU's blocks")
+        put_words(self.state, state["words"])
+        self._interrupt_request[0] &= ~INTERRUPT_HARD
+        if self.state[Reg.MIP]:
+            self._interrupt_request[0] |= INTERRUPT_HARD
+        if self._counter is not None:
+            self._counter.blocks = state["blocks"]
+        self._time_reads += state["time_reads"] - self.time_reads
+        self.flush_tlb()
 
     # ---------------------------------------------------------------- accesses to nothing
 

@@ -6,13 +6,15 @@ else it gets wrong is in UNICORN.md.
 """
 
 from collections.abc import Callable, Sequence
+from typing import TypedDict
 
 from devices.errors import MachineError
+from devices.state import Ns, check
 from devices.stimer import SetTimer
-from emu.cpu.engine import Engine, Reg
-from emu.cpu.sstc import Sstc
+from emu.cpu.engine import CpuState, Engine, Reg
+from emu.cpu.sstc import Sstc, SstcState
 
-__all__ = ["CAUSES", "ECALL", "MEIP", "MSIP", "MTIP", "SEIP", "SSIP", "STIP", "Hart", "SupervisorCalls"]
+__all__ = ["CAUSES", "ECALL", "MEIP", "MSIP", "MTIP", "SEIP", "SSIP", "STIP", "Hart", "HartState", "SupervisorCalls"]
 
 SSIP, MSIP, STIP, MTIP, SEIP, MEIP = 1 << 1, 1 << 3, 1 << 5, 1 << 7, 1 << 9, 1 << 11
 
@@ -48,6 +50,15 @@ SupervisorCalls = Callable[[int, int, Sequence[int]], tuple[int, int | None]]
 
 #: What enters a trap: (cause, pc).
 ExceptionHandler = Callable[[int, int], None]
+
+
+class HartState(TypedDict):
+    """The CPU, what was counted, and Sstc where the hart has it. Whether it waits is a matter of the loop's."""
+
+    cpu: CpuState
+    traps: Ns
+    supervisor_calls: Ns
+    sstc: SstcState | None
 
 
 class Hart:
@@ -97,6 +108,28 @@ class Hart:
         state = self._state
         state[Reg.MSTATUS] |= _XLEN_64
         state[Reg.PRIV], state[Reg.PC] = mode, pc
+
+    def state(self) -> HartState:
+        """Return its state, between two runs."""
+        return {
+            "cpu": self._engine.save(),
+            "traps": self.traps,
+            "supervisor_calls": self.supervisor_calls,
+            "sstc": None if self._sstc is None else self._sstc.state(),
+        }
+
+    def restore(self, state: HartState) -> None:
+        """Go on from ``state``; the engine has to be told which RAM has changed, see ``Engine.changed``.
+
+        Raises UsageError for a state that no guest can bring about, or of a hart that was started another way.
+        """
+        sstc = state["sstc"]
+        check((sstc is None) == (self._sstc is None), "the hart's Sstc")
+        self._engine.restore(state["cpu"])
+        if self._sstc is not None and sstc is not None:
+            self._sstc.restore(sstc)
+        self._traps += state["traps"] - self.traps
+        self.supervisor_calls = state["supervisor_calls"]
 
     def wakes(self) -> bool:
         """Whether an interrupt is pending that ends WFI: enabled in mie, globally enabled or not."""

@@ -39,9 +39,11 @@ class Reg:
     """Where a register stands in the CPU state, in 8-byte words."""
 
     X0 = 0
+    F0 = 32
     A0, A1, A2, A3, A4, A5, A6, A7 = range(10, 18)
     PC = 64
     LOAD_RES = 65
+    FRM = 67
     BADADDR = 68
     PRIV = 74
     MHARTID = 77
@@ -61,6 +63,14 @@ class Reg:
     MCAUSE = 93
     SCOUNTEREN = 119
     MCOUNTEREN = 120
+    SSCRATCH, MSCRATCH = 121, 122
+    #: pmp_table_t: 16 pairs of pmpaddr and pmpcfg; 16 of the first and last address that they stand for; how many are
+    #: in use, in 4 bytes.
+    PMP, PMP_RANGES, PMP_USED = 126, 158, 190
+    #: Pointers of this process: rdtime_fn, timer, uc.
+    POINTERS = (191, 194, 195)
+    #: bool debugger; float_status, whose second byte is the rounding mode, and the third the flags.
+    FP_STATUS = 192
 
 
 #: Registers that the public API reaches too, by which the layout is checked: (word, Unicorn's id, a legal value).

@@ -311,6 +311,11 @@ void native_written(struct hart *hart, u64 offset, u64 size) {
     if (hart->has_code[page / PAGE]) drop_code(hart->uc, page < offset ? offset : page, page + PAGE < offset + size ? page + PAGE : offset + size);
 }
 
+/* So it has in many places: from where, up to where. */
+void native_changed(struct hart *hart, const u64 (*ranges)[2], u64 count) {
+  for (u64 i = 0; i < count; i++) native_written(hart, ranges[i][0], ranges[i][1] - ranges[i][0]);
+}
+
 /* ---- indirect jumps */
 
 static int fits(const struct block *block, u64 pc, uint32_t flags) {

@@ -9,6 +9,9 @@ import functools
 import gc
 import os
 import sys
+from array import array
+from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 from zlib import crc32
@@ -124,6 +127,10 @@ class Native:
         """How many blocks have begun."""
         return int(self._hart.limit + self._left.value)
 
+    @blocks.setter
+    def blocks(self, blocks: int) -> None:
+        self._hart.limit += blocks - self.blocks
+
     @property
     def blocks_left(self) -> int:
         """How many more may begin."""
@@ -151,6 +158,15 @@ class Native:
     def written(self, offset: int, size: int) -> None:
         """The host has written ``size`` bytes to RAM: drop what was translated from there."""
         self._library.native_written(self.user, _U64(offset), _U64(size))
+
+    def changed(self, ranges: Sequence[tuple[int, int]]) -> None:
+        """The same for many ranges of RAM (offset, end)."""
+        words = array("Q", chain.from_iterable(ranges))
+        self._library.native_changed(self.user, ctypes.c_void_p(words.buffer_info()[0]), _U64(len(ranges)))
+
+    def forget_code(self) -> None:
+        """All translated code was dropped, without a word about each page."""
+        ctypes.memset(self._has_code, 0, len(self._has_code))
 
 
 def install() -> ctypes.CDLL:

@@ -51,7 +51,7 @@ from tests.emu.asm import (
 from tests.emu.cpu.bare import BASE, PAGE, SUPERVISOR, Bare
 from tests.emu.cpu.paging import KERNEL_DATA, RWX, R, Sv, U, W, X
 
-__all__ = ["digest", "program"]
+__all__ = ["board", "digest", "digest_of", "program"]
 
 HANDLER, LOG = BASE + 0x8000, BASE + 0x9000
 #: The program's second home, for U mode.
@@ -128,6 +128,14 @@ def digest(items: list[Item], *, native: bool, stops: random.Random | None = Non
 
     With ``stops``, its blocks are counted, too, and it is stopped after random numbers of them.
     """
+    bare = board(items, native=native)
+    if stops is None:
+        return digest_of(bare.run(mode=SUPERVISOR))
+    return digest_of(bare, _count(bare, stops))
+
+
+def board(items: list[Item], *, native: bool) -> Bare:
+    """Make a board that is about to run a program, of one kind of engine."""
     before = os.environ.get(SWITCH, "")
     os.environ[SWITCH] = "" if native else "off"
     try:
@@ -151,11 +159,12 @@ def digest(items: list[Item], *, native: bool, stops: random.Random | None = Non
     assert len(assemble(BASE, items)) < 0x8000
     bare[Reg.MEDELEG], bare[Reg.STVEC] = ALL_EXCEPTIONS, HANDLER
     bare[S10], bare[S11] = LOG, TRAPS
-    blocks = 0
-    if stops is None:
-        bare.run(mode=SUPERVISOR)
-    else:
-        blocks = _count(bare, stops)
+    bare[Reg.PRIV], bare[Reg.PC] = SUPERVISOR, BASE
+    return bare
+
+
+def digest_of(bare: Bare, blocks: int = 0) -> str:
+    """Sum up what a program did."""
     state = bare.state.tobytes()[: 8 * (Reg.MCOUNTEREN + 1)]
     memory = bare.ram.read(BASE, bare.ram.size)
     return hashlib.sha256(state + memory + b"%d %d" % (bare.hart.traps, blocks)).hexdigest()
@@ -164,7 +173,6 @@ def digest(items: list[Item], *, native: bool, stops: random.Random | None = Non
 def _count(bare: Bare, stops: random.Random) -> int:
     engine = bare.engine
     engine.count_blocks()
-    bare[Reg.PRIV], bare[Reg.PC] = SUPERVISOR, BASE
     waits = False
     while not waits:
         end = engine.blocks + (piece := stops.choice([1, 1, 2, 3, 10, 100]))
