@@ -44,7 +44,9 @@ def test_what_no_guest_can_do_is_refused_and_changes_nothing(word: int, values: 
     assert bare.state.tobytes() == before
 
 
-@pytest.mark.parametrize("change", [lambda words: words.pop(), lambda words: words.append(0), lambda words: words.clear()])
+@pytest.mark.parametrize(
+    "change", [lambda words: words.pop(), lambda words: words.append(0), lambda words: words.clear()]
+)
 def test_another_number_of_words_is_refused(change: Callable[[list[int]], None]) -> None:
     bare = Bare()
     state = bare.hart.state()
