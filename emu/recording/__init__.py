@@ -5,7 +5,7 @@ is applied between two turns of the machine's loop; a turn is a stretch of runni
 mere sleeping is none. So the number of turns says exactly where an input belongs, and a replay that applies each
 after the same number of them is the same run. Guest time is recorded too, as a check.
 
-    {"pyemu recording": 1, "version": ..., "seed": ..., ...}     power-on: what the machine was made of
+    {"pyemu recording": 2, "version": ..., "seed": ..., ...}     power-on: what the machine was made of
     [turn, guest ns, "type", ["ls\r"]]                          an input, or a piece of recorded sound
     [turn, guest ns, "end", [bytes printed, their SHA-256, "off"]]
 

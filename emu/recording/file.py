@@ -14,7 +14,7 @@ __all__ = ["FORMAT", "LONGEST_SOUND", "LONGEST_TEXT", "MAGIC", "Entry", "Header"
 
 #: The first key of a header; its value is the version of the format.
 MAGIC = "pyemu recording"
-FORMAT = 1
+FORMAT = 2
 #: What a line holds at most: bytes typed, bytes of sound.
 LONGEST_TEXT, LONGEST_SOUND = 16 << 10, 256 << 10
 _LONGEST_LINE = 1 << 20
@@ -229,6 +229,7 @@ _HEADER: dict[str, Callable[[Any], bool]] = {
     "kernel": _is_digest_or_none,
     "initrd": _is_digest_or_none,
     "bios": _is_digest_or_none,
+    "snapshot": _is_digest_or_none,
     "disks": _are_disks,
 }
 

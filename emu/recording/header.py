@@ -23,9 +23,11 @@ _CHUNK = 1 << 20
 Files = dict[str, str | os.PathLike[str] | None]
 
 _NAMES = {"kernel": "kernel", "initrd": "root file system", "bios": "bios"}
+#: All that a machine may have, or not.
+_PARTS = {**_NAMES, "snapshot": "snapshot"}
 
 
-def describe(machine: "Machine", memory: int, files: Files) -> Header:
+def describe(machine: "Machine", memory: int, files: Files, snapshot: str | None) -> Header:
     """Return what ``machine``, which has not run yet, is made of; raises UsageError if a file cannot be read."""
     assert isinstance(machine.clock, WarpClock)
     return {
@@ -37,6 +39,7 @@ def describe(machine: "Machine", memory: int, files: Files) -> Header:
         "ps_per_block": machine.clock.ps_per_block,
         "streams": list(machine.audio.streams),
         **{name: None if files[name] is None else _hash_file(Path(files[name] or "")) for name in _NAMES},
+        "snapshot": snapshot,
         "disks": [[disk.size, disk.read_only, _hash(_contents(disk))] for disk in machine.disks],
     }
 
@@ -48,7 +51,7 @@ def compare(path: Path, recorded: Header, here: Header) -> None:
             f"{path} was recorded with pyemu {_shown(recorded['version'])}, and this is {here['version']}: "
             f"use that one to replay it"
         )
-    for name, what in _NAMES.items():
+    for name, what in _PARTS.items():
         if recorded[name] != here[name]:
             had = f"another {what}" if recorded[name] is not None and here[name] is not None else (
                 f"a {what}" if here[name] is None else f"no {what}")  # fmt: skip

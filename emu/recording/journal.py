@@ -32,8 +32,11 @@ class Journal(Joints, ABC):
         self._machine: Machine | None = None
 
     @abstractmethod
-    def begin(self, machine: "Machine", memory: int, files: Files) -> None:
-        """``machine``, with ``memory`` bytes, is complete and has not run yet; ``files`` are what it boots from."""
+    def begin(self, machine: "Machine", memory: int, files: Files, snapshot: str | None) -> None:
+        """``machine``, with ``memory`` bytes, is complete and has not run yet.
+
+        ``files`` are what it boots from; ``snapshot`` is the identity of one that it goes on from instead.
+        """
 
     @abstractmethod
     def end(self) -> None:

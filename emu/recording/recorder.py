@@ -38,9 +38,9 @@ class Recorder(Journal):
         self._waiting: deque[Callable[[], None]] = deque()
         self._ended = False
 
-    def begin(self, machine: "Machine", memory: int, files: Files) -> None:
+    def begin(self, machine: "Machine", memory: int, files: Files, snapshot: str | None) -> None:
         """Write the header, and listen from now on; raises UsageError if a file cannot be read."""
-        header = describe(machine, memory, files)
+        header = describe(machine, memory, files, snapshot)
         self._machine = machine
         self.writer.write(header)
         send = machine.console.send

@@ -39,11 +39,11 @@ class Replayer(Journal):
         self._events = 0
         self._late = DeadlineHeap()  # for this program's own
 
-    def begin(self, machine: "Machine", memory: int, files: Files) -> None:
+    def begin(self, machine: "Machine", memory: int, files: Files, snapshot: str | None) -> None:
         """Compare ``machine`` to what the recording says, and apply what came before it ran; raises UsageError."""
         if self.reader.ahead is None:
             raise UsageError(f"{self.reader.path} ends here: what came after the reset was not recorded")
-        here = describe(machine, memory, files)
+        here = describe(machine, memory, files, snapshot)
         if isinstance(self.reader.ahead, Entry):
             raise UsageError(f"{self.reader.path} is being replayed already; open it again")
         compare(self.reader.path, self.reader.ahead, here)

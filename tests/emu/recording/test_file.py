@@ -16,8 +16,9 @@ from emu.recording.file import LONGEST_TEXT, Entry
 from tests.emu import tiny
 
 HEADER = {
-    "pyemu recording": 1, "version": "0.1.0", "seed": 0, "memory": 1 << 28, "append": "", "ps_per_block": 4000,
-    "streams": [1, 1], "kernel": "0" * 64, "initrd": None, "bios": None, "disks": [[512, False, "0" * 64]],
+    "pyemu recording": 2, "version": "0.1.0", "seed": 0, "memory": 1 << 28, "append": "", "ps_per_block": 4000,
+    "streams": [1, 1], "kernel": "0" * 64, "initrd": None, "bios": None, "snapshot": None,
+    "disks": [[512, False, "0" * 64]],
 }  # fmt: skip
 END = [9, 9, "end", [0, "0" * 64, "off"]]
 

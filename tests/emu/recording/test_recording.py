@@ -404,8 +404,8 @@ def test_another_version_is_refused(runs):
     echo.change(lambda lines: lines[0].__setitem__("version", "99"))
     with pytest.raises(UsageError, match="recorded with pyemu '99'"):
         echo.replay()
-    echo.change(lambda lines: lines[0].__setitem__("pyemu recording", 2))
-    with pytest.raises(UsageError, match="has format 2, and this pyemu knows 1"):
+    echo.change(lambda lines: lines[0].__setitem__("pyemu recording", 3))
+    with pytest.raises(UsageError, match="has format 3, and this pyemu knows 2"):
         echo.replay()
 
 
