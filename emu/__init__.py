@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from emu.machine import Machine
     from emu.recording import ReplayError
     from emu.shell import ShellError
+    from emu.snapshot.snapshot import Snapshot
     from emu.timing.clock import Clock, HostClock, ManualClock
     from emu.timing.warp import WarpClock
     from emu.trace import Record, Trace, TraceFile
@@ -46,6 +47,7 @@ __all__ = [
     "Record",
     "ReplayError",
     "ShellError",
+    "Snapshot",
     "Trace",
     "TraceFile",
     "UsageError",
@@ -66,6 +68,7 @@ _MODULES = {
     "emu.machine": ("Machine",),
     "emu.recording": ("ReplayError",),
     "emu.shell": ("ShellError",),
+    "emu.snapshot.snapshot": ("Snapshot",),
     "emu.trace": ("Record", "Trace", "TraceFile"),
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}

@@ -1,26 +1,29 @@
 """What a Machine is given: its arguments are checked, completed with the defaults, and opened."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from devices.audio import AudioBackend, NullSink, parse
 from devices.errors import UsageError
 from devices.virtio.disk import Disk
 from emu.chance import Chance
 from emu.jitter import USUAL_SEED, draw_ps_per_block, shifts_timing
-from emu.options import parse_disk
+from emu.options import parse_disk, parse_size
+from emu.snapshot.magic import is_snapshot
 from emu.timing.clock import Clock, make_clock
 from emu.timing.warp import WarpClock
 
 if TYPE_CHECKING:
+    from emu.memory import RamImage
     from emu.recording import Reader, Recorder, Replayer, Writer
+    from emu.snapshot.snapshot import Snapshot
 
 __all__ = [
-    "DEFAULT_APPEND", "DEFAULT_MEMORY", "GUEST_APPEND", "File", "blaming_the_cache", "check", "open_audio", "open_disk",
-    "open_journal", "software", "time_and_chance",
+    "DEFAULT_APPEND", "DEFAULT_MEMORY", "GUEST_APPEND", "File", "Origin", "blaming_the_cache", "check", "open_audio",
+    "open_disks", "open_journal", "origin", "time_and_chance",
 ]  # fmt: skip
 
 DEFAULT_MEMORY = "256M"
@@ -34,7 +37,7 @@ File = str | os.PathLike[str]
 #: What an argument must have one of (a text has ``encode``), and what to ask for if it has none.
 _FILE = (("__fspath__", "encode"), "the name of a file")
 _ARGUMENTS = {
-    "kernel": _FILE,
+    "kernel": (("__fspath__", "encode", "made"), "the name of a file, or a snapshot"),
     "initrd": _FILE,
     "bios": _FILE,
     "append": (("encode",), "a text"),
@@ -58,18 +61,65 @@ def check(**arguments: object) -> None:
             raise UsageError(f"{name}={value!r} cannot be used; give {wanted}")
 
 
-def software(
-    kernel: File | None, initrd: File | None, append: str | None, bios: File | None
-) -> tuple[File | None, File | None, str]:
-    """Return what is to be booted: the user's, or the default guest's where there is neither a kernel nor firmware."""
+class Origin(NamedTuple):
+    """What a machine begins with: software to boot, or a snapshot to go on from."""
+
+    kernel: File | None
+    initrd: File | None
+    bios: File | None
+    memory: int
+    append: str
+    snapshot: "Snapshot | None" = None
+
+    @property
+    def seed(self) -> int | None:
+        """The snapshot's."""
+        return None if self.snapshot is None else self.snapshot.seed
+
+    @property
+    def ram(self) -> "RamImage | None":
+        """What is in RAM at first, if it is not zeros."""
+        return None if self.snapshot is None else self.snapshot.ram
+
+
+def origin(
+    kernel: "File | Snapshot | None",
+    initrd: File | None,
+    bios: File | None,
+    memory: str | int | None,
+    append: str | None,
+) -> Origin:
+    """Return what is to be booted: the user's, or the default guest's where there is neither a kernel nor firmware.
+
+    A kernel that is a snapshot, or its file, has all the rest with it. Raises UsageError.
+    """
+    snapshot = None if kernel is None else _snapshot(kernel)
+    if snapshot is not None:
+        for name, value in {"initrd": initrd, "bios": bios, "memory": memory, "append": append}.items():
+            if value is not None:
+                raise UsageError(f"a snapshot has its own {name}, which is not {value!r}; leave that out")
+        return Origin(None, None, None, snapshot.made["memory"], snapshot.made["append"], snapshot)
     default = DEFAULT_APPEND
+    assert kernel is None or isinstance(kernel, str | os.PathLike)
     if kernel is None and bios is None:
         from emu import guest  # noqa: PLC0415 - whoever has a kernel needs no other
 
         kernel, rootfs = guest.files()
         initrd = rootfs if initrd is None else initrd
         default = GUEST_APPEND
-    return kernel, initrd, default if append is None else append
+    size = parse_size(DEFAULT_MEMORY if memory is None else memory)
+    return Origin(kernel, initrd, bios, size, default if append is None else append)
+
+
+def _snapshot(kernel: "File | Snapshot") -> "Snapshot | None":
+    """Return the snapshot that ``kernel`` is, or is the file of, if so."""
+    if not isinstance(kernel, str | os.PathLike):
+        return kernel
+    if not is_snapshot(kernel):
+        return None
+    from emu.snapshot.snapshot import Snapshot  # noqa: PLC0415 - not needed to boot
+
+    return Snapshot.open(kernel)
 
 
 @contextmanager
@@ -87,10 +137,15 @@ def blaming_the_cache(*files: File | None) -> Iterator[None]:
         raise
 
 
-def time_and_chance(clock: Clock | str, seed: int | None) -> tuple[Clock, Chance]:
-    """Return the machine's clock, and where its chance comes from. Raises UsageError."""
+def time_and_chance(clock: Clock | str, seed: int | None, saved: int | None = None) -> tuple[Clock, Chance]:
+    """Return the machine's clock, and where its chance comes from: with the warp clock the ``saved`` seed by default.
+
+    Raises UsageError.
+    """
     made = make_clock(clock) if isinstance(clock, str) else clock
-    chance = Chance(USUAL_SEED if seed is None and isinstance(made, WarpClock) else seed)
+    if seed is None and isinstance(made, WarpClock):
+        seed = USUAL_SEED if saved is None else saved
+    chance = Chance(seed)
     if isinstance(clock, str) and shifts_timing(made, chance):  # whoever made a clock has said how fast it is
         made = WarpClock(draw_ps_per_block(chance))
     return made, chance
@@ -114,10 +169,13 @@ def open_journal(
     return Recorder(record if isinstance(record, Writer) else opened.enter_context(Writer(record)))
 
 
-def open_disk(disk: Disk | str) -> Disk:
-    """Open one of the disks, unless it is open; raises UsageError."""
-    check(disk=disk)
-    return parse_disk(disk) if isinstance(disk, str) else disk
+def open_disks(disks: Sequence[Disk | str], snapshot: "Snapshot | None") -> Iterator[Disk]:
+    """Open the disks, those that are not open: by default the snapshot's. Raises UsageError."""
+    if snapshot is not None and not disks:
+        yield from snapshot.open_disks()
+    for disk in disks:
+        check(disk=disk)
+        yield parse_disk(disk) if isinstance(disk, str) else disk
 
 
 def open_audio(audio: AudioBackend | str | None, *, real_time: bool) -> AudioBackend:

@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 from weakref import ref
 
 from devices.audio import AudioBackend
@@ -26,16 +26,15 @@ from devices.virtio.disk import Disk
 from devices.virtio.rng import EntropyDevice
 from devices.virtio.sound import SoundDevice
 from emu import arguments
-from emu.arguments import DEFAULT_MEMORY, File
+from emu.arguments import Origin
 from emu.board import RAM_BASE, Board, Lines, build_board
-from emu.chance import Chance
 from emu.console import Console
 from emu.cpu.engine import Engine
 from emu.cpu.hart import MEIP, MSIP, MTIP, SEIP, SSIP, STIP, Hart
 from emu.jitter import Jitter, shifts_timing
 from emu.joints import Joints
 from emu.memory import Ram
-from emu.options import last_console, parse_size
+from emu.options import last_console
 from emu.panic import Suspicion
 from emu.timing.aside import AsideThread
 from emu.timing.clock import Clock, HostClock
@@ -50,6 +49,7 @@ if TYPE_CHECKING:
     from emu.monitor import Monitor
     from emu.recording import Reader, Recorder, Replayer, Writer
     from emu.shell import Shell
+    from emu.snapshot.snapshot import Body, Made, Snapshot
     from emu.trace import Trace
 
 __all__ = ["Machine"]
@@ -64,7 +64,8 @@ class Machine:
 
     ``kernel``, ``initrd`` and ``bios`` are files; without a kernel it is the default guest's, with its root file
     system unless ``initrd`` is another, and they are built if this is their first use (minutes). A ``bios`` without a
-    kernel is all that runs, in M mode. ``memory`` is a size ("256M" or bytes); ``append`` the kernel's command line,
+    kernel is all that runs, in M mode. A ``kernel`` that is a snapshot, or its file, makes a machine that goes on from
+    there, with its RAM, command line and disks. ``memory`` is a size ("256M" or bytes); ``append`` the kernel's line,
     all of it, whose last ``console=`` (ttyS0 or hvc0) gets what is typed;
     ``disk`` and ``disks`` opened disks or texts like "disk.img,snapshot", the guest's vda, vdb ... (five at most);
     ``audio`` a backend, or a text like "wav:out.wav" (default: played nowhere, in time); ``clock`` "host", "warp" or a
@@ -95,14 +96,16 @@ class Machine:
     _open = False
     _suspicion: Suspicion | None = None
     _monitor: "Monitor | None" = None
+    #: What the calendar showed at guest time 0, in ns since the epoch; None if it shows the right time.
+    _calendar_began: int | None = None
 
     def __init__(
         self,
-        kernel: str | os.PathLike[str] | None = None,
+        kernel: "str | os.PathLike[str] | Snapshot | None" = None,
         initrd: str | os.PathLike[str] | None = None,
         *,
         bios: str | os.PathLike[str] | None = None,
-        memory: str | int = DEFAULT_MEMORY,
+        memory: str | int | None = None,
         append: str | None = None,
         disk: Disk | str | None = None,
         disks: Sequence[Disk | str] = (),
@@ -120,16 +123,15 @@ class Machine:
             kernel=kernel, initrd=initrd, bios=bios, append=append, audio=audio, clock=clock, trace=trace, seed=seed,
             record=record, replay=replay,
         )  # fmt: skip
-        self.clock: Clock
-        #: What differs from run to run.
-        self.chance: Chance
-        self.clock, self.chance = arguments.time_and_chance(clock, seed)
-        joints = Joints() if trace is None else trace.joints(self.clock)
-        #: ``append`` is the kernel's command line.
-        kernel, initrd, self.append = arguments.software(kernel, initrd, append, bios)
-        ram = Ram(RAM_BASE, parse_size(memory))
+        origin = arguments.origin(kernel, initrd, bios, memory, append)
+        #: Guest time; and what differs from run to run.
+        self.clock, self.chance = arguments.time_and_chance(clock, seed, origin.seed)
+        self._joints = joints = Joints() if trace is None else trace.joints(self.clock)
+        #: The kernel's command line.
+        self.append = origin.append
+        self._ram = ram = Ram(RAM_BASE, origin.memory, origin.ram)
         self.disks: list[Disk] = []
-        self._initrd = initrd
+        self._initrd = origin.initrd
         self._switched_on = time.monotonic_ns()
         with ExitStack() as opened:
             #: What records this run, or replays another.
@@ -139,9 +141,9 @@ class Machine:
             self.audio = Patchbay(arguments.open_audio(audio, real_time=not isinstance(self.clock, WarpClock)))
             if close_audio:
                 opened.callback(self.audio.close)
-            for one in disks if disk is None else (disk, *disks):
-                self.disks.append(arguments.open_disk(one))
-                opened.callback(self.disks[-1].close)
+            for one in arguments.open_disks(disks if disk is None else (disk, *disks), origin.snapshot):
+                self.disks.append(one)
+                opened.callback(one.close)
             self.console: Console = Console(self.run_until, output, self._later, self._make_shell, self.check_thread)
             opened.callback(self.console.close)
             self._engine = engine = Engine(ram.buffer, ram.base)
@@ -173,19 +175,11 @@ class Machine:
                 self.console.type_on(self.hvc)
             self.plic = board.plic
             self.placements = board.placements
-            with arguments.blaming_the_cache(kernel, initrd):
-                start, self.dtb = boot.load(
-                    ram.load,
-                    range(ram.base, ram.base + ram.size),
-                    board.placements,
-                    kernel=None if kernel is None else Path(kernel),
-                    initrd=None if initrd is None else Path(initrd),
-                    bios=None if bios is None else Path(bios),
-                    bootargs=self.append,
-                    rng_seed=self.chance.draw("device tree", 32),
-                )
-            self._begin(start, ram, joints)
-            self._begin_journal(ram.size, kernel, initrd, bios, opened)
+            start, self.dtb = self._load(origin, ram, board)
+            self._timer = self._begin(start, ram, joints)
+            if origin.snapshot is not None:
+                self._become(origin.snapshot)
+            self._begin_journal(ram.size, origin, opened)
             self._closing = opened.pop_all()
         self._keep_until_closed()
 
@@ -274,6 +268,86 @@ class Machine:
 
         return count(self, time.monotonic_ns() - self._switched_on)
 
+    # ---------------------------------------------------------------- snapshots
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write what the machine is now to the file ``path``, for ``Machine(path)`` to go on from there.
+
+        Call it while the machine does not run, or from a message: see ``post``. An older snapshot there is replaced
+        once the new one is whole. Raises UsageError if that cannot be done.
+        """
+        from emu.snapshot.snapshot import save  # noqa: PLC0415 - not needed to boot
+
+        self._check_can_be_saved()
+        save(Path(path), self._made(), self._body())
+
+    def snapshot(self) -> "Snapshot":
+        """Return what the machine is now, for ``restore`` and for ``Machine``. Call it when ``save`` may be called."""
+        from emu.snapshot.snapshot import Snapshot  # noqa: PLC0415 - not needed to boot
+
+        self._check_can_be_saved()
+        return Snapshot.take(self._made(), self._body())
+
+    def restore(self, snapshot: "Snapshot") -> None:
+        """Go back to what the machine was, even if it was switched off since; or become what another one was.
+
+        That one must have the same memory, firmware, disks and streams of sound. Files that sound is written to stay
+        as they are and go on from here. Call it when ``save`` may be called. Raises UsageError.
+        """
+        self._check_between_steps()
+        if self.journal is not None:
+            raise UsageError("a run that is recorded or replayed cannot go back")
+        self._become(snapshot)
+
+    def _check_can_be_saved(self) -> None:
+        self._check_between_steps()
+        if self.power is not None:
+            raise UsageError("the machine is switched off, and not worth saving")
+
+    def _check_between_steps(self) -> None:
+        self._loop.check_open()
+        self._loop.check_thread()
+        if self._loop.stepping:
+            raise UsageError("a machine cannot be saved or restored in the middle of a step; post a message that does")
+
+    def _made(self) -> "Made":
+        return {
+            "memory": self._ram.size,
+            "append": self.append,
+            "bios": self._has_bios,
+            "dtb": self.dtb,
+            "seed": None if self.chance.seed is None else str(self.chance.seed),
+            "calendar": self._calendar() - self.clock.now(),
+            "streams": self.audio.streams,
+        }
+
+    def _body(self) -> "Body":
+        """Return the parts that are saved, in the order in which they are restored, and the RAM."""
+        from emu.snapshot.snapshot import Body  # noqa: PLC0415 - not needed to boot
+
+        board = {f"{one.device.node_name} {one.base:#x}": one.device for one in self.placements}
+        devices = {f"device {slot}": device for slot, device in enumerate(self.virtio)}
+        parts: dict[str, Any] = {
+            "events": self._loop.events, "chance": self.chance, "hart": self.hart, "clock": self.clock,
+            "loop": self._loop, "supervisor timer": self._timer, **board, **devices, "jitter": self._jitter,
+            "audio": self.audio, "console": self.console,
+        }  # fmt: skip
+        return Body({name: part for name, part in parts.items() if hasattr(part, "state")}, self._ram, self.disks)
+
+    def _become(self, snapshot: "Snapshot") -> None:
+        """Be what ``snapshot`` is."""
+        snapshot.check_fits(self._made())
+        self.power = self._suspicion = None
+        self._engine.changed(self._ram.go_back(snapshot.ram))
+        try:
+            with self._joints.muted():
+                snapshot.restore(self._body(), same_seed=snapshot.seed == self.chance.seed)
+        except BaseException:
+            self._loop.halt()  # it is neither the one nor the other
+            raise
+        if self._calendar_began is not None:
+            self._calendar_began = snapshot.made["calendar"]
+
     # ---------------------------------------------------------------- between the steps
 
     def _look(self) -> None:
@@ -321,7 +395,10 @@ class Machine:
 
     def _build_board(self, ram: Ram, joints: Joints) -> Board:
         msip, mtip, meip, seip = map(self._engine.line, (MSIP, MTIP, MEIP, SEIP))
-        jitter = Jitter(self.chance, self.clock, self.events) if shifts_timing(self.clock, self.chance) else Joints()
+        shifts = shifts_timing(self.clock, self.chance)
+        self._jitter = jitter = Jitter(self.chance, self.clock, self.events) if shifts else Joints()
+        if self.chance.seed is not None or not isinstance(self.clock, HostClock):
+            self._calendar_began = self.chance.wall_time() - self.clock.now()
         board = build_board(
             lines=Lines(msip, joints.timer(mtip), meip, seip),
             clock=self.clock,
@@ -331,21 +408,35 @@ class Machine:
             virtio=[jitter.virtio(slot, joints.virtio(slot, device)) for slot, device in enumerate(self.virtio)],
             print_=self.console.print,
             watch=lambda source, name, line: joints.irq(source, name, jitter.irq(source, name, line)),
-            wall=self._calendar(),
+            wall=self._calendar,
         )
         for placement in board.placements:
             size = -(-placement.device.size // _PAGE) * _PAGE
             self._engine.map_device(placement.base, size, *joints.registers(placement))
         return board
 
-    def _calendar(self) -> Callable[[], int]:
+    def _calendar(self) -> int:
         """What the real-time clock shows: the right time, also after a stop; or what comes from the seed."""
-        if self.chance.seed is None and isinstance(self.clock, HostClock):
-            return time.time_ns
-        now, begun = self.clock.now, self.chance.wall_time() - self.clock.now()
-        return lambda: begun + now()
+        return time.time_ns() if self._calendar_began is None else self._calendar_began + self.clock.now()
 
-    def _begin(self, start: boot.Boot, ram: Ram, joints: Joints) -> None:
+    def _load(self, origin: Origin, ram: Ram, board: Board) -> tuple[boot.Boot, bytes]:
+        """Put the software into RAM, unless it is there; return where to begin, and the device tree."""
+        if origin.snapshot is not None:
+            made = origin.snapshot.made
+            return boot.Boot(made["bios"], 0, 0, 0), made["dtb"]
+        files = {"kernel": origin.kernel, "initrd": origin.initrd, "bios": origin.bios}
+        paths = {name: None if file is None else Path(file) for name, file in files.items()}
+        with arguments.blaming_the_cache(origin.kernel, origin.initrd):
+            return boot.load(
+                ram.load,
+                range(ram.base, ram.base + ram.size),
+                board.placements,
+                bootargs=origin.append,
+                rng_seed=self.chance.draw("device tree", 32),
+                **paths,
+            )
+
+    def _begin(self, start: boot.Boot, ram: Ram, joints: Joints) -> SupervisorTimer:
         timer = SupervisorTimer(self.clock, self.events, joints.timer(self._engine.line(STIP)))
         if start.machine_mode:
             self.hart.start_machine(start.pc, start.dtb, start.dynamic_info, timer.set)
@@ -353,12 +444,14 @@ class Machine:
             hart = SbiHart(timer.set, self._engine.line(SSIP), self._engine.synchronize_code, self._engine.flush_tlb)
             sbi = Sbi(hart, ram, self._switch, self.console.print, self.console.take)
             self.hart.start_supervisor(start.pc, start.dtb, joints.calls(sbi.call))
+        self._has_bios = start.machine_mode
+        return timer
 
-    def _begin_journal(
-        self, memory: int, kernel: File | None, initrd: File | None, bios: File | None, opened: ExitStack
-    ) -> None:
+    def _begin_journal(self, memory: int, origin: Origin, opened: ExitStack) -> None:
         if self.journal is not None:
-            self.journal.begin(self, memory, {"kernel": kernel, "initrd": initrd, "bios": bios})
+            files = {"kernel": origin.kernel, "initrd": origin.initrd, "bios": origin.bios}
+            snapshot = None if origin.snapshot is None else origin.snapshot.identity()
+            self.journal.begin(self, memory, files, snapshot)
             opened.callback(self.journal.end)
 
     def _switch(self, request: PowerRequest) -> None:

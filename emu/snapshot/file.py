@@ -14,17 +14,17 @@ import os
 import stat
 import struct
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from devices.errors import UsageError
 from devices.state import check
-from emu.memory import PAGE, SharedFile
+from emu.memory import PAGE, RamImage, SharedFile
+from emu.snapshot.magic import MAGIC, is_snapshot
 
-__all__ = ["FORMAT", "Contents", "Region", "is_snapshot", "read", "write"]
+__all__ = ["FORMAT", "Contents", "Region", "identity", "read", "write", "write_all"]
 
-MAGIC = b"pyemu snapshot\n\0"
 #: Another one is refused. To be increased with each change of what is in there, or of its meaning.
 FORMAT = 1
 _HEAD = struct.Struct("<16sIIQ")
@@ -45,15 +45,6 @@ class Contents(NamedTuple):
     file: SharedFile
     plain: dict[str, Any]
     regions: dict[str, Region]
-
-
-def is_snapshot(path: str | os.PathLike[str]) -> bool:
-    """Whether the file begins like a snapshot; False where there is none to be read."""
-    try:
-        with open(path, "rb", buffering=0) as file:  # noqa: PTH123 - a quick look, at each start
-            return stat.S_ISREG(os.fstat(file.fileno()).st_mode) and file.read(len(MAGIC)) == MAGIC
-    except (OSError, ValueError):
-        return False
 
 
 def read(path: Path) -> Contents:
@@ -88,10 +79,18 @@ def _parse(data: bytes, end: int) -> tuple[dict[str, Any], dict[str, Region]]:
     return plain, regions
 
 
-def write(path: Path, plain: bytes, regions: dict[str, tuple[int, Callable[[SharedFile, int], None]]]) -> None:
+def identity(file: SharedFile) -> str:
+    """Return what tells the snapshot in ``file`` from any other: a SHA-256, as a hexadecimal number."""
+    import hashlib  # noqa: PLC0415 - only a run that is recorded needs it
+
+    _, _, _, length = _HEAD.unpack(os.pread(file.fileno(), _HEAD.size, 0))
+    return hashlib.sha256(os.pread(file.fileno(), length, _HEAD.size)).hexdigest()
+
+
+def write(path: Path, plain: bytes, regions: Mapping[str, tuple[int, Callable[[RamImage], None]]]) -> None:
     """Write a snapshot to ``path``, where an older one stays whole until this one is: it takes its place at the end.
 
-    ``plain`` is JSON; ``regions`` are sizes, and what writes them into a file, at an offset. Raises UsageError where
+    ``plain`` is JSON; ``regions`` are sizes, and what writes each to its place in the file. Raises UsageError where
     that cannot be done, or there is a file of another kind.
     """
     if path.exists() and not is_snapshot(path):
@@ -104,10 +103,10 @@ def write(path: Path, plain: bytes, regions: dict[str, tuple[int, Callable[[Shar
     try:
         file = SharedFile(os.open(unfinished, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o666))
         with _removed_on_failure(unfinished):
-            _write_all(file, 0, _HEAD.pack(MAGIC, FORMAT, zlib.crc32(data), len(data)) + data)
+            write_all(file, 0, _HEAD.pack(MAGIC, FORMAT, zlib.crc32(data), len(data)) + data)
             for name, (offset, size) in _places(_HEAD.size + len(data), list(sizes.items())):
                 os.ftruncate(file.fileno(), offset + size)
-                regions[name][1](file, offset)
+                regions[name][1](RamImage(file, offset))
             unfinished.replace(path)
     except OSError as error:
         raise UsageError(f"{path} cannot be saved: {error.strerror}") from error
@@ -131,7 +130,8 @@ def _removed_on_failure(path: Path) -> Iterator[None]:
         raise
 
 
-def _write_all(file: SharedFile, offset: int, data: bytes) -> None:
+def write_all(file: SharedFile, offset: int, data: bytes) -> None:
+    """Write ``data`` at ``offset``; raises OSError."""
     view = memoryview(data)
     while view:
         written = os.pwrite(file.fileno(), view, offset)

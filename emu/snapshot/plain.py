@@ -30,6 +30,8 @@ def decode(data: bytes, kind: Any, name: str = "it") -> Any:
 
 def parse(value: Any, kind: Any, name: str) -> Any:
     """Return ``value``, which is out of a JSON file, as one of type ``kind``; raises UsageError if it is none."""
+    if kind is Any:  # to be parsed when its type is known
+        return value
     if is_typeddict(kind):
         fields = get_type_hints(kind, include_extras=True)
         check(isinstance(value, dict) and value.keys() == fields.keys(), f"the fields of {name}")
@@ -58,8 +60,10 @@ def _parse_plain(value: Any, kind: Any, name: str) -> Any:
     if get_origin(kind) is Annotated:
         check(type(value) is int and _fits(value, get_args(kind)[1]), name)
     elif kind is bytes:
-        check(isinstance(value, str) and value.isascii(), name)
-        return b64decode(value, validate=True)
+        try:
+            return b64decode(value, validate=True)
+        except (ValueError, TypeError):
+            check(False, name)
     else:
         assert kind in {bool, str}, f"a state cannot have a {kind}"
         check(type(value) is kind, name)

@@ -59,6 +59,8 @@ class Loop:
         self.waiting = False
         #: Whether time stands still: the guest does not run, messages are still taken.
         self.paused = False
+        #: Whether a step is under way: the guest runs, or an event does; but not what was posted.
+        self.stepping = False
         self._engine, self._hart, self._clock = engine, hart, clock
         self._look = look
         self._alarm_thread: AlarmThread | None = None
@@ -91,6 +93,7 @@ class Loop:
                 try:
                     self._step(left)
                 finally:
+                    self.stepping = False
                     self._signals.release()
         return True
 
@@ -141,6 +144,7 @@ class Loop:
             doorbell.sleep(seconds if longest is None else min(seconds, longest))
 
         deadline, paused = events.next_deadline(), self.paused
+        self.stepping = True
         try:
             if paused:
                 sleep(_PAUSED_S)
@@ -156,6 +160,7 @@ class Loop:
         if not paused:  # else what is to be done at once would be done without the guest's turns in between
             events.run_due(clock.now())
         self._look()
+        self.stepping = False
         while self._inbox:
             self._inbox.popleft()()
 

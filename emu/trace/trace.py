@@ -3,7 +3,8 @@
 Each of the other modules here watches one kind of joint and calls ``emit`` for what it sees.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from time import monotonic_ns
 
 from devices.audio import AudioBackend
@@ -57,12 +58,15 @@ class _WatchedJoints(Joints):
         self._categories = categories
         self._now = clock.now
         self._slots: dict[int, Slot] = {}
+        self._muted = False
         now = clock.now
         host: Callable[[], int] = (lambda: 0) if isinstance(clock, WarpClock) else monotonic_ns
 
         def emit(
             category: str, track: str, name: str, detail: Detail, *, since: int | None = None, until: int | None = None
         ) -> None:
+            if self._muted:
+                return
             time = now()
             span = None if since is None else (since, time if until is None else until)
             sink(Record(time, category, track, name, detail, span, host(), machine))
@@ -108,3 +112,11 @@ class _WatchedJoints(Joints):
         self, wait: Callable[[int | None, Callable[[float], None]], None]
     ) -> Callable[[int | None, Callable[[float], None]], None]:
         return cpu.watch_wait(wait, self._emit, self._now) if "run" in self._categories else wait
+
+    @contextmanager
+    def muted(self) -> Iterator[None]:
+        self._muted = True
+        try:
+            yield
+        finally:
+            self._muted = False

@@ -12,15 +12,16 @@ from pathlib import Path
 import pytest
 
 from devices.errors import UsageError
-from emu.memory import PAGE, SharedFile
-from emu.snapshot.file import _HEAD, MAGIC, Region, is_snapshot, read, write
+from emu.memory import PAGE, RamImage
+from emu.snapshot.file import _HEAD, Region, read, write
+from emu.snapshot.magic import MAGIC, is_snapshot
 
 PLAIN = json.dumps({"version": "1", "states": {"uart": {"fifo": [1, 2, 3]}}}).encode()
 
 
-def holding(data: bytes) -> tuple[int, Callable[[SharedFile, int], None]]:
-    def put(file: SharedFile, offset: int) -> None:
-        os.pwrite(file.fileno(), data, offset)
+def holding(data: bytes) -> tuple[int, Callable[[RamImage], None]]:
+    def put(image: RamImage) -> None:
+        os.pwrite(image.file.fileno(), data, image.offset)
 
     return len(data), put
 
@@ -45,7 +46,7 @@ def test_what_was_written_is_read(path: Path) -> None:
 
 def test_a_region_without_bytes_takes_no_room(tmp_path: Path) -> None:
     path = tmp_path / "holes"
-    write(path, PLAIN, {"ram": (1 << 30, lambda *_: None)})
+    write(path, PLAIN, {"ram": (1 << 30, lambda _image: None)})
     assert path.stat().st_blocks * 512 < 64 << 10
     assert read(path).regions["ram"] == Region(PAGE, 1 << 30)
 
@@ -62,7 +63,7 @@ def test_only_a_snapshot_is_replaced(path: Path) -> None:
 def test_who_fails_leaves_the_old_one_and_nothing_else(path: Path) -> None:
     before = path.read_bytes()
 
-    def fail(_file: SharedFile, _offset: int) -> None:
+    def fail(_image: RamImage) -> None:
         raise OSError(28, "No space left on device")
 
     with pytest.raises(UsageError, match=r"ready\.pyemu cannot be saved: No space left on device"):
@@ -86,9 +87,9 @@ def pwrite(descriptor, data, offset):
         os.kill(os.getpid(), signal.SIGKILL)
     return real(descriptor, data, offset)
 os.pwrite = pwrite
-def put(out, offset):
+def put(image):
     for n in range(5):
-        os.pwrite(out.fileno(), b"new" * 100, offset + 4096 * n)
+        os.pwrite(image.file.fileno(), b"new" * 100, image.offset + 4096 * n)
 file.write(Path({str(path)!r}), b"{{}}", {{"ram": (5 * 4096, put)}})
 """
     for writes in range(6):

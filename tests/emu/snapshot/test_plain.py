@@ -77,6 +77,7 @@ def test_a_state_comes_back_as_it_was() -> None:
         (["inner"], {}),
         (["inner", 0], []),
         (["inner", 0, "data"], "?"),
+        (["inner", 0, "data"], "AA==AA=="),
         (["inner", 0, "data"], "\u266b"),
         (["inner", 0, "data"], [1]),
         (["inner", 0, "on"], 1),
