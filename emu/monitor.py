@@ -59,6 +59,7 @@ class Monitor:
             "pause": Command("", "stop the guest and its time", self._pause),
             "resume": Command("", "let the guest go on", self._resume),
             "wav": Command("start FILE | stop", "record what is played to WAV files", self._wav),
+            "save": Command("FILE", "save the machine, for: pyemu boot FILE", self._save),
             "quit": Command("", "switch the machine off", self._quit),
             "help": Command("[COMMAND]", "list the commands", self._help),
         }
@@ -213,6 +214,12 @@ class Monitor:
 
     def _resume(self, _words: list[str]) -> str:
         self._machine.resume()
+        return ""
+
+    def _save(self, words: list[str]) -> str:
+        if len(words) != 1:
+            raise _MisuseError
+        self._machine.save(words[0])
         return ""
 
     def _quit(self, _words: list[str]) -> str:

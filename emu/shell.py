@@ -56,10 +56,11 @@ class ShellError(PyemuError):
     """The guest's shell cannot be found, went away, or does not respond as expected."""
 
 
-def run_commands(machine: Machine, commands: Sequence[str]) -> int:
+def run_commands(machine: Machine, commands: Sequence[str], instead: Callable[[], None] | None = None) -> int:
     """Type ``commands`` at the guest's shell until one fails, then switch the guest off; return the last exit status.
 
-    Raises ShellError; MachineError if the guest's kernel panics.
+    If all succeed, ``instead`` is called, at the shell's own prompt, and the guest stays on. Raises ShellError;
+    MachineError if the guest's kernel panics.
     """
     shell = Shell(machine)
     shell.find()
@@ -78,6 +79,10 @@ def run_commands(machine: Machine, commands: Sequence[str]) -> int:
     try:
         if shell.ended:
             shell.find()  # another shell takes its place
+        if instead is not None and not status:
+            shell.leave()
+            instead()
+            return 0
         shell.power_off()
     except SwitchedError as switched:
         if not shell.ended or switched.action is not PowerAction.OFF:
@@ -109,7 +114,7 @@ class Shell:
         #: What the prompt begins with.
         self.word = word = word or f"pyemu-{machine.chance.draw('shell', 3).hex()}"
         at_exit = f"{_cut(word)}:$?.".replace("'", '"')
-        self._setup = f"PS1='{_cut(word)}:$?# ' && trap 'echo \"{at_exit}\"' EXIT"
+        self._setup = f"_pyemu_ps1=$PS1; PS1='{_cut(word)}:$?# ' && trap 'echo \"{at_exit}\"' EXIT"
         # bash may put its bracketed-paste mark before it.
         self._own_prompt = re.compile(rb"(?:\x1b\[\?2004h)?%s:(\d+)(?:(\.)|# )" % word.encode())
         #: Whether the shell has exited, with the status of the last command.
@@ -117,6 +122,10 @@ class Shell:
         self._position = 0  # in what the console printed: nothing before it matters now
 
     # ---------------------------------------------------------------- what it does
+
+    def wait(self) -> None:
+        """Wait for the prompt of a shell or a login, and leave it alone; raises ShellError."""
+        self._wait_for_prompt()
 
     def find(self) -> None:
         """Wait for a shell, log in if asked, and make it use our prompt; raises ShellError."""
@@ -129,6 +138,12 @@ class Shell:
         self._console.sendline(self._setup)
         if self._wait_for_status(_PROMPTLY) is None:
             raise ShellError(f"{self._user}: what looked like a shell is not; the console ends with {self._ending()}")
+
+    def leave(self) -> None:
+        """Give the shell its own prompt back, and wait for it."""
+        self._forget()
+        self._console.sendline("PS1=$_pyemu_ps1; unset _pyemu_ps1; trap - EXIT")
+        self._wait_for_prompt()
 
     def interrupt(self) -> None:
         """End the command that was given up; ``find`` reports it if that fails."""

@@ -38,6 +38,9 @@ Examples:
   pyemu boot --clock warp --record run.pyemu
   pyemu boot --replay run.pyemu
       A session that is kept in a file; and the same once more, to the bit, with nobody at the keyboard.
+  pyemu boot --exec "modprobe my_driver" --save ready.pyemu
+  pyemu boot ready.pyemu
+      Boot once, and go on from there in a blink, as often as you like.
   pyemu boot --bios kernel/kernel --disk fs.img
       xv6, or anything else that runs in M mode, alone on the machine.
 
@@ -111,6 +114,19 @@ def _check_timeout(_context: click.Context, _option: click.Parameter, seconds: f
     help="Type COMMAND at the guest's shell, then power off. If given several times, stops at the first that fails.",
 )
 @click.option(
+    "--quick",
+    is_flag=True,
+    envvar="PYEMU_QUICK",
+    help="Go on from a snapshot of the default guest at its prompt instead of booting it. The snapshot is made at the "
+    "first use, and anew when anything that it comes from has changed. PYEMU_QUICK=1 does the same.",
+)
+@click.option(
+    "--save",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="After --exec, save the machine in FILE instead of powering off; else C-a s does.  [default: saved.pyemu]",
+)
+@click.option(
     "--record",
     type=click.Path(path_type=Path),
     metavar="FILE",
@@ -171,13 +187,16 @@ def boot_command(
     debug: bool,
     record: Path | None,
     replay: Path | None,
+    save: Path | None,
+    quick: bool,
     **hardware: Any,
 ) -> int:
     """Switch on a machine with the kernel IMAGE and the initramfs ROOTFS.
 
     IMAGE is Linux's arch/riscv/boot/Image and ROOTFS a cpio archive, both plain or compressed. Without them, it boots
     the default guest, which is built on first use: that takes some minutes. IMAGE may also be any other S-mode
-    program, like U-Boot: an ELF file, or a raw binary, which is loaded at 0x80200000; ROOTFS is then any file.
+    program, like U-Boot: an ELF file, or a raw binary, which is loaded at 0x80200000; ROOTFS is then any file. Or it
+    is a snapshot, saved with --save or C-a s: the machine goes on from there, with its own RAM, disks and seed.
 
     The guest's console is on stdin and stdout; all other messages go to stderr. C-a x quits, C-a h shows help. Files
     and pipes get every byte that the guest prints. A terminal obeys the guest's escape sequences, which may set its
@@ -193,6 +212,7 @@ def boot_command(
         from emu.arguments import DEFAULT_APPEND, GUEST_APPEND  # noqa: PLC0415
         from emu.cli import session  # noqa: PLC0415
         from emu.machine import Machine  # noqa: PLC0415
+        from emu.snapshot.magic import is_snapshot  # noqa: PLC0415
 
         default = DEFAULT_APPEND
         if image is None and hardware["bios"] is None:
@@ -200,9 +220,10 @@ def boot_command(
 
             image, rootfs = guest.files(say)
             default = GUEST_APPEND
-        hardware["append"] = _command_line(hardware["append"], default)
-        if hardware["memory"] is None:
-            del hardware["memory"]
+        if image is None or not is_snapshot(image):
+            hardware["append"] = _command_line(hardware["append"], default)
+        if quick and image is not None and default == GUEST_APPEND:
+            image, rootfs = _ready(image, rootfs, audio, hardware)
 
         def switch_on(output: Callable[[bytes], None] | None, backend: "AudioBackend | None") -> Machine:
             return Machine(image, rootfs, audio=backend, output=output, close_audio=False, trace=tracer, **hardware)
@@ -223,8 +244,20 @@ def boot_command(
                 rows_taken=rows_taken,
                 clipboard=clipboard,
                 replaying=replay is not None,
+                snapshot=save,
             )
         return failure.told(1 if backend.lost and not status else status)
+
+
+def _ready(image: Path, rootfs: Path | None, audio: str, hardware: dict[str, Any]) -> tuple[Path, Path | None]:
+    """Return a snapshot of the guest, whose options are taken out of ``hardware``; or what it must boot from."""
+    if hardware["disks"] or "streams=" in audio:
+        say("the guest is booted: disks, and streams of sound, can't be given to one that has booted")
+        return image, rootfs
+    from emu.snapshot.ready import ready  # noqa: PLC0415
+
+    options = {name: hardware.pop(name) for name in ("memory", "append")}
+    return ready(image, rootfs, options, say, for_people=True), None
 
 
 def _command_line(append: str | None, default: str) -> str:

@@ -1,8 +1,10 @@
 """The keys after C-a, which are for pyemu and not for the guest."""
 
 import os
+import shlex
 import signal
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from devices.errors import PyemuError
@@ -14,12 +16,13 @@ from emu.terminal.timestamps import TimeStamps
 if TYPE_CHECKING:
     from emu.terminal.prompt import Prompt
 
-__all__ = ["Keys"]
+__all__ = ["Keys", "save"]
 
 _STDOUT = 1
 _HELP = (
     "C-a x    quit: the machine loses power",
     "C-a c    open or close the monitor; the guest runs on",
+    "C-a s    save the machine in a file, to go on from there: --save FILE",
     "C-a t    show guest time before each line that the guest prints, or stop that",
     "C-a z    suspend pyemu, as C-z does elsewhere; fg resumes it",
     "C-a h    this help",
@@ -30,11 +33,12 @@ _HELP = (
 class Keys:
     """Handles what is typed: passes it to the guest with ``send`` or, while it is open, to ``machine``'s monitor.
 
-    ``stamps`` are those on the guest's output.
+    ``stamps`` are those on the guest's output. C-a s saves the machine in ``snapshot``.
     """
 
-    def __init__(self, machine: Machine, send: Callable[[bytes], None], stamps: TimeStamps) -> None:
+    def __init__(self, machine: Machine, send: Callable[[bytes], None], stamps: TimeStamps, snapshot: Path) -> None:
         self._machine = machine
+        self._snapshot = snapshot
         self._send = send
         self._stamps = stamps
         self._prompt: Prompt | None = None
@@ -43,6 +47,7 @@ class Keys:
             {
                 "x": self._leave,
                 "c": self._toggle_monitor,
+                "s": self._save,
                 "t": self._toggle_stamps,
                 "z": self._suspend,
                 "h": self._help,
@@ -61,6 +66,12 @@ class Keys:
         say("keys")
         for line in _HELP:
             say(line)
+
+    def _save(self) -> None:
+        try:
+            save(self._machine, self._snapshot)
+        except PyemuError as error:
+            say(f"error: {error}")
 
     def _toggle_stamps(self) -> None:
         if os.isatty(_STDOUT):
@@ -91,3 +102,9 @@ class Keys:
         if self._machine.power is not None:  # the command switched it off
             self._toggle_monitor()
             self._leave()
+
+
+def save(machine: Machine, path: Path) -> None:
+    """Save ``machine`` in the file ``path``, and say so; raises PyemuError."""
+    machine.save(path)
+    say(f"saved; to go on from there: pyemu boot {shlex.quote(str(path))}")

@@ -5,11 +5,13 @@ import gc
 import os
 import signal
 from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
 
 from devices.errors import MachineError
 from devices.power import PowerAction
 from emu.cli import silence
-from emu.cli.keys import Keys
+from emu.cli.keys import Keys, save
 from emu.cli.listener import Listener
 from emu.cli.output import GuestOutput
 from emu.cli.signals import Ending, Signals
@@ -23,6 +25,8 @@ _STDIN, _STDOUT = 0, 1
 
 _C_C, _INTERRUPTED = b"\x03", 130
 
+#: Where C-a s saves the machine by default.
+_SNAPSHOT = Path("saved.pyemu")
 _BANNER = "C-a x quits, C-a h shows help"
 
 
@@ -34,11 +38,13 @@ def run(
     rows_taken: int = 0,
     clipboard: bool = False,
     replaying: bool = False,
+    snapshot: Path | None = None,
 ) -> int:
     """Run machines made by ``switch_on(output)``, a new one after each reset, and return the exit status.
 
     The user's keys go to the guest, unless there are ``commands`` to type at its shell, or it is ``replaying``: then
-    only C-c and the keys after C-a count. ``rows_taken`` rows of the user's window are not the guest's; with
+    only C-c and the keys after C-a count. The machine is saved in ``snapshot`` after the commands, or by C-a s.
+    ``rows_taken`` rows of the user's window are not the guest's; with
     ``clipboard`` the guest may use the clipboard of the user's terminal. Raises what Machine and Shell raise, and
     Ending for whatever ends the run from outside.
     """
@@ -64,14 +70,17 @@ def run(
                     terminal.resized = _tell(machine, rows_taken)
                     terminal.measure()
                     send = _heed_c_c if replaying else listener.send
-                    listener.receive = Keys(machine, send, output.stamps)
+                    listener.receive = Keys(machine, send, output.stamps, snapshot or _SNAPSHOT)
                 listener.attach(machine)
                 silence.watch(machine, listener.remind, say)
                 signals.check()
+                if terminal is not None:
+                    output(_last_line(machine))
                 if commands:
                     from emu.shell import run_commands  # noqa: PLC0415 - not needed to boot
 
-                    return run_commands(machine, commands)
+                    instead = None if snapshot is None else partial(save, machine, snapshot)
+                    return run_commands(machine, commands, instead)
                 request = machine.run()
             signals.post = _wait
             signals.check()
@@ -86,6 +95,11 @@ def run(
 def _tell(machine: Machine, rows_taken: int) -> Callable[[int, int], None]:
     """Return a function that tells the guest the size of its part of the user's window."""
     return lambda columns, rows: machine.post(lambda: machine.hvc.resize(columns, max(rows - rows_taken, 0)))
+
+
+def _last_line(machine: Machine) -> bytes:
+    """Return what is in the last line of a console that was saved: the prompt, where somebody is to type."""
+    return bytes(machine.console.text.rpartition(b"\n")[2])
 
 
 def _heed_c_c(data: bytes) -> None:
