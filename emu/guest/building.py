@@ -57,7 +57,8 @@ def _build(finished: Path, make: Callable[[Job, Path], None], lock: int, progres
     for file in out.iterdir():
         _flush(file)
     out.rename(finished)
-    progress(f"removing {work.name}")
+    if any(work.iterdir()):  # which takes seconds
+        progress(f"removing {work.name}")
     shutil.rmtree(work)
     finished.with_name(f"{finished.name}.log").unlink(missing_ok=True)
     finished.with_name(f"{finished.name}.lock").unlink()

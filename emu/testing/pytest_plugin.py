@@ -16,8 +16,11 @@
 
 ``fresh_machine``
     Makes machines for this test only: ``fresh_machine(memory="64M", disk="data.img,snapshot")``, with any argument of
-    Machine, for a clean or special guest; each costs a boot. The machine is only switched on: ``console.run`` waits for
-    the shell, and a kernel without one can be used with ``console.expect``.
+    Machine, for a clean or special guest. The default guest, under warp, goes on from a snapshot of it at its shell,
+    made once and kept in pyemu's cache, for all workers of pytest-xdist, too: that takes 30 ms. With ``boot=True``, or
+    what a guest that has booted can't be given (disks, bios, more streams of sound), the machine is only switched on:
+    ``console.run`` waits for the shell, and a kernel without one can be used with ``console.expect``. Other kernels
+    are booted, too, unless ``ready=True`` says that they have a shell.
 
 In the ini file, for both fixtures (paths are relative to the root directory):
 
@@ -27,6 +30,8 @@ In the ini file, for both fixtures (paths are relative to the root directory):
     pyemu_disks                  disks, one per line: FILE[,readonly][,snapshot]
     pyemu_clock                  warp or host
     pyemu_seed                   where all chance comes from (0 under warp)
+    pyemu_ready                  true: ``fresh_machine`` need not boot pyemu_kernel, which has a shell
+    pyemu_restore                true: ``machine`` is for each test what it was when it had booted
 
 When a test fails, its report shows the end of its console output, and where to find the WAV file and the picture of
 it: waveform, spectrogram and defects, and for a fresh machine how late each period was. Pictures need matplotlib:
@@ -46,6 +51,7 @@ from devices.errors import MissingPackageError, PyemuError
 
 if TYPE_CHECKING:
     from emu.machine import Machine
+    from emu.snapshot.snapshot import Snapshot
 
 __all__ = ["SharedMachine", "fresh_machine", "machine", "pyemu_shared", "pytest_addoption", "pytest_runtest_makereport"]
 
@@ -72,6 +78,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     """Declare the settings of the ini file."""
     for name, help_ in _OPTIONS.items():
         parser.addini(f"pyemu_{name}", f"machine: {help_}", default="")
+    parser.addini("pyemu_ready", "fresh_machine: pyemu_kernel has a shell", "bool", default=False)
+    parser.addini("pyemu_restore", "machine: is restored before each test", "bool", default=False)
     parser.addini("pyemu_disks", "machine: FILE[,readonly][,snapshot], one per line", "linelist", default=[])
 
 
@@ -96,10 +104,15 @@ def _whole_number(text: str) -> int:
 
 
 def _switch_on(config: pytest.Config, folder: Path, **options: Any) -> "Machine":
-    """Make a machine from the ini file's settings and ``options``, which take precedence."""
+    """Make a machine from the ini file's settings and ``options``, which take precedence.
+
+    It is booted if ``boot`` says so, or if ``ready`` does not say that its kernel has a shell.
+    """
     from emu.machine import Machine  # noqa: PLC0415 - pytest starts sooner where no machine is used
 
     options = _settings(config) | options
+    ready = options.pop("ready", config.getini("pyemu_ready") or "kernel" not in options)
+    ready = ready and not options.pop("boot", False)
     if "kernel" not in options:
         options["kernel"], rootfs = _default_guest(config)
         options.setdefault("initrd", rootfs)
@@ -108,15 +121,37 @@ def _switch_on(config: pytest.Config, folder: Path, **options: Any) -> "Machine"
         from emu.testing.overlay import overlay  # noqa: PLC0415
 
         options["initrd"] = overlay(Path(options["initrd"]), Path(tree), folder / "initrd")
+    if ready and _can_be_ready(options):
+        options["kernel"] = _ready(config, options)
     if options["clock"] == "warp" and not {"record", "replay"} & options.keys():
         options["record"] = folder / "run.pyemu"
     machine = Machine(**options)
-    if "record" in options:
+    if options.get("record") is not None:
         from emu.recording import Recorder  # noqa: PLC0415
 
         assert isinstance(machine.journal, Recorder)
         machine.journal.repeat = _repeating(machine, options)
     return machine
+
+
+#: Of Machine's arguments, those that a guest that has booted can be given, and those that its snapshot is made for.
+_LATER = {"clock", "seed", "output", "close_audio", "trace", "record", "audio"}
+_SOONER = {"kernel", "initrd", "memory", "append"}
+
+
+def _can_be_ready(options: dict[str, Any]) -> bool:
+    """Whether a machine of these options can go on from a snapshot of the booted guest."""
+    usual = getattr(options.get("audio"), "streams", (1, 1)) == (1, 1) and "streams=" not in str(options.get("audio"))
+    return options["clock"] == "warp" and usual and options.keys() <= _LATER | _SOONER
+
+
+def _ready(config: pytest.Config, options: dict[str, Any]) -> Path:
+    """Return the snapshot, and leave what it was made for out of the ``options``."""
+    from emu.snapshot.ready import ready  # noqa: PLC0415
+
+    made_for = {name: options.pop(name) for name in _SOONER & options.keys()}
+    kernel, initrd = made_for.pop("kernel"), made_for.pop("initrd", None)
+    return ready(Path(kernel), None if initrd is None else Path(initrd), made_for, _reporter(config))
 
 
 def _repeating(machine: "Machine", options: dict[str, Any]) -> str:
@@ -137,6 +172,14 @@ def _default_guest(config: pytest.Config) -> tuple[Path, Path]:
     """Return what ``pyemu guest path`` prints. A build shows its progress although pytest captures output."""
     from emu import guest  # noqa: PLC0415
 
+    try:
+        return guest.files(_reporter(config))
+    except MissingPackageError as error:
+        pytest.fail(f"pyemu: {error}", pytrace=False)  # one line says what to install; our traceback helps nobody
+
+
+def _reporter(config: pytest.Config) -> Callable[[str], None]:
+    """Return what shows a line of progress although pytest captures output."""
     reporter = config.pluginmanager.get_plugin("terminalreporter")
     capture = config.pluginmanager.get_plugin("capturemanager")
 
@@ -145,27 +188,33 @@ def _default_guest(config: pytest.Config) -> tuple[Path, Path]:
             if reporter is not None:
                 reporter.write_line(f"pyemu: {line}")
 
-    try:
-        return guest.files(progress)
-    except MissingPackageError as error:
-        pytest.fail(f"pyemu: {error}", pytrace=False)  # one line says what to install; our traceback helps nobody
+    return progress
 
 
 class SharedMachine:
-    """The session's machine: switched on at first use, and again after it was discarded or has become unusable."""
+    """The session's machine: switched on at first use, and again after it was discarded or has become unusable.
 
-    def __init__(self, switch_on: "Callable[[], Machine]") -> None:
-        self._switch_on = switch_on
+    With ``restore``, it is always what it was at its first use.
+    """
+
+    def __init__(self, switch_on: "Callable[[], Machine]", *, restore: bool = False) -> None:
+        self._switch_on, self._restore = switch_on, restore
         self._machine: Machine | None = None
+        self._first: Snapshot | None = None
 
     def get(self, watch: "Callable[[Machine], None]") -> "Machine":
         """Return the machine, at its shell; ``watch(machine)`` is called before it runs."""
-        if self._machine is not None and not self._answers(self._machine):
+        if self._machine is not None and self._first is not None:
+            self._machine.resume()
+            self._machine.restore(self._first)
+        elif self._machine is not None and not self._answers(self._machine):
             self.discard()
         if self._machine is None:
             self._machine = self._switch_on()
         watch(self._machine)
         self._machine.console.run("true")
+        if self._restore and self._first is None:
+            self._first = self._machine.snapshot()
         return self._machine
 
     def _answers(self, machine: "Machine") -> bool:
@@ -178,7 +227,7 @@ class SharedMachine:
 
     def discard(self) -> None:
         """Make the next test use a new one."""
-        machine, self._machine = self._machine, None
+        machine, self._machine, self._first = self._machine, None, None
         if machine is not None:
             machine.close()
 
@@ -186,7 +235,11 @@ class SharedMachine:
 @pytest.fixture(scope="session")
 def pyemu_shared(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> Iterator[SharedMachine]:
     """The machine all tests share; use ``machine`` instead."""
-    shared = SharedMachine(lambda: _switch_on(pytestconfig, tmp_path_factory.mktemp("pyemu")))
+    restore = bool(pytestconfig.getini("pyemu_restore"))
+    options = {"record": None} if restore else {}  # a run that goes back is no recording
+    shared = SharedMachine(
+        lambda: _switch_on(pytestconfig, tmp_path_factory.mktemp("pyemu"), **options), restore=restore
+    )
     yield shared
     shared.discard()
 

@@ -228,7 +228,7 @@ def files(progress):
 emu.guest.files = files
 """
     )
-    text = project("", "def test_it(fresh_machine):\n    fresh_machine().console.expect('ready')\n")
+    text = project("", "def test_it(fresh_machine):\n    fresh_machine(boot=True).console.expect('ready')\n")
     assert "pyemu: compiling the kernel: 42 %\n" in text, text
     assert "1 passed" in text
 
