@@ -99,8 +99,8 @@ class FakeEvents:
 
     def run_turn(self) -> None:
         """Run what is due now; what that asks for waits for the next turn, as in the machine."""
-        newest = self._sequence
-        while self._heap and self._heap[0].deadline <= self.clock.now() and self._heap[0].sequence <= newest:
+        newest, now = self._sequence, self.clock.now()
+        while (event := self._first()) is not None and event.deadline <= now and event.sequence <= newest:
             self.run_one()
 
     def run_due(self, limit: int = 100_000) -> None:

@@ -36,13 +36,8 @@ class VirtioLife:
         return [self.driver.transport, self.device]
 
     def take_over(self, old: Self) -> None:
-        driver, before = self.driver, old.driver
-        driver.memory.ram[:] = before.memory.ram
-        driver.memory.written.clear()
-        driver.irq.level, driver.irq.edges = before.irq.level, before.irq.edges
-        driver.queues, driver.features, self._used = before.queues, before.features, old._used
-        for queue in driver.queues.values():
-            queue.memory = driver.memory
+        self.driver.take_over(old.driver)
+        self._used = old._used
 
     def request(self, chance: Random) -> tuple[int, Sequence[bytes], Sequence[int]]:
         """Return a queue, and what to submit there: bytes to be read, sizes to be written."""

@@ -298,10 +298,10 @@ class LoopbackLife(Life):
         self.bay.play(samples.reshape(-1, chance.choice([1, 2, 8])))
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("make", [Life, LoopbackLife])
 def test_as_if_nothing_had_been(make: Callable[[], Life], seed: int) -> None:
-    live_through_snapshots(make, seed, steps=250)
+    live_through_snapshots(make, seed, steps=200)
 
 
 class WrongLife(Life):
