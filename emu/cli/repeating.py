@@ -83,11 +83,18 @@ class Failure:
 def _repeating(options: dict[str, Any]) -> str:
     """Return the command line that is the same run as ``options`` were."""
     from emu.recording.command import boot_line  # noqa: PLC0415
+    from emu.snapshot.magic import is_snapshot  # noqa: PLC0415
 
     names = {"bios": "bios", "disks": "disk"} | ({} if options["audio"] == "auto" else {"audio": "audio"})
     if options["record"] is not None:
         last = {"replay": options["record"]}
     else:
-        last = {"clock": "warp", "seed": options["seed"] or 0}
+        own = options["image"] is not None and is_snapshot(options["image"])  # a snapshot has a seed
+        seed = options["seed"] if own else options["seed"] or 0
+        last = {"clock": "warp", "seed": seed}
         names |= {"memory": "memory", "append": "append", "commands": "exec"}
-    return boot_line(options["image"], options["rootfs"], {name: options[key] for key, name in names.items()} | last)
+    return boot_line(
+        options["image"],
+        options["rootfs"],
+        {name: options[key] for key, name in names.items()} | last | {"quick": options["quick"]},
+    )

@@ -7,10 +7,15 @@ __all__ = ["boot_line"]
 
 
 def boot_line(image: object, rootfs: object, options: Mapping[str, object]) -> str:
-    """Return ``pyemu boot`` with these ``options``, by their long names; a tuple or a list is an option repeated."""
+    """Return ``pyemu boot`` with these ``options``, by their long names.
+
+    A tuple or a list is an option repeated, and True is one without a value; None and False are none.
+    """
     words = ["pyemu", "boot", *(str(file) for file in (image, rootfs) if file is not None)]
     for name, value in options.items():
         for one in value if isinstance(value, tuple | list) else (value,):
-            if one is not None:
+            if one is True:
+                words.append(f"--{name}")
+            elif one is not None and one is not False:
                 words += [f"--{name}", str(one)]
     return shlex.join(words)

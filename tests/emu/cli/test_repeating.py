@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from emu import Machine
 from tests.emu import tiny
 from tests.emu.terminal.test_terminal import ROOT, Session
 
@@ -188,3 +189,11 @@ def test_a_failure_says_how_to_repeat_it(pyemu, tmp_path):
     assert status == 1
     assert "because of a failure (code 1)" in said
     assert "to repeat it" not in pyemu("boot", image, "--exec", "true")[2]
+
+
+def test_a_snapshot_is_repeated_with_its_own_seed(kernel, pyemu, tmp_path):
+    path = tmp_path / "x"
+    with Machine(kernel(tiny.POWER_OFF), clock="warp", seed=5, memory="32M") as machine:
+        machine.save(path)
+    said = pyemu("boot", path, "--clock", "warp", "--exec", "true")[2]
+    assert f"to repeat it: pyemu boot {path} --exec true --clock warp\n" in said
