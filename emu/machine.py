@@ -330,7 +330,7 @@ class Machine:
         parts: dict[str, Any] = {
             "events": self._loop.events, "chance": self.chance, "hart": self.hart, "clock": self.clock,
             "loop": self._loop, "supervisor timer": self._timer, **board, **devices, "jitter": self._jitter,
-            "audio": self.audio, "console": self.console,
+            "console": self.console,
         }  # fmt: skip
         return Body({name: part for name, part in parts.items() if hasattr(part, "state")}, self._ram, self.disks)
 
