@@ -94,14 +94,20 @@ class Snapshot:
 
     @classmethod
     def take(cls, made: Made, body: Body) -> "Snapshot":
-        """Make one in memory. What the machine changes from now on is all that its RAM takes beside it."""
-        memory = SharedFile(os.memfd_create("pyemu", os.MFD_CLOEXEC))
+        """Make one in memory. What the machine changes from now on is all that its RAM takes beside it.
+
+        Raises UsageError if there is no room for it.
+        """
         regions, end = {}, 0
-        for name, (size, write) in _regions(body).items():
-            regions[name] = Region(end, size)
-            end += -(-size // PAGE) * PAGE
-            os.ftruncate(memory.fileno(), end)
-            write(RamImage(memory, regions[name].offset))
+        try:
+            memory = SharedFile(os.memfd_create("pyemu", os.MFD_CLOEXEC))
+            for name, (size, write) in _regions(body).items():
+                regions[name] = Region(end, size)
+                end += -(-size // PAGE) * PAGE
+                os.ftruncate(memory.fileno(), end)
+                write(RamImage(memory, regions[name].offset))
+        except OSError as error:
+            raise UsageError(f"the host has no room for a snapshot in memory: {error.strerror}") from error
         taken = cls(made, _states(body), [disk.state() for disk in body.disks], _Places(memory, regions))
         taken._parsed = True
         body.ram.rest_on(taken.ram)
@@ -159,13 +165,12 @@ class Snapshot:
         if len(body.disks) != len(self._disks):
             raise UsageError(f"the snapshot has disks: {len(self._disks)}, and this machine {len(body.disks)}")
         parts = {name: part for name, part in body.parts.items() if same_seed or name != _CHANCE}
-        if _JITTER in parts and _JITTER not in self._states:
-            del parts[_JITTER]  # of a machine without it; nothing is late yet
-        elif _JITTER not in parts and _JITTER in self._states:
+        if _JITTER not in parts and _JITTER in self._states:
             raise UsageError(
                 f"the snapshot is of a machine with its own timing; go on with --clock warp --seed {self.made['seed']}"
             )
-        states = {name: self._state_of(name, part) for name, part in parts.items()}
+        nothing_late = {} if _JITTER in self._states else {_JITTER: {"devices": {}, "lines": {}}}
+        states = {name: nothing_late.get(name) or self._state_of(name, part) for name, part in parts.items()}
         for number, (disk, state) in enumerate(zip(body.disks, self._disks, strict=True)):
             disk.restore(state, self._places.reader(_disk(number)))
         for name, part in parts.items():
@@ -179,8 +184,11 @@ class Snapshot:
 def save(path: Path, made: Made, body: Body) -> None:
     """Write a snapshot to ``path``; raises UsageError if that cannot be done."""
     disks = [disk.state() for disk in body.disks]
-    for disk, state in zip(body.disks, disks, strict=True):
-        state["image"]["sha256"] = disk.digest()
+    try:
+        for disk, state in zip(body.disks, disks, strict=True):
+            state["image"]["sha256"] = disk.digest()
+    except OSError as error:
+        raise UsageError(f"a disk of the machine cannot be read: {error.strerror}") from error
     plain: _Plain = {"made": made, "states": _states(body), "disks": disks}
     file.write(path, encode(plain), _regions(body))
 

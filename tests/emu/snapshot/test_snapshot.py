@@ -129,6 +129,11 @@ def test_the_seed_is_the_snapshots_unless_there_is_another(make, tmp_path):
     with Machine(path, clock="warp", seed=6) as machine:
         assert machine.chance.draw("entropy", 8) != expected
         echo(machine, "another timing")
+    with make(seed=7) as machine:
+        early = machine.snapshot()
+        with Machine(path, clock="warp", seed=7) as other:
+            other.restore(early)
+            echo(other, "back")
     with pytest.raises(UsageError, match="its own timing; go on with --clock warp --seed 5"):
         Machine(path, clock="host")
     with make() as machine:
