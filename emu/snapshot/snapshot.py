@@ -169,7 +169,7 @@ class Snapshot:
             raise UsageError(
                 f"the snapshot is of a machine with its own timing; go on with --clock warp --seed {self.made['seed']}"
             )
-        nothing_late = {} if _JITTER in self._states else {_JITTER: {"devices": {}, "lines": {}}}
+        nothing_late: dict[str, Any] = {} if _JITTER in self._states else {_JITTER: {"devices": {}, "lines": {}}}
         states = {name: nothing_late.get(name) or self._state_of(name, part) for name, part in parts.items()}
         for number, (disk, state) in enumerate(zip(body.disks, self._disks, strict=True)):
             disk.restore(state, self._places.reader(_disk(number)))
