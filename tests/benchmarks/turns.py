@@ -132,14 +132,14 @@ def watch_devices(watch: Watch) -> None:
 
 def watch_turns(watch: Watch, late: list[tuple[int, str]]) -> None:
     """Note each turn of the CPU that ends late."""
-    run_guest, enter, run = Loop._run_guest, Doorbell.enter, Engine.run
+    step, enter, run = Loop._step, Doorbell.enter, Engine.run
     now: Callable[[], int] = time.monotonic_ns
     until = 0
 
-    def watched_run_guest(self: Loop, deadline: int) -> None:
+    def watched_step(self: Loop, longest: float | None) -> None:
         nonlocal now
         now = self._clock.now
-        run_guest(self, deadline)
+        step(self, longest)
 
     def watched_enter(self: Doorbell, deadline: int) -> None:
         nonlocal until
@@ -161,7 +161,7 @@ def watch_turns(watch: Watch, late: list[tuple[int, str]]) -> None:
             late.append((over, what))
         return waits
 
-    Loop._run_guest, Doorbell.enter, Engine.run = watched_run_guest, watched_enter, watched_run
+    Loop._step, Doorbell.enter, Engine.run = watched_step, watched_enter, watched_run
 
 
 def show(title: str, watch: Watch, late: list[tuple[int, str]]) -> None:
