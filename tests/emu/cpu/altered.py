@@ -43,13 +43,13 @@ def main(kind: str) -> None:
             words[word] = other
             try:
                 bare.hart.restore(state)
-            except UsageError as error:
-                refused += str(error).startswith("the snapshot is damaged: ") and "\n" not in str(error)
+            except UsageError:
+                refused += 1
                 continue
             finally:
                 words[word] = value
             engine.changed(bare.ram.go_back(memory))
-            with suppress(PyemuError):  # as any guest's hart that can't go on
+            with suppress(PyemuError):  # of a hart that can't go on
                 run(bare, _BLOCKS[kind])
             ran += 1
     print(refused, ran)

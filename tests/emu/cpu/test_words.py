@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-from collections.abc import Callable
 
 import pytest
 
@@ -44,13 +43,11 @@ def test_what_no_guest_can_do_is_refused_and_changes_nothing(word: int, values: 
     assert bare.state.tobytes() == before
 
 
-@pytest.mark.parametrize(
-    "change", [lambda words: words.pop(), lambda words: words.append(0), lambda words: words.clear()]
-)
-def test_another_number_of_words_is_refused(change: Callable[[list[int]], None]) -> None:
+@pytest.mark.parametrize("number", [0, 195, 197])
+def test_another_number_of_words_is_refused(number: int) -> None:
     bare = Bare()
     state = bare.hart.state()
-    change(state["cpu"]["words"])
+    state["cpu"]["words"] = (state["cpu"]["words"] + [0])[:number]
     with pytest.raises(UsageError, match="the number of the CPU's words"):
         bare.hart.restore(decode(encode(state), type_of(bare.hart)))
 
@@ -60,8 +57,8 @@ def test_no_pointer_of_this_process_is_in_a_state() -> None:
     words = bare.hart.state()["cpu"]["words"]
     assert [words[pointer] for pointer in Reg.POINTERS] == [0, 0, 0]
     pointers = [bare.state[pointer] for pointer in Reg.POINTERS]
-    assert all(pointers)
-    assert not set(pointers) & set(words)
+    assert any(pointers)
+    assert not ({*pointers} - {0}) & {*words}
 
 
 @pytest.mark.parametrize("kind", ["native", "python"])
