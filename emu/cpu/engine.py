@@ -351,8 +351,6 @@ class Engine:
             self._uc.ctl_flush_tb()
             if self.native is None:
                 self._code.clear()
-            else:
-                self.native.forget_code()
 
     def flush_tlb(self) -> None:
         """Drop all cached address translations."""

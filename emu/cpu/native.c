@@ -341,10 +341,10 @@ static void *on_lookup(u64 *state) {
   return code;
 }
 
-/* The memory of all blocks is about to be used again. */
+/* The memory of all blocks is about to be used again, and no page has code any more. */
 static void on_drop_blocks(void *cpu) {
   struct hart *hart = of_cpu(cpu);
-  if (hart) memset(hart->blocks, 0, JUMPS * sizeof *hart->blocks);
+  if (hart) memset(hart->blocks, 0, JUMPS * sizeof *hart->blocks), memset(hart->has_code, 0, hart->ram_size / PAGE);
   drop_blocks(cpu);
 }
 

@@ -164,10 +164,6 @@ class Native:
         words = array("Q", chain.from_iterable(ranges))
         self._library.native_changed(self.user, ctypes.c_void_p(words.buffer_info()[0]), _U64(len(ranges)))
 
-    def forget_code(self) -> None:
-        """All translated code was dropped, without a word about each page."""
-        ctypes.memset(self._has_code, 0, len(self._has_code))
-
 
 def install() -> ctypes.CDLL:
     """Have the library ready for an engine that is to be made.

@@ -296,3 +296,12 @@ def test_a_library_that_is_not_unicorn() -> None:
     library.native_install.restype = ctypes.c_char_p
     other = ctypes.c_void_p(ctypes.CDLL("libm.so.6")._handle)
     assert library.native_install(other) == b"riscv_get_csr_ops_riscv64"
+
+
+def test_where_there_was_code_is_forgotten_with_it() -> None:
+    """Else each write to such a page would be looked at."""
+    bare = Bare().run(addi(A0, A0, 1), wfi())
+    has_code = bare.engine.native._has_code
+    assert sum(has_code) == 1
+    bare.engine.changed(None)
+    assert sum(has_code) == 0

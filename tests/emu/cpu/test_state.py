@@ -9,6 +9,7 @@ import pytest
 from devices.errors import UsageError
 from emu.cpu.engine import Reg
 from emu.cpu.hart import MEIP, HartState
+from emu.cpu.sstc import STIMECMP
 from emu.snapshot.plain import decode, encode, type_of
 from emu.timing.warp import WarpClock
 from tests.emu.asm import (
@@ -41,11 +42,12 @@ from tests.emu.asm import (
 )  # fmt: skip
 from tests.emu.cpu import programs
 from tests.emu.cpu.bare import BASE, HANDLER, MACHINE, PAGE, SUPERVISOR, Bare
-from tests.emu.cpu.paging import RWX, Sv
+from tests.emu.cpu.paging import RWX, Sv, V
 from tests.emu.cpu.test_counting import PROGRAMS, Counted, Program
 
-#: More than a block takes in whole ns.
+#: Not whole ns.
 PS_PER_BLOCK = 3_457
+VIRTUAL = 0x1000_0000
 
 #: From which kind of engine to which: with the native part, or without.
 ACROSS = pytest.mark.parametrize(
@@ -198,26 +200,38 @@ def test_one_that_is_pending_no_more_is_not_entered(board: Board) -> None:
     assert (bare[A0], bare[Reg.MIP]) == (1, 0)
 
 
-def test_what_was_translated_and_mapped_before_is_forgotten(board: Board) -> None:
-    """The same program at the same address, but other pages of RAM, which hold something else."""
-    bare = board()
-    tables = Sv(bare, 39)
+def mapping(bare: Bare, page: int, at: int) -> Sv:
+    """Make page tables with which a program of S mode reads ``page``."""
+    tables = Sv(bare, 39, at)
     tables.map(BASE, BASE)
-    tables.map(0x1000_0000, BASE + PAGE, RWX)
-    tables.enable()
+    tables.map(VIRTUAL, page)
     bare.put(BASE, jalr(RA, S0), ld(A1, S0, 8), wfi())
-    bare.put(BASE + PAGE, addi(A0, ZERO, 1), ret())
-    bare.put(BASE + 2 * PAGE, addi(A0, ZERO, 2), ret())
-    bare.put_word(BASE + PAGE + 8, 1)
-    bare.put_word(BASE + 2 * PAGE + 8, 2)
-    bare[S0], bare[Reg.PRIV], bare[Reg.PC] = 0x1000_0000, SUPERVISOR, BASE
+    bare.put(page, addi(A0, ZERO, page // PAGE % 8), ret())
+    bare.put_word(page + 8, page // PAGE % 8)
+    bare[S0], bare[Reg.SATP], bare[Reg.PRIV], bare[Reg.PC] = VIRTUAL, tables.satp, SUPERVISOR, BASE
+    return tables
+
+
+def test_with_other_tables_other_pages_are_seen(board: Board) -> None:
+    bare = board()
+    mapping(bare, BASE + PAGE, BASE + (8 << 20))
     state = through_a_file(bare)
-    assert (bare.go()[A0], bare[A1]) == (1, 1)
+    mapping(bare, BASE + 2 * PAGE, BASE + (9 << 20))
+    bare.engine.flush_tlb()
+    assert (bare.go()[A0], bare[A1]) == (2, 2)
     bare.hart.restore(state)
-    pte = tables.entry(0x1000_0000) - BASE
-    entry = (BASE + 2 * PAGE) >> 12 << 10 | RWX | 1
-    bare.ram.buffer[pte : pte + 8] = entry.to_bytes(8, "little")
-    bare.engine.changed([(pte & -PAGE, (pte & -PAGE) + PAGE)])
+    assert (bare.go()[A0], bare[A1]) == (1, 1)
+
+
+def test_so_they_are_where_tables_have_changed_behind_the_engine(board: Board) -> None:
+    bare = board()
+    mapping(bare, BASE + 2 * PAGE, BASE + (9 << 20))
+    tables = mapping(bare, BASE + PAGE, BASE + (8 << 20))
+    assert (bare.go()[A0], bare[A1]) == (1, 1)
+    entry = tables.entry(VIRTUAL) - BASE
+    bare.ram.buffer[entry : entry + 8] = ((BASE + 2 * PAGE) >> 2 | RWX | V).to_bytes(8, "little")
+    bare.engine.changed([(entry & -PAGE, (entry & -PAGE) + PAGE)])
+    bare[Reg.PC] = BASE
     assert (bare.go()[A0], bare[A1]) == (2, 2)
 
 
@@ -235,21 +249,15 @@ def test_code_that_changed_behind_the_engine(board: Board, known: bool) -> None:
         bare.engine.changed([(PAGE, 4 * PAGE), (7 * PAGE, 9 * PAGE)] if known else None)
 
 
-def test_code_that_changes_after_a_restore_is_noticed(board: Board) -> None:
-    """Whether pages hold code is known again from what is translated from then on."""
-    for native in (True, False):
-        bare = Counted(native=native)
-        bare.put(BASE, jalr(RA, S0), wfi())
-        bare.put(BASE + PAGE, addi(A0, ZERO, 1), ret())
-        bare[S0], bare[Reg.PC] = BASE + PAGE, BASE
-        state = through_a_file(bare)
-        assert bare.go()[A0] == 1
-        bare.engine.changed(None)
-        bare.hart.restore(state)
-        assert bare.go()[A0] == 1
-        bare.put(BASE + PAGE, addi(A0, ZERO, 2), ret())
-        bare[Reg.PC] = BASE
-        assert bare.go()[A0] == 2
+def test_code_that_changes_after_that_is_noticed(board: Board) -> None:
+    bare = board()
+    bare.put(BASE, jalr(RA, S0), wfi())
+    bare[S0] = BASE + PAGE
+    for n in range(4):
+        bare.put(BASE + PAGE, addi(A0, ZERO, n), ret())
+        assert bare.run()[A0] == n
+        if n == 1:
+            bare.engine.changed(None)
 
 
 def test_counters_go_on(board: Board) -> None:
@@ -268,6 +276,28 @@ def test_counters_go_on(board: Board) -> None:
         other.put(HANDLER + 0x100, nop(), wfi())
         other.go()
         assert (other.hart.traps, other.engine.time_reads) == (2, 3)
+
+
+def test_a_stop_that_was_asked_for_comes_after_as_many_blocks(board: Board) -> None:
+    bare, used = board(), board()
+    for one in (bare, used):
+        one.put(BASE, "loop", addi(A0, A0, 1), j("loop"))
+        one[Reg.PC] = BASE
+    bare.go_on(1_000)
+    used.go_on(10)
+    used.engine.stop_after(5)
+    used.hart.restore(through_a_file(bare))
+    assert not used.engine.run()
+    assert (used.engine.blocks, used[A0]) == (1_005, 1_005)
+
+
+def test_sstc_goes_on(board: Board) -> None:
+    bare, other = board(), board()
+    for one in (bare, other):
+        one.hart.start_machine(BASE, 0, 0, lambda _ticks: None)
+    bare.run(li(T0, 123), csrw(STIMECMP, T0), wfi())
+    other.hart.restore(through_a_file(bare))
+    assert other.run(csrr(A0, STIMECMP), wfi())[A0] == 123
 
 
 def test_a_state_shares_nothing(board: Board) -> None:

@@ -175,6 +175,7 @@ def test_a_host_clock_goes_on_from_its_own_time() -> None:
     other.work(500)
     other.clock.settle()
     other.stop(86_400_000)
+    other.blocks = host.blocks  # as its CPU is restored
     other.clock.restore(state)
     assert (other.clock.now(), other.clock.given_up) == (10 * MS, 20 * MS)
     other.work(7)
