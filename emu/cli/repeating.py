@@ -44,7 +44,9 @@ def recording(
     assert replay is not None
     with Reader(replay) as reader:
         hardware["replay"] = reader
-        recorded = {"append": f"={reader.first['append']}", **{name: reader.first[name] for name in ("memory", "seed")}}
+        recorded = {"seed": reader.first["seed"]}
+        if reader.first["snapshot"] is None:
+            recorded |= {"append": f"={reader.first['append']}", "memory": reader.first["memory"]}
         for name, value in recorded.items():
             if hardware[name] is None:
                 hardware[name] = value

@@ -111,8 +111,10 @@ def _switch_on(config: pytest.Config, folder: Path, **options: Any) -> "Machine"
     from emu.machine import Machine  # noqa: PLC0415 - pytest starts sooner where no machine is used
 
     options = _settings(config) | options
-    ready = options.pop("ready", config.getini("pyemu_ready") or "kernel" not in options)
-    ready = ready and not options.pop("boot", False)
+    boot, ready = (
+        options.pop("boot", False),
+        options.pop("ready", "kernel" not in options or config.getini("pyemu_ready")),
+    )
     if "kernel" not in options:
         options["kernel"], rootfs = _default_guest(config)
         options.setdefault("initrd", rootfs)
@@ -121,7 +123,7 @@ def _switch_on(config: pytest.Config, folder: Path, **options: Any) -> "Machine"
         from emu.testing.overlay import overlay  # noqa: PLC0415
 
         options["initrd"] = overlay(Path(options["initrd"]), Path(tree), folder / "initrd")
-    if ready and _can_be_ready(options):
+    if ready and not boot and _can_be_ready(options):
         options["kernel"] = _ready(config, options)
     if options["clock"] == "warp" and not {"record", "replay"} & options.keys():
         options["record"] = folder / "run.pyemu"

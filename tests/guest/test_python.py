@@ -193,8 +193,10 @@ class Repository:
         subprocess.run(["git", "init", "--quiet", path], check=True)
 
     def pytest(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        # Where all of a user's pytests keep files, only those of the last three stay.
+        kept = f"--basetemp={self.path.with_name('kept')}"
         return subprocess.run(  # noqa: PLW1510 - its status is what is looked at
-            [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *plugin_options(), *arguments],
+            [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", kept, *plugin_options(), *arguments],
             cwd=self.path,
             env={**os.environ, "PYTHONPATH": str(ROOT)},
             capture_output=True,

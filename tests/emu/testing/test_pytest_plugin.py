@@ -28,7 +28,8 @@ def project(tmp_path):
         (tmp_path / "pytest.ini").write_text(f"[pytest]\n{ini}")
         (tmp_path / "test_it.py").write_text(tests)
         load = [] if INSTALLED else ["-p", "emu.testing.pytest_plugin"]
-        command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *load, *options]
+        kept = f"--basetemp={tmp_path / 'kept'}"  # elsewhere, another pytest may clear up
+        command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", kept, *load, *options]
         environment = {**os.environ, "PYTHONPATH": str(ROOT)}
         return subprocess.run(
             command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60, check=False
@@ -194,7 +195,7 @@ def test_a_failure_leaves_a_picture_of_the_sound(project, tmp_path):
 
 def test_a_passing_test_leaves_no_picture(project, tmp_path):
     write_image(tmp_path / "Image", WAIT)
-    text = project("pyemu_kernel = Image", FAILS.replace("assert False", "pass"), "--basetemp=kept")
+    text = project("pyemu_kernel = Image", FAILS.replace("assert False", "pass"))
     assert "1 passed" in text, text
     assert not list((tmp_path / "kept").rglob("*.png"))
     assert list((tmp_path / "kept").rglob("played-1.wav"))
