@@ -78,7 +78,8 @@ class FakeEvents:
     @property
     def pending(self) -> list[int]:
         """Deadlines still to come, in order."""
-        return sorted(event.deadline for event in self._heap if not event.cancelled)
+        self._heap = sorted(event for event in self._heap if not event.cancelled)  # which is a heap, too
+        return [event.deadline for event in self._heap]
 
     def advance(self, ns: int) -> None:
         """Let time pass, running each action exactly when it is due, including those that actions schedule."""

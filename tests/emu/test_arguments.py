@@ -13,8 +13,7 @@ from emu.timing.warp import PS_PER_BLOCK, WarpClock
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"memory": None}, r"^None is not a size; write it like 256M"),
-        ({"memory": 1.5}, r"^1\.5 is not a size"),
+        ({"memory": 1.5}, r"^1\.5 is not a size; write it like 256M"),
         ({"trace": "snd"}, r"^trace='snd' cannot be used; give a Trace$"),
         ({"disk": 5}, r'^disk=5 cannot be used; give a text like "disk\.img,snapshot", or an opened disk$'),
         ({"disks": [None]}, r"^disk=None cannot be used"),
@@ -34,10 +33,15 @@ def test_what_is_booted(monkeypatch: pytest.MonkeyPatch) -> None:
     """The default guest where nothing else is given; its command line is its kernel's, not another's."""
     monkeypatch.setattr(guest, "files", lambda: ("Image", "rootfs.cpio"))
     default, own = arguments.GUEST_APPEND, arguments.DEFAULT_APPEND
-    assert arguments.software(None, None, None, None) == ("Image", "rootfs.cpio", default)
-    assert arguments.software(None, "my.cpio", "quiet", None) == ("Image", "my.cpio", "quiet")
-    assert arguments.software("vmlinux", None, None, None) == ("vmlinux", None, own)
-    assert arguments.software(None, None, None, "fw.bin") == (None, None, own)
+    usual = 256 << 20
+
+    def origin(*given: object) -> tuple[object, ...]:
+        return tuple(arguments.origin(*given))  # type: ignore[arg-type]
+
+    assert origin(None, None, None, None, None) == ("Image", "rootfs.cpio", None, usual, default, None)
+    assert origin(None, "my.cpio", None, "64M", "quiet") == ("Image", "my.cpio", None, 64 << 20, "quiet", None)
+    assert origin("vmlinux", None, None, None, None) == ("vmlinux", None, None, usual, own, None)
+    assert origin(None, None, "fw.bin", None, None) == (None, None, "fw.bin", usual, own, None)
 
 
 def test_where_chance_comes_from() -> None:

@@ -27,7 +27,7 @@ def test_an_empty_line_does_nothing(machine):
 def test_help_has_a_line_for_each_command(machine):
     lines = machine.monitor("help").splitlines()
     assert [line.split()[0] for line in lines] == [
-        "info", "jack", "volume", "mute", "unmute", "pause", "resume", "wav", "quit", "help",
+        "info", "jack", "volume", "mute", "unmute", "pause", "resume", "wav", "save", "quit", "help",
     ]  # fmt: skip
     assert machine.monitor("help quit") == "quit  switch the machine off"
 

@@ -82,7 +82,7 @@ def shell(guest: Guest, prompt: str = "# ", answers: dict[str, tuple[str, int]] 
         guest.show(prompt.replace("$?", str(status)))
         yield
         line = guest.read_line()
-        if setting := re.match(r"PS1='(.*?)' && trap 'echo \"(.*)\"' EXIT$", line.replace("''", "")):
+        if setting := re.match(r"_pyemu_ps1=\$PS1; PS1='(.*?)' && trap 'echo \"(.*)\"' EXIT$", line.replace("''", "")):
             prompt, trap = setting[1], setting[2].replace('""', "")
         elif line == "poweroff":
             guest.power = PowerRequest(PowerAction.OFF)
@@ -136,7 +136,7 @@ def test_kernel_line_in_the_middle_of_the_prompt():
     def script(guest: Guest) -> Iterator[None]:
         guest.show("# ")
         yield
-        word = guest.read_line().replace("''", "")[5:].split(":")[0]
+        word = guest.read_line().replace("''", "").split("PS1='")[1].split(":")[0]
         guest.show(f"{word[:7]}[    1.234567] a line of the kernel's\r\n{word[7:]}:0# ")
         yield from shell(guest, f"{word}:$?# ")
 
@@ -158,7 +158,7 @@ def test_a_prompt_that_is_drawn_again_is_not_the_end_of_the_command(typed):
     def script(guest: Guest) -> Iterator[None]:
         guest.show("# ")
         yield
-        word = guest.read_line().replace("''", "")[5:].split(":")[0]
+        word = guest.read_line().replace("''", "").split("PS1='")[1].split(":")[0]
         guest.show(f"{word}:0# ")
         yield
         guest.show(f"{typed}\r{word}:0# {typed}\x1b[J")
@@ -333,7 +333,7 @@ def test_what_a_command_printed(pattern, output):
     def script(guest: Guest) -> Iterator[None]:
         guest.show("# ")
         yield
-        word = guest.read_line().replace("''", "")[5:].split(":")[0]
+        word = guest.read_line().replace("''", "").split("PS1='")[1].split(":")[0]
         prompt, mark = f"{word}:0# ", word.replace("-", "+")
         guest.show(prompt)
         yield

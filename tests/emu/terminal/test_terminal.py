@@ -317,7 +317,7 @@ def test_banner_and_help_name_the_keys(session):
     assert running.shown.startswith(b"pyemu: C-a x quits, C-a h shows help\r\n")
     running.type(b"\x01h")
     running.wait_for(b"C-a C-a")
-    assert re.findall(rb"C-a (\S+) {2,}", running.shown) == [b"x", b"c", b"t", b"z", b"h", b"C-a"]
+    assert re.findall(rb"C-a (\S+) {2,}", running.shown) == [b"x", b"c", b"s", b"t", b"z", b"h", b"C-a"]
     assert running.shown.count(b"\r\n") == running.shown.count(b"\n") - 1  # except the guest's own line feed
 
 
