@@ -292,7 +292,8 @@ class Machine:
         """Go back to what the machine was, even if it was switched off since; or become what another one was.
 
         That one must have the same memory, firmware, disks and streams of sound. Files that sound is written to stay
-        as they are and go on from here. Call it when ``save`` may be called. Raises UsageError.
+        as they are and go on from here; with ``wav:OUT.wav,continue`` they go back, too, or on from that one's. Call it
+        when ``save`` may be called. Raises UsageError.
         """
         self._check_between_steps()
         if self.journal is not None:

@@ -20,7 +20,7 @@ from typing import NamedTuple, Protocol, TypedDict
 from devices.audio.pcm import PcmParams
 from devices.state import U8, U32, Ns
 
-__all__ = ["AudioBackend", "AudioState", "Capture", "LineState", "Period", "Playback", "SamplesState"]
+__all__ = ["AudioBackend", "AudioState", "Capture", "FileState", "LineState", "Period", "Playback", "SamplesState"]
 
 
 class Port(Protocol):
@@ -109,11 +109,27 @@ class SamplesState(TypedDict):
     data: bytes
 
 
+class FileState(TypedDict):
+    """How far a file had got that a stream's sound is kept in; its name is the user's affair. See wav.py."""
+
+    stream: U8
+    number: U32
+    format: str
+    rate: U32
+    channels: U8
+    frames: Ns
+
+
 class AudioState(TypedDict):
-    """What a backend holds of the guest's sound. What it has kept or played is not the machine's state."""
+    """What a backend holds of the guest's sound, and how much of it is in files; ``lost`` frames should be, too.
+
+    What it has kept or played is not the machine's state: a backend goes on from there only if the user wants that.
+    """
 
     lines: list[LineState]
     samples: list[SamplesState]
+    files: list[FileState]
+    lost: Ns
 
 
 class AudioBackend(Protocol):
@@ -124,7 +140,7 @@ class AudioBackend(Protocol):
 
     @property
     def played(self) -> int:
-        """Frames played since power-on. It is not restored with a machine: the device's stats are."""
+        """Frames played since power-on. It is not restored with a machine, unless the backend's files are."""
         ...
 
     @property
@@ -149,11 +165,14 @@ class AudioBackend(Protocol):
         return
 
     def state(self) -> AudioState:
-        """Return what of the guest's sound is on its way here: nothing, by default."""
-        return {"lines": [], "samples": []}
+        """Return what of the guest's sound is on its way here, and what is in files: nothing, by default."""
+        return {"lines": [], "samples": [], "files": [], "lost": 0}
 
     def restore(self, state: AudioState) -> None:  # noqa: ARG002
-        """Hold that again, when all streams have been opened anew; ignore what only other backends can have held."""
+        """Hold that again, when all streams have been opened anew; ignore what only other backends can have held.
+
+        Raises UsageError where the user wants files to go on that cannot.
+        """
         return
 
     def summary(self) -> list[str]:

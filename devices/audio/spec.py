@@ -1,4 +1,4 @@
-"""Parses ``--audio``: BACKEND[:ARGUMENT][,OPTION=VALUE]...
+"""Parses ``--audio``: BACKEND[:ARGUMENT][,OPTION[=VALUE]]...
 
 What is not the default is imported where it is used: it would delay every start.
 """
@@ -15,7 +15,7 @@ from devices.errors import UsageError
 __all__ = ["parse"]
 
 _HELP = (
-    "use null, wav:OUT.wav[,in=IN.wav][,max=4G], loopback[:FRAMES], host[:NAME][,latency=100ms] or auto, "
+    "use null, wav:OUT.wav[,in=IN.wav][,max=4G][,continue], loopback[:FRAMES], host[:NAME][,latency=100ms] or auto, "
     "and with any ,streams=OUT+IN or ,log=OUT.jsonl"
 )
 #: Linux has room for eight PCM devices on a card.
@@ -56,12 +56,17 @@ def parse(text: str, *, real_time: bool = True) -> AudioBackend:
 
 
 def _options(kind: str, texts: list[str]) -> dict[str, str]:
-    known = {"streams", "log", *_OPTIONS.get(kind, ())}
+    known, flags = {"streams", "log", *_OPTIONS.get(kind, ())}, _FLAGS.get(kind, ())
     options: dict[str, str] = {}
     for text in texts:
         name, equals, value = text.partition("=")
+        if text in flags:
+            if text in options:
+                raise UsageError(f"--audio {kind}: {text} is there twice")
+            options[text] = ""
+            continue
         if name not in known or not equals:
-            has = ", ".join(f"{name}=" for name in sorted(known))
+            has = ", ".join([*(f"{name}=" for name in sorted(known)), *flags])
             raise UsageError(f"--audio {kind}: unknown option {text!r}; there are {has} (a file's name has no comma)")
         if not value or name in options:
             raise UsageError(f"--audio {kind}: {name}= needs one value")
@@ -84,7 +89,7 @@ def _wav(path: str, options: Mapping[str, str], streams: tuple[int, int]) -> Aud
     from devices.audio.wav import WavSink  # noqa: PLC0415
 
     limit = {} if "max" not in options else {"limit": _parse_bytes(options["max"])}
-    return WavSink(path, source=options.get("in"), streams=streams, **limit)
+    return WavSink(path, source=options.get("in"), streams=streams, resume="continue" in options, **limit)
 
 
 def _parse_bytes(text: str) -> int:
@@ -127,6 +132,8 @@ def _latency(options: Mapping[str, str]) -> float:
 
 
 _OPTIONS = {"wav": ("in", "max"), "host": ("latency",), "auto": ("latency",)}
+#: Options without a value.
+_FLAGS = {"wav": ("continue",)}
 _KINDS: dict[str, Callable[[str, Mapping[str, str], tuple[int, int]], AudioBackend]] = {
     "null": _null,
     "host": _host,

@@ -9,6 +9,16 @@ The first output stream has OUT.wav, the others OUT-s1.wav, OUT-s2.wav ..., crea
 
 The user has named only OUT.wav, and the guest decides how many files follow; a name in use is therefore skipped, and
 the number of files and of their bytes is limited.
+
+A machine that goes on from a snapshot, or goes back to one, can also go on in the files of the machine that was saved,
+with the option ``continue``. They become what they were then: OUT.wav, OUT.2.wav ... are cut off after as many frames
+as they had, so that the next one follows the last that had been played, and those that this process has begun since
+are removed. The snapshot has no names of files: they follow from OUT.wav. Each must be there, hold frames of the same
+kind and no fewer than then; if one does not, the machine does not start (UsageError). The limits count what is there.
+What the saved machine, in another process, has begun since is in use, and skipped.
+
+With ``continue`` but nothing to go on from, because there is no snapshot or its machine had no such files, what is
+played is appended to OUT.wav, if there is one (and if it is of the same kind; otherwise it starts the next).
 """
 
 import contextlib
@@ -18,12 +28,13 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from devices.audio.base import AudioBackend, Capture, Playback
+from devices.audio.base import AudioBackend, AudioState, Capture, FileState, Playback
 from devices.audio.null import SilentCapture
 from devices.audio.pcm import FORMATS, PcmParams
 from devices.audio.wavfile import WavFile
 from devices.audio.wavsource import WavSource
 from devices.errors import UsageError
+from devices.state import check
 
 if TYPE_CHECKING:
     import numpy as np
@@ -44,8 +55,10 @@ class WavSink(AudioBackend):
 
     Both files are opened at once, so that a path that cannot work is reported before the guest runs (UsageError). If
     writing fails later (a full disk, more than ``limit`` bytes), a warning says so once; what was written stays valid,
-    and the guest plays on. When its machine goes back to an earlier state, the files go on with what is played from
-    there; what was played since stays in them.
+    and the guest plays on.
+
+    When its machine becomes what is in a snapshot, the files go on with what is played from there, and whatever was in
+    them stays; with ``resume`` they go back, too, or on from where that machine's were (``wav:OUT.wav,continue``).
     """
 
     def __init__(
@@ -55,6 +68,7 @@ class WavSink(AudioBackend):
         source: str | os.PathLike[str] | None = None,
         streams: tuple[int, int] = (1, 1),
         limit: int = _MOST_BYTES,
+        resume: bool = False,
     ) -> None:
         self.path = Path(path)
         self.streams = streams
@@ -62,10 +76,14 @@ class WavSink(AudioBackend):
         if self.source is not None and self.source.is_file(self.path):
             self.source.close()
             raise UsageError(f"cannot record from {self.path} and write to it")
+        self._resume = resume
         self._limit = _Limit(limit)
         self._tracks = {0: _Track(self.path, self._limit)}
         try:
-            self._tracks[0].begin(_UNTOUCHED)
+            if resume and os.path.exists(self.path):  # noqa: PTH110 - False for a path that cannot be one
+                self._tracks[0].append_to_first()
+            else:
+                self._tracks[0].begin(_UNTOUCHED)
         except (OSError, ValueError) as error:  # ValueError: a NUL in the path
             self.close()
             reason = error.strerror if isinstance(error, OSError) else error
@@ -73,7 +91,7 @@ class WavSink(AudioBackend):
 
     @property
     def played(self) -> int:
-        """Frames played, including those that could not be written."""
+        """Frames played, including those that could not be written; of a machine resumed, since its power-on."""
         return sum(track.played for track in self._tracks.values())
 
     @property
@@ -84,18 +102,18 @@ class WavSink(AudioBackend):
     @property
     def files(self) -> list[WavFile]:
         """The files written: the first stream's, oldest first, then the next stream's."""
-        return [file for _, track in sorted(self._tracks.items()) for file in track.files]
+        return [file for _, track in sorted(self._tracks.items()) for file in track.files.values()]
 
     @property
     def frames(self) -> "np.ndarray[Any, Any]":
         """What is in the first stream's newest file, as an array (frame, channel); 24-bit samples as int32, S8 as
         uint8 and so on, as wavfile.py stores them.
         """  # noqa: D205
-        return self._tracks[0].files[-1].read()
+        return self._tracks[0].newest.read()
 
     def open_playback(self, stream: int, params: PcmParams) -> Playback:
         """Continue in the stream's newest file if it holds the same kind of frames, else in the next one."""
-        return _WavPlayback(self._track(stream), params)
+        return _WavPlayback(self, stream, params)
 
     def open_capture(self, stream: int, params: PcmParams) -> Capture:  # noqa: ARG002 - each has the whole source
         """Record the source from its beginning."""
@@ -110,6 +128,44 @@ class WavSink(AudioBackend):
             path = self.path.with_name(f"{self.path.stem}-s{stream}{self.path.suffix}")
             self._tracks[stream] = _Track(path, self._limit, named=False)
         return self._tracks[stream]
+
+    def state(self) -> AudioState:
+        """Return how far the files have got."""
+        files = [state for stream, track in sorted(self._tracks.items()) for state in track.states(stream)]
+        return {**super().state(), "files": files, "lost": self.lost}
+
+    def restore(self, state: AudioState) -> None:
+        """With ``resume``, make the files what they were then, and go on in them; raises UsageError if that fails."""
+        if not self._resume or not state["files"]:
+            return
+        if state["lost"]:
+            raise UsageError(f"cannot go on in {self.path}: of what had been played when the machine was saved, "
+                             f"{state['lost']} frames are missing; leave out continue")  # fmt: skip
+        _check(state["files"], self.streams[0])
+        try:
+            self._go_back(state["files"])
+        except OSError as error:
+            raise UsageError(f"cannot go on in {self.path}: {error.strerror}") from error
+
+    def _go_back(self, states: list[FileState]) -> None:
+        before = self.files
+        for file in before:
+            file.close()  # to be opened again, like another process's
+        self._limit = _Limit(self._limit.size, closed=True)  # unless all of this succeeds
+        self._tracks = {0: _Track(self.path, self._limit)}
+        files = [self._track(state["stream"]).reopen(state) for state in states]
+        for file in files:
+            if self.source is not None and self.source.is_file(file.path):
+                raise UsageError(f"cannot record from {file.path} and write to it")
+        for file, state in zip(files, states, strict=True):
+            file.keep(_params(state), state["frames"])
+        for track in self._tracks.values():
+            track.close_older()
+        self._limit.closed = False
+        kept = {file.path for file in files}
+        for file in before:
+            if file.path not in kept:
+                file.remove()
 
     def summary(self) -> list[str]:
         """Return what each file contains."""
@@ -133,9 +189,9 @@ class WavSink(AudioBackend):
 class _Limit:
     """How much a guest may write, over all its streams; raises OSError when it wants more."""
 
-    def __init__(self, size: int) -> None:
-        self.closed = False  # then nothing more is written
-        self._size = self._room = size
+    def __init__(self, size: int, *, closed: bool = False) -> None:
+        self.size = self._room = size
+        self.closed = closed  # then nothing more is written
         self._files = 0
 
     def take_file(self) -> None:
@@ -147,7 +203,7 @@ class _Limit:
     def take(self, size: int) -> None:
         """Count ``size`` bytes more."""
         if size > self._room:
-            raise OSError(errno.EFBIG, f"more than {self._size} bytes of sound; max=16G would allow for more")
+            raise OSError(errno.EFBIG, f"more than {self.size} bytes of sound; max=16G would allow for more")
         self._room -= size
 
 
@@ -155,29 +211,81 @@ class _Track:
     """What one stream has played: ``path`` and the files that follow; ``named`` says that the user named the first."""
 
     def __init__(self, path: Path, limit: _Limit, *, named: bool = True) -> None:
-        self.files: list[WavFile] = []
+        self.files: dict[int, WavFile] = {}  # by number, the newest last
         self.played = self.lost = 0  # frames
         self.error: str | None = None
         self._path = path
         self._limit = limit
-        self._overwrite = named
-        self._number = 0  # of the newest file
+        self._named = named
+
+    @property
+    def newest(self) -> WavFile:
+        """The file that goes on; there must be one."""
+        return self.files[max(self.files)]
 
     def begin(self, params: PcmParams) -> WavFile:
         """Make the next file, which must not exist unless the user named it; raises OSError, ValueError."""
         self._limit.take_file()
-        file = None
+        number, file = max(self.files, default=0), None
         while file is None:
-            self._number += 1
-            name = f"{self._path.stem}.{self._number}{self._path.suffix}"
-            path = self._path if self._number == 1 else self._path.with_name(name)
+            number += 1
             with contextlib.suppress(FileExistsError):
-                file = WavFile(path, params, overwrite=self._overwrite)
-        self._overwrite = False
+                file = WavFile(self._path_of(number), params, mode="w" if self._is_named(number) else "x")
         if self.files:
-            self.files[-1].close()
-        self.files.append(file)
+            self.newest.close()
+        self.files[number] = file
         return file
+
+    def append_to_first(self) -> None:
+        """Go on at the end of the file that the user named; raises OSError."""
+        self._limit.take_file()
+        file = self.files[1] = WavFile(self._path, None, mode="r+")
+        self._limit.take(file.frames * file.params.frame_size)
+
+    def states(self, stream: int) -> list[FileState]:
+        """Return how far the files of this stream have got, for ``reopen``."""
+        return [
+            {
+                "stream": stream,
+                "number": number,
+                "format": file.params.format.name,
+                "rate": file.params.rate,
+                "channels": file.params.channels,
+                "frames": file.frames,
+            }
+            for number, file in self.files.items()
+        ]
+
+    def reopen(self, state: FileState) -> WavFile:
+        """Open a file that had got so far; raises UsageError if it cannot be brought back there."""
+        number, frames, path = state["number"], state["frames"], self._path_of(state["number"])
+        params = _params(state)
+        try:
+            self._limit.take_file()
+            self._limit.take(frames * params.frame_size)
+            # One that was still empty may have become of any kind since.
+            kind, follow = params if frames else None, self._is_named(number)
+            file = self.files[number] = WavFile(path, kind, mode="r+", follow=follow)
+        except OSError as error:
+            raise UsageError(f"cannot go on in {path}: {error.strerror}") from error
+        if file.frames < frames:
+            raise UsageError(
+                f"cannot go on in {path}: it has {file.frames} frames, and had {frames} when the machine was saved"
+            )
+        self.played += frames
+        return file
+
+    def close_older(self) -> None:
+        """Close all files but the one that goes on."""
+        for file in self.files.values():
+            if file is not self.newest:
+                file.close()
+
+    def _path_of(self, number: int) -> Path:
+        return self._path if number == 1 else self._path.with_name(f"{self._path.stem}.{number}{self._path.suffix}")
+
+    def _is_named(self, number: int) -> bool:
+        return self._named and number == 1
 
     def record(self, params: PcmParams, data: bytes) -> None:
         """Append frames, or report once why that fails."""
@@ -191,7 +299,7 @@ class _Track:
                 self._file_for(params, len(data)).append(data)
             except OSError as error:
                 self.error = error.strerror or str(error)
-                path = self.files[-1].path if self.files else self._path
+                path = self.newest.path if self.files else self._path
                 logger.warning("%s: %s; the sound from here on is lost", path, self.error)
         if self.error is not None:
             self.lost += frames
@@ -199,16 +307,36 @@ class _Track:
     def _file_for(self, params: PcmParams, size: int) -> WavFile:
         if not self.files:
             return self.begin(params)
-        newest = self.files[-1]
+        newest = self.newest
         if newest.frames == 0 and newest.params != params:
-            newest.reuse(params)
+            newest.keep(params, 0)
         return newest if newest.params == params and newest.has_room(size) else self.begin(params)
 
 
 class _WavPlayback(Playback):
-    def __init__(self, track: _Track, params: PcmParams) -> None:
-        self._track = track
+    def __init__(self, sink: WavSink, stream: int, params: PcmParams) -> None:
+        self._sink = sink
+        self._stream = stream
         self._params = params
 
     def write(self, data: bytes) -> None:
-        self._track.record(self._params, data)
+        self._sink.record(self._stream, self._params, data)
+
+
+def _check(files: list[FileState], streams: int) -> None:
+    """Raise UsageError unless a sink of so many streams can have had these files."""
+    places = [(one["stream"], one["number"]) for one in files]
+    check(
+        places[0] == (0, 1)
+        and places == sorted(set(places))
+        and all(stream < max(streams, 1) and number > 0 for stream, number in places)
+        and all(one["frames"] > 0 for one in files[1:]),
+        "the files of sound",
+    )
+
+
+def _params(state: FileState) -> PcmParams:
+    check(state["format"] in FORMATS, "the files of sound")
+    params = PcmParams(FORMATS[state["format"]], state["rate"], state["channels"])
+    check(0 < params.frame_size * params.rate < 1 << 32, "the files of sound")
+    return params

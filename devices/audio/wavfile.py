@@ -22,7 +22,7 @@ import fcntl
 import os
 import stat
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,8 +38,13 @@ __all__ = ["MAX_DATA", "WavFile"]
 MAX_DATA = 0xFFFF_FF00
 
 _PCM, _IEEE_FLOAT, _EXTENSIBLE = 0x0001, 0x0003, 0xFFFE
+#: Where a header says how many channels there are, and frames per second.
+_CHANNELS_AND_RATE = struct.Struct("<22xHI")
+_LONGEST_HEADER = 80
 #: KSDATAFORMAT_SUBTYPE_*: the format tag followed by this.
 _SUBTYPE_TAIL = bytes.fromhex("0000 0000 1000 8000 00aa00389b71")
+#: By how a file is opened.
+_FLAGS = {"w": os.O_CREAT, "x": os.O_CREAT | os.O_EXCL, "r+": 0}
 _SPEAKERS = {1: 0x4, 2: 0x3}  # front centre; front left and right
 
 _FLIP = bytes(byte ^ 0x80 for byte in range(256))
@@ -85,35 +90,69 @@ _ENCODINGS: dict[SampleFormat, _Encoding] = {
     FORMATS["FLOAT"]: _Encoding(4, is_float=True),
     FORMATS["FLOAT64"]: _Encoding(8, is_float=True),
 }
+#: What a file is taken to hold if nobody knows: of the formats that are stored alike, the one in use.
+_USUAL = ("U8", "S16", "S24", "S32", "FLOAT", "FLOAT64")
 
 
 class WavFile:
     """One WAV file being written, with frames of one kind.
 
-    Raises OSError when the file cannot be created: not a regular file, no permission, locked because something else is
-    writing it, or, with ``overwrite=False``, already there. Once created, ``path`` holds a valid file without frames.
+    ``mode`` is that of ``open``: "w" begins the file anew, "x" makes one that must not be there, and "r+" goes on with
+    one that was written here, behind its frames; these must be of ``params``, or of any kind if that is None. A
+    symbolic link counts as its target, unless ``follow`` is false.
+
+    Raises OSError, which says what is wrong, when the file cannot be opened: not a regular file, no permission, locked
+    because something else is writing it, already there, or of another kind. From then on ``path`` holds a valid file.
     """
 
-    def __init__(self, path: Path, params: PcmParams, *, overwrite: bool = True) -> None:
+    def __init__(self, path: Path, params: PcmParams | None, *, mode: str = "w", follow: bool = True) -> None:
         self.path = path
-        self._fd: int | None = _open(path, 0 if overwrite else os.O_EXCL)
-        self._use(params)
+        self._left: os.stat_result | None = None  # what the file was when it was closed
+        self._fd: int | None = _open(path, _FLAGS[mode] if follow else _FLAGS[mode] | os.O_NOFOLLOW)
+        try:
+            if mode == "r+":
+                self._go_on(params)
+            else:
+                assert params is not None
+                self.keep(params, 0)
+        except OSError:
+            self.close()
+            raise
 
-    def _use(self, params: PcmParams) -> None:
-        self.params = params
-        self.frames = 0
-        self._encoding = _ENCODINGS[params.format]
-        self._size = 0  # bytes of data
+    def _go_on(self, params: PcmParams | None) -> None:
+        """Find the end of the frames; raises OSError unless the header is just what it would be here."""
         assert self._fd is not None
-        header = self._header()
-        _write_all(self._fd, header, 0)
-        os.ftruncate(self._fd, len(header))
-        self._data_start = len(header)
+        head, room = os.pread(self._fd, _LONGEST_HEADER, 0), os.fstat(self._fd).st_size
+        for one in _likely(head) if params is None else (params,):
+            self._describe(one)
+            start = self._data_start
+            size = int.from_bytes(head[start - 4 : start], "little")
+            self._describe(one, min(size, MAX_DATA) // self._block)
+            if head[:start] == self._header() and start + self._size <= room:
+                return
+        kind = "" if params is None else f" with {params}"
+        raise OSError(errno.EINVAL, f"not a WAV file{kind}, as pyemu writes them")
 
-    def reuse(self, params: PcmParams) -> None:
-        """Hold frames of ``params`` instead; allowed only while there are none. Raises OSError."""
-        assert self.frames == 0
-        self._use(params)
+    def keep(self, params: PcmParams, frames: int) -> None:
+        """Keep only the first ``frames`` of those that there are; without any, they may be of other ``params`` now.
+
+        Raises OSError.
+        """
+        assert self._fd is not None
+        assert not frames or (frames <= self.frames and params == self.params)
+        self._describe(params, frames)
+        end = self._data_start + self._size
+        _write_all(self._fd, self._header(), 0)  # first, so that it never covers more than there is
+        _write_all(self._fd, bytes(self._size & 1), end)
+        os.ftruncate(self._fd, end + (self._size & 1))
+
+    def _describe(self, params: PcmParams, frames: int = 0) -> None:
+        self.params = params
+        self.frames = frames
+        self._encoding = _ENCODINGS[params.format]
+        self._block: int = self._encoding.size * params.channels  # bytes of a frame
+        self._size = frames * self._block  # bytes of data
+        self._data_start: int = len(self._header())
 
     def has_room(self, size: int) -> bool:
         """Whether the sizes still fit in 32 bits after ``size`` more bytes from the guest."""
@@ -140,8 +179,15 @@ class WavFile:
     def close(self) -> None:
         """Close the file, which is already complete."""
         if self._fd is not None:
+            self._left = os.fstat(self._fd)
             os.close(self._fd)
             self._fd = None
+
+    def remove(self) -> None:
+        """Remove the closed file, if it can be; not one that somebody has changed or replaced."""
+        with contextlib.suppress(OSError):
+            if self._left is not None and _identity(self.path.lstat()) == _identity(self._left):
+                self.path.unlink()
 
     def read(self) -> "np.ndarray[Any, Any]":
         """Read the frames back: an array (frame, channel) of what the file stores; 24 bits become int32."""
@@ -158,8 +204,7 @@ class WavFile:
         return (widened.view("<i4") >> 8).reshape(shape)
 
     def _header(self) -> bytes:
-        channels, size = self.params.channels, self._encoding.size
-        block = channels * size
+        channels, size, block = self.params.channels, self._encoding.size, self._block
         tag = _IEEE_FLOAT if self._encoding.is_float else _PCM
         simple = channels <= 2 and (size <= 2 or tag == _IEEE_FLOAT)
         fmt = struct.pack(
@@ -188,13 +233,28 @@ def _chunk(name: bytes, body: bytes) -> bytes:
 
 def _open(path: Path, flags: int) -> int:
     # Do not truncate before it is known to be ours; O_NONBLOCK because opening a device may wait for ever.
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NONBLOCK | os.O_CLOEXEC | flags, 0o666)
+    fd = os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC | flags, 0o666)
     try:
         _claim(fd)
     except OSError:
         os.close(fd)
         raise
     return fd
+
+
+def _likely(head: bytes) -> Iterator[PcmParams]:
+    """What a file that begins so may hold."""
+    if len(head) < _CHANNELS_AND_RATE.size:
+        return
+    channels, rate = _CHANNELS_AND_RATE.unpack_from(head)
+    for name in _USUAL:
+        params = PcmParams(FORMATS[name], rate, channels)
+        if 0 < params.frame_size < 1 << 16 and params.frame_size * rate < 1 << 32:
+            yield params
+
+
+def _identity(status: os.stat_result) -> tuple[int, ...]:
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def _claim(fd: int) -> None:

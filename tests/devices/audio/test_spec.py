@@ -42,6 +42,14 @@ def test_wav_keeps_at_most_max_bytes(tmp_path, size, kept):
     assert sink.played - sink.lost == kept
 
 
+def test_wav_continues_if_it_should(tmp_path):
+    for option in ("", ",continue,max=1k", ",continue"):
+        sink = parse(f"wav:{tmp_path}/out.wav{option}")
+        sink.open_playback(0, PcmParams(FORMATS["U8"], 8000, 1)).write(b"abc")
+        sink.close()
+    assert sink.frames.tobytes() == b"abcabcabc"
+
+
 @pytest.mark.parametrize(("text", "frames"), [("loopback", 4800), ("loopback:0", 0), ("loopback:96000", 96000)])
 def test_loopback(text, frames):
     loopback = parse(text)
@@ -83,6 +91,9 @@ def test_without_its_log_a_backend_is_closed(tmp_path):
         ("wav:a.wav,in=b.wav", "cannot record from b.wav: No such file"),
         ("wav:a.wav,in=", "in= needs one value"),
         ("wav:a.wav,in", "unknown option 'in'"),
+        ("wav:a.wav,continue=", "unknown option 'continue='; there are in=, log=, max=, streams=, continue"),
+        ("wav:a.wav,continue,continue", "continue is there twice"),
+        ("null,continue", "unknown option 'continue'"),
         ("wav:a.wav,max=much", "max=much: use a size, like 500M"),
         ("wav:a.wav,max=0", "max=0: use a size, like 500M"),
         ("null,in=b.wav", "unknown option 'in=b.wav'"),

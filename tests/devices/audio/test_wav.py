@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from devices.audio import wavfile
+from devices.audio import NullSink, wavfile
 from devices.audio.pcm import FORMATS, PcmParams
 from devices.audio.wav import WavSink
+from devices.audio.wavfile import WavFile
 from devices.errors import UsageError
 from tests.devices.audio.wav_reader import read_wav
 
@@ -243,3 +244,281 @@ def test_a_file_is_not_recorded_from_and_written_to(tmp_path, path, link):
     with pytest.raises(UsageError, match=r"cannot record from .*out\.wav and write to it"):
         WavSink(path, source=song.path)
     assert read_wav(path).data == b"abc"
+
+
+# Going on, and going back.
+
+
+@pytest.fixture
+def going_on(path):
+    """Make sinks that go on in the files at ``path``, one after the other."""
+    with contextlib.ExitStack() as sinks:
+
+        def make(**options):
+            sinks.close()
+            return sinks.enter_context(contextlib.closing(WavSink(path, resume=True, **options)))
+
+        yield make
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def files(sink):
+    return [(file.path.name, file.frames, file.path.read_bytes()) for file in sink.files]
+
+
+SOUNDS = [(U8_MONO, b"abc"), (U8_MONO, b"de"), (S16_STEREO, b"fghi"), (S16_STEREO, b"jklm"), (U8_MONO, b"nop")]
+
+
+@pytest.mark.parametrize("saved", range(len(SOUNDS) + 1))
+@pytest.mark.parametrize("since", [0, 1])
+def test_the_saved_machines_files_go_on_with_its_next_frame(tmp_path, path, going_on, saved, since):
+    """Each as in a run that was not saved, whatever else was played ``since`` by the machine that was."""
+    (tmp_path / "straight").mkdir()
+    with contextlib.closing(WavSink(tmp_path / "straight" / "out.wav", streams=(2, 1))) as straight:
+        for params, data in SOUNDS:
+            for stream in (0, 1):
+                straight.record(stream, params, data)
+    with contextlib.closing(WavSink(path, streams=(2, 1))) as sink:
+        for params, data in SOUNDS[:saved]:
+            for stream in (0, 1):
+                sink.record(stream, params, data)
+        state = sink.state()
+        for params, data in SOUNDS[saved : saved + since]:
+            sink.record(0, params, data)
+    if saved in {2, 4}:
+        path.with_name(f"out.{saved // 2 + 1}.wav").unlink(missing_ok=True)  # it would be skipped: nobody has named it
+    sink = going_on(streams=(2, 1))
+    sink.restore(state)
+    for params, data in SOUNDS[saved:]:
+        for stream in (0, 1):
+            sink.record(stream, params, data)
+    assert files(sink) == files(straight)
+    assert sink.state() == straight.state()
+    assert [line.split("/")[-1] for line in sink.summary()] == [line.split("/")[-1] for line in straight.summary()]
+
+
+def test_a_file_that_the_saved_machine_has_begun_since_is_skipped(path, going_on):
+    with contextlib.closing(WavSink(path)) as sink:
+        sink.record(0, U8_MONO, b"abc")
+        state = sink.state()
+        sink.record(0, S16_STEREO, b"defg")
+    sink = going_on()
+    sink.restore(state)
+    sink.record(0, S16_STEREO, b"hijk")
+    assert [file.path.name for file in sink.files] == ["out.wav", "out.3.wav"]
+    assert read_wav(path.with_name("out.2.wav")).data == b"defg"
+
+
+def test_it_goes_back_with_its_machine_as_often_as_one_likes(path, going_on):
+    sink = going_on(streams=(2, 1))
+    states = []
+    for params, data in SOUNDS:
+        sink.record(0, params, data)
+        states.append((sink.state(), contents(path.parent)))
+    for state, then in [states[3], states[1], states[1], states[0]]:
+        sink.restore(state)
+        assert contents(path.parent) == then
+        sink.record(0, *SOUNDS[2])
+        sink.record(1, *SOUNDS[3])
+        sink.record(0, *SOUNDS[4])
+    sink.restore(states[0][0])
+    for params, data in SOUNDS[1:]:
+        sink.record(0, params, data)
+    assert contents(path.parent) == states[-1][1]
+
+
+def test_a_port_that_was_open_before_plays_on(path, going_on):
+    sink = going_on()
+    playback = sink.open_playback(0, U8_MONO)
+    playback.write(b"abc")
+    state = sink.state()
+    playback.write(b"de")
+    sink.restore(state)
+    playback.write(b"fg")
+    assert read_wav(path).data == b"abcfg"
+
+
+def test_it_goes_back_to_before_the_first_sound(path, going_on):
+    sink = going_on()
+    state, then = sink.state(), contents(path.parent)
+    sink.record(0, U8_MONO, b"abc")
+    sink.restore(state)
+    assert contents(path.parent) == then
+    sink.close()
+    assert sink.summary() == [f"{path}: nothing was played"]
+
+
+def test_without_the_option_a_state_changes_nothing(path):
+    with contextlib.closing(WavSink(path)) as sink:
+        sink.record(0, U8_MONO, b"abc")
+        state = sink.state()
+        sink.record(0, U8_MONO, b"de")
+        sink.restore(state)
+        sink.record(0, U8_MONO, b"fg")
+    assert read_wav(path).data == b"abcdefg"
+
+
+def test_with_nothing_to_go_on_from_it_appends(path, going_on):
+    for state in (None, NullSink().state()):
+        sink = going_on()
+        if state is not None:
+            sink.restore(state)
+        sink.record(0, U8_MONO, b"abc")
+    assert read_wav(path).data == b"abcabc"
+    going_on().record(0, S16_STEREO, b"defg")
+    assert read_wav(path).data == b"abcabc"
+    assert read_wav(path.with_name("out.2.wav")).data == b"defg"
+
+
+def test_what_is_there_counts(path, going_on, caplog):
+    with contextlib.closing(WavSink(path)) as sink:
+        sink.record(0, U8_MONO, b"abcdef")
+        state = sink.state()
+    for restored in (False, True, True):
+        sink = going_on(limit=8)
+        if restored:
+            sink.restore(state)
+        sink.record(0, U8_MONO, b"gh")
+        sink.record(0, U8_MONO, b"i")
+        assert (read_wav(path).data, sink.lost) == (b"abcdefgh", 1)
+    assert caplog.text.count("more than 8 bytes of sound") == 3
+    sink.close()
+    with pytest.raises(UsageError, match=r"cannot write sound to .*out\.wav: more than 7 bytes"):
+        going_on(limit=7)
+    with (
+        contextlib.closing(WavSink(path.with_name("x.wav"), limit=5, resume=True)) as sink,
+        pytest.raises(UsageError, match=r"cannot go on in .*x\.wav: more than 5 bytes"),
+    ):
+        sink.restore(state)
+
+
+def test_files_that_were_begun_count_when_a_machine_goes_back(path, going_on, caplog):
+    sink = going_on()
+    for number in range(99):
+        sink.record(0, (U8_MONO, S16_STEREO)[number % 2], b"abcd")
+    state = sink.state()
+    for _ in range(3):
+        for number in range(99, 101):
+            sink.record(0, (U8_MONO, S16_STEREO)[number % 2], b"abcd")
+        assert (len(list(path.parent.iterdir())), sink.lost) == (100, 4)
+        sink.restore(state)
+        assert (len(list(path.parent.iterdir())), sink.lost) == (99, 0)
+    assert caplog.text.count("wants more than 100 files") == 3
+
+
+def test_files_that_cannot_go_on_are_told_and_none_is_changed(path, going_on):
+    second = path.with_name("out.2.wav")
+    with contextlib.closing(WavSink(path)) as sink:
+        for params, data in SOUNDS[:3]:
+            sink.record(0, params, data)
+        state = sink.state()
+        sink.record(0, *SOUNDS[3])
+    whole = contents(path.parent)
+    (path.parent / "elsewhere").mkdir()
+    short = WavFile(path.parent / "elsewhere" / "short.wav", U8_MONO)
+    short.append(b"abcd")
+    short.close()
+    for damaged, data, message in (
+        (path, short.path.read_bytes(), "cannot go on in .*out.wav: it has 4 frames, and had 5 when the machine was"),
+        (path, whole["out.2.wav"], "cannot go on in .*out.wav: not a WAV file with 8000 Hz, U8, 1 channel, as pyemu"),
+        (second, whole["out.wav"], "cannot go on in .*out.2.wav: not a WAV file with 48000 Hz, S16, 2 channels, as"),
+        (second, None, "cannot go on in .*out.2.wav: No such file"),
+    ):
+        damaged.unlink()
+        if data is not None:
+            damaged.write_bytes(data)
+        before = {name: (path.parent / name).read_bytes() for name in whole if (path.parent / name).exists()}
+        sink = going_on()
+        with pytest.raises(UsageError, match=message):
+            sink.restore(state)
+        sink.record(0, *SOUNDS[0])
+        sink.close()
+        assert {name: (path.parent / name).read_bytes() for name in before} == before
+        damaged.write_bytes(whole[damaged.name])
+    second.rename(path.parent / "elsewhere" / "there.wav")
+    second.symlink_to(path.parent / "elsewhere" / "there.wav")
+    with pytest.raises(UsageError, match=r"out\.2\.wav: .*symbolic links"):
+        going_on().restore(state)
+
+
+def test_what_is_no_wav_file_of_ours_is_told_before_the_guest_runs_and_stays(path):
+    path.write_bytes(b"my diary")
+    with pytest.raises(UsageError, match=r"cannot write sound to .*out\.wav: not a WAV file, as pyemu writes them"):
+        WavSink(path, resume=True)
+    assert path.read_bytes() == b"my diary"
+
+
+def test_it_does_not_go_on_where_frames_are_missing(path, going_on):
+    with contextlib.closing(WavSink(path, limit=5)) as sink:
+        sink.record(0, U8_MONO, b"abc")
+        sink.record(0, U8_MONO, b"def")
+        state = sink.state()
+    with pytest.raises(UsageError, match=r"cannot go on in .*out\.wav: .* 3 frames are missing; leave out continue"):
+        going_on().restore(state)
+    assert read_wav(path).data == b"abc"
+
+
+def test_a_file_does_not_go_on_that_is_recorded_from(path, going_on):
+    with contextlib.closing(WavSink(path)) as sink:
+        for params, data in SOUNDS[:3]:
+            sink.record(0, params, data)
+        state = sink.state()
+        sink.record(0, *SOUNDS[3])
+    before = contents(path.parent)
+    with pytest.raises(UsageError, match=r"cannot record from .*out\.2\.wav and write to it"):
+        going_on(source=path.with_name("out.2.wav")).restore(state)
+    assert contents(path.parent) == before
+
+
+GOOD = {"stream": 0, "number": 1, "format": "U8", "rate": 8000, "channels": 1, "frames": 3}
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        [{**GOOD, "number": 0}],
+        [{**GOOD, "number": 2}],
+        [{**GOOD, "stream": 1}],
+        [GOOD, GOOD],
+        [GOOD, {**GOOD, "number": 3}, {**GOOD, "number": 2}],
+        [GOOD, {**GOOD, "stream": 2}],
+        [GOOD, {**GOOD, "stream": 1, "number": 0}],
+        [GOOD, {**GOOD, "number": 2, "frames": 0}],
+        [{**GOOD, "format": "../x"}],
+        [{**GOOD, "rate": 0}],
+        [{**GOOD, "channels": 0}],
+        [{**GOOD, "rate": (1 << 32) - 1, "channels": 255}],
+    ],
+)
+def test_a_state_that_cannot_be_is_refused(path, going_on, wrong):
+    for name in ("out.wav", "out.2.wav", "out-s1.wav"):
+        with contextlib.closing(WavSink(path.with_name(name))) as sink:
+            sink.record(0, U8_MONO, b"abcd")
+    before = contents(path.parent)
+    sink = going_on(streams=(2, 1))
+    with pytest.raises(UsageError, match="the snapshot is damaged: the files of sound cannot be so"):
+        sink.restore({**sink.state(), "files": wrong})
+    sink.close()
+    assert contents(path.parent) == before
+
+
+@pytest.mark.parametrize(
+    "huge",
+    [
+        [{**GOOD, "frames": (1 << 63) - 1}],
+        [GOOD, *({**GOOD, "number": number} for number in range(2, 102))],
+        [GOOD, {**GOOD, "number": (1 << 32) - 1}],
+        [{**GOOD, "rate": 1}],
+    ],
+)
+def test_a_hostile_state_gets_nothing(path, going_on, huge):
+    with contextlib.closing(WavSink(path)) as sink:
+        sink.record(0, U8_MONO, b"abcd")
+    before = contents(path.parent)
+    sink = going_on()
+    with pytest.raises(UsageError, match="cannot go on in"):
+        sink.restore({**sink.state(), "files": huge})
+    assert contents(path.parent) == before

@@ -17,6 +17,7 @@ from devices.audio.wavfile import WavFile
 from tests.devices.audio.wav_reader import read_wav
 
 S16_STEREO = PcmParams(FORMATS["S16"], 48000, 2)
+U8_MONO = PcmParams(FORMATS["U8"], 8000, 1)
 ROOT = Path(__file__).parents[3]
 
 
@@ -184,3 +185,86 @@ for index in range(100):
     wav = read_wav(path)
     complete = (writes - 1) // 2  # one header, then frames and header
     assert wav.data == b"".join(index.to_bytes(4, "little") * 3 for index in range(complete))
+
+
+# Going on with a file.
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_file_goes_on_behind_any_of_its_frames(path, name, channels):
+    params = PcmParams(FORMATS[name], 44100, channels)
+    sound = bytes(range(params.frame_size * 5))
+    write(path, params, sound)
+    straight = path.read_bytes()
+    for kept in (5, 3, 0):
+        file = WavFile(path, params, mode="r+")
+        assert file.frames == 5
+        assert path.read_bytes() == straight
+        file.keep(params, kept)
+        assert read_wav(path).frames == kept
+        file.append(sound[kept * params.frame_size :])
+        file.close()
+        assert path.read_bytes() == straight
+
+
+def test_frames_that_are_not_kept_are_gone(path):
+    write(path, U8_MONO, b"abcde")
+    file = WavFile(path, U8_MONO, mode="r+")
+    for kept in (4, 3, 1):
+        file.keep(U8_MONO, kept)
+        assert path.read_bytes()[44:] == b"abcde"[:kept] + bytes(kept % 2)
+    file.close()
+
+
+@pytest.mark.parametrize(
+    ("name", "found"),
+    [
+        ("U8", "U8"), ("S8", "U8"), ("S16", "S16"), ("U16", "S16"), ("S24", "S24"), ("S24_3", "S24"), ("S32", "S32"),
+        ("U32", "S32"), ("FLOAT", "FLOAT"), ("FLOAT64", "FLOAT64"),
+    ],
+)  # fmt: skip
+def test_of_formats_stored_alike_a_file_is_taken_to_hold_the_usual_one(path, name, found):
+    write(path, PcmParams(FORMATS[name], 44100, 2), bytes(48))
+    file = WavFile(path, None, mode="r+")
+    assert file.params == PcmParams(FORMATS[found], 44100, 2)
+    file.close()
+
+
+def test_what_is_no_such_file_is_refused_and_not_changed(path):
+    write(path, S16_STEREO, b"abcd")
+    whole = path.read_bytes()
+    wrong = [b"", b"RIFF", whole[:-1], whole[:40], b"x" + whole[1:], whole[:20] + b"\3" + whole[21:],
+             whole[:22] + bytes(2) + whole[24:], whole[:22] + b"\xff" * 6 + whole[28:], whole[:40] + b"\xff" * 4,
+             whole[:40] + b"\3" + whole[41:]]  # fmt: skip
+    for data in wrong:
+        path.write_bytes(data)
+        for params in (S16_STEREO, None):
+            with pytest.raises(OSError, match=r"not a WAV file.* as pyemu writes them"):
+                WavFile(path, params, mode="r+")
+        assert path.read_bytes() == data
+    path.write_bytes(whole)
+    with pytest.raises(OSError, match="not a WAV file with 8000 Hz, U8, 1 channel, as pyemu writes them"):
+        WavFile(path, U8_MONO, mode="r+")
+
+
+def test_only_a_file_that_is_there_goes_on_and_no_link_unless_it_may(path):
+    with pytest.raises(FileNotFoundError):
+        WavFile(path, None, mode="r+")
+    target = path.with_name("target.wav")
+    write(target, U8_MONO, b"abc")
+    path.symlink_to(target)
+    WavFile(path, None, mode="r+").close()
+    with pytest.raises(OSError, match="symbolic links"):
+        WavFile(path, None, mode="r+", follow=False)
+
+
+def test_a_file_is_removed_only_as_long_as_it_is_the_one_that_was_closed(path):
+    write(path, U8_MONO, b"abc").remove()
+    assert not path.exists()
+    file = write(path, U8_MONO, b"abc")
+    path.write_bytes(b"somebody else's")
+    file.remove()
+    assert path.read_bytes() == b"somebody else's"
+    path.unlink()
+    file.remove()
