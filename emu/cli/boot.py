@@ -90,7 +90,8 @@ def _check_timeout(_context: click.Context, _option: click.Parameter, seconds: f
     shell_complete=complete_audio,
     help="Where sound goes to and comes from: nowhere (at its normal pace); a file, exactly as played, and OUT.2.wav "
     "and so on after a change of format (continue: from where the snapshot's machine was in them, or behind what is "
-    "there); back into the guest; the host's device (latency=100ms); the same if there is one (not with --clock warp).  With any: streams=OUT+IN, log=OUT.jsonl",
+    "there); back into the guest; the host's device (latency=100ms); the same if there is one (not with --clock "
+    "warp).  With any: streams=OUT+IN, log=OUT.jsonl",
 )
 @click.option(
     "--clock",

@@ -121,7 +121,7 @@ def test_another_format_is_refused(path: Path) -> None:
     data = bytearray(path.read_bytes())
     data[16] += 1
     path.write_bytes(data)
-    with pytest.raises(UsageError, match="has format 3, and this pyemu reads 2; save it again"):
+    with pytest.raises(UsageError, match="has format 2, and this pyemu reads 1; save it again"):
         read(path)
 
 

@@ -478,6 +478,35 @@ def test_the_same_machine_goes_back_and_its_wav_file_goes_on(tmp_path: Path) -> 
         assert room.frames.tobytes() == sound[: 2 * half] + sound[half : 2 * half] + sound[half:]
 
 
+def test_the_same_machine_goes_back_and_its_wav_file_with_it(tmp_path: Path) -> None:
+    with closing(WavSink(tmp_path / "out.wav", streams=STREAMS, resume=True)) as room:
+        life, sound = sounding(room)
+        life.events.advance(A_WHILE)
+        then = FakeEvents(FakeClock())
+        then.follow(life.events)
+        states = [part.state() for part in life.parts]
+        for _ in range(2):
+            life.events.advance(A_WHILE)
+            life.events.follow(then)
+            for part, state in zip(life.parts, states, strict=True):
+                part.restore(state)
+        assert (room.played, life.device.stats[0].frames) == (15 * 16, 15 * 16)
+        life.events.advance(10 * A_WHILE)
+        assert room.frames.tobytes() == sound
+
+
+def test_a_wav_file_goes_on_with_the_very_next_frame_on_every_next_machine(tmp_path: Path) -> None:
+    path = tmp_path / "out.wav"
+    with closing(WavSink(path, streams=STREAMS)) as room:
+        life, sound = sounding(room)
+        life.events.advance(A_WHILE)
+    for _ in range(2):
+        with closing(WavSink(path, streams=STREAMS, resume=True)) as room:
+            life = successor(life, room)
+            life.events.advance(A_WHILE)
+    assert (room.played, room.frames.tobytes()) == (40 * 16, sound)
+
+
 def test_the_same_machine_goes_back_and_closes_its_ports() -> None:
     life, _ = sounding(Room())
     states = [part.state() for part in life.parts]
