@@ -330,6 +330,20 @@ def test_it_goes_back_with_its_machine_as_often_as_one_likes(path, going_on):
     assert contents(path.parent) == states[-1][1]
 
 
+def test_of_the_files_that_it_goes_on_with_only_the_newest_is_open(path, going_on):
+    with contextlib.closing(WavSink(path)) as sink:
+        for params, data in SOUNDS:
+            sink.record(0, params, data)
+        state = sink.state()
+    sink = going_on()
+    sink.restore(state)
+    oldest, older, newest = (file.path for file in sink.files)
+    for closed in (oldest, older):
+        WavFile(closed, None, mode="r+").close()
+    with pytest.raises(OSError, match="being written already"):
+        WavFile(newest, None, mode="r+")
+
+
 def test_a_port_that_was_open_before_plays_on(path, going_on):
     sink = going_on()
     playback = sink.open_playback(0, U8_MONO)
