@@ -15,7 +15,8 @@ with the option ``continue``. They become what they were then: OUT.wav, OUT.2.wa
 as they had, so that the next one follows the last that had been played, and those that this process has begun since
 are removed. The snapshot has no names of files: they follow from OUT.wav. Each must be there, hold frames of the same
 kind and no fewer than then; if one does not, the machine does not start (UsageError). The limits count what is there.
-What the saved machine, in another process, has begun since is in use, and skipped.
+What the saved machine, in another process, has begun since is in use, and skipped. What is cut off is gone: a machine
+that has gone back cannot go on to a snapshot that was taken later, unless it has played as much again.
 
 With ``continue`` but nothing to go on from, because there is no snapshot or its machine had no such files, what is
 played is appended to OUT.wav, if there is one (and if it is of the same kind; otherwise it starts the next).
@@ -79,8 +80,10 @@ class WavSink(AudioBackend):
         self._resume = resume
         self._limit = _Limit(limit)
         self._tracks = {0: _Track(self.path, self._limit)}
+        # Whether the first file is not one to go on in.
+        self._made_first = not (resume and os.path.exists(self.path))  # noqa: PTH110 - False for what is no path
         try:
-            if resume and os.path.exists(self.path):  # noqa: PTH110 - False for a path that cannot be one
+            if not self._made_first:
                 self._tracks[0].append_to_first()
             else:
                 self._tracks[0].begin(_UNTOUCHED)
@@ -151,6 +154,8 @@ class WavSink(AudioBackend):
         before = self.files
         for file in before:
             file.close()  # to be opened again, like another process's
+        if self._made_first and not before[0].frames and states[0]["frames"]:
+            before[0].remove()  # the user has named another machine's, which is not there
         self._limit = _Limit(self._limit.size, closed=True)  # unless all of this succeeds
         self._tracks = {0: _Track(self.path, self._limit)}
         files = [self._track(state["stream"]).reopen(state) for state in states]
@@ -161,7 +166,7 @@ class WavSink(AudioBackend):
             file.keep(_params(state), state["frames"])
         for track in self._tracks.values():
             track.close_older()
-        self._limit.closed = False
+        self._limit.closed = self._made_first = False
         kept = {file.path for file in files}
         for file in before:
             if file.path not in kept:

@@ -458,6 +458,29 @@ def test_files_that_cannot_go_on_are_told_and_none_is_changed(path, going_on):
         going_on().restore(state)
 
 
+def test_what_was_cut_off_is_gone(path, going_on):
+    sink = going_on()
+    states = [sink.state()]
+    sink.record(0, S16_STEREO, b"abcd")
+    states.append(sink.state())
+    sink.restore(states[0])
+    with pytest.raises(
+        UsageError, match=r"cannot go on in .*out\.wav: it has 0 frames, and had 1 when the machine was"
+    ):
+        sink.restore(states[1])
+    assert read_wav(path).frames == 0
+
+
+def test_a_file_that_is_not_there_is_told_and_not_left_there(path, going_on):
+    with contextlib.closing(WavSink(path)) as sink:
+        sink.record(0, U8_MONO, b"abc")
+        state = sink.state()
+    path.unlink()
+    with pytest.raises(UsageError, match=r"cannot go on in .*out\.wav: No such file"):
+        going_on().restore(state)
+    assert not path.exists()
+
+
 def test_what_is_no_wav_file_of_ours_is_told_before_the_guest_runs_and_stays(path):
     path.write_bytes(b"my diary")
     with pytest.raises(UsageError, match=r"cannot write sound to .*out\.wav: not a WAV file, as pyemu writes them"):
