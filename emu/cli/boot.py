@@ -208,13 +208,15 @@ def boot_command(
         reporting(debug),
         Signals(timeout) as signals,
         _tracing(trace, trace_file, signals) as tracer,
-        recording(record, replay, commands, hardware),
+        recording(image, record, replay, commands, hardware),
     ):
         from emu.arguments import DEFAULT_APPEND, GUEST_APPEND  # noqa: PLC0415
         from emu.cli import session  # noqa: PLC0415
         from emu.machine import Machine  # noqa: PLC0415
         from emu.snapshot.magic import is_snapshot  # noqa: PLC0415
 
+        if replay is not None:  # as it was recorded
+            quick = hardware["replay"].first["snapshot"] is not None
         default = DEFAULT_APPEND
         if image is None and hardware["bios"] is None:
             from emu import guest  # noqa: PLC0415

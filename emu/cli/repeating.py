@@ -7,6 +7,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from devices.errors import UsageError
+from emu.snapshot.magic import is_snapshot
 from emu.terminal.terminal import say
 
 __all__ = ["Failure", "recording"]
@@ -17,11 +18,12 @@ _NO_FAILURE = (0, 2, 130)
 
 @contextlib.contextmanager
 def recording(
-    record: Path | None, replay: Path | None, commands: Sequence[str], hardware: dict[str, Any]
+    image: Path | None, record: Path | None, replay: Path | None, commands: Sequence[str], hardware: dict[str, Any]
 ) -> Iterator[None]:
     """Open what is recorded, or replayed, and put it into ``hardware``, Machine's arguments; raises UsageError.
 
-    What these leave out is as it was recorded. In the end it is said whether the replay was the same.
+    What these leave out is as it was recorded, or as it is in ``image`` if that is a snapshot. In the end it is said
+    whether the replay was the same.
     """
     clock = hardware["clock"]
     hardware["clock"] = clock or ("host" if replay is None else "warp")
@@ -45,8 +47,8 @@ def recording(
     with Reader(replay) as reader:
         hardware["replay"] = reader
         recorded = {"seed": reader.first["seed"]}
-        if reader.first["snapshot"] is None:
-            recorded |= {"append": f"={reader.first['append']}", "memory": reader.first["memory"]}
+        if image is None or not is_snapshot(image):
+            recorded |= {"memory": reader.first["memory"], "append": f"={reader.first['append']}"}
         for name, value in recorded.items():
             if hardware[name] is None:
                 hardware[name] = value
@@ -85,18 +87,11 @@ class Failure:
 def _repeating(options: dict[str, Any]) -> str:
     """Return the command line that is the same run as ``options`` were."""
     from emu.recording.command import boot_line  # noqa: PLC0415
-    from emu.snapshot.magic import is_snapshot  # noqa: PLC0415
 
     names = {"bios": "bios", "disks": "disk"} | ({} if options["audio"] == "auto" else {"audio": "audio"})
     if options["record"] is not None:
         last = {"replay": options["record"]}
     else:
-        own = options["image"] is not None and is_snapshot(options["image"])  # a snapshot has a seed
-        seed = options["seed"] if own else options["seed"] or 0
-        last = {"clock": "warp", "seed": seed}
-        names |= {"memory": "memory", "append": "append", "commands": "exec"}
-    return boot_line(
-        options["image"],
-        options["rootfs"],
-        {name: options[key] for key, name in names.items()} | last | {"quick": options["quick"]},
-    )
+        last = {"clock": "warp"}
+        names |= {"quick": "quick", "memory": "memory", "append": "append", "seed": "seed", "commands": "exec"}
+    return boot_line(options["image"], options["rootfs"], {name: options[key] for key, name in names.items()} | last)

@@ -9,13 +9,11 @@ __all__ = ["boot_line"]
 def boot_line(image: object, rootfs: object, options: Mapping[str, object]) -> str:
     """Return ``pyemu boot`` with these ``options``, by their long names.
 
-    A tuple or a list is an option repeated, and True is one without a value; None and False are none.
+    A tuple or a list is an option repeated, True a flag; None and False are left out.
     """
     words = ["pyemu", "boot", *(str(file) for file in (image, rootfs) if file is not None)]
     for name, value in options.items():
         for one in value if isinstance(value, tuple | list) else (value,):
-            if one is True:
-                words.append(f"--{name}")
-            elif one is not None and one is not False:
-                words += [f"--{name}", str(one)]
+            if one is not None and one is not False:
+                words += [f"--{name}"] if one is True else [f"--{name}", str(one)]
     return shlex.join(words)

@@ -24,7 +24,7 @@ Files = dict[str, str | os.PathLike[str] | None]
 
 _NAMES = {"kernel": "kernel", "initrd": "root file system", "bios": "bios"}
 #: All that a machine may have, or not.
-_PARTS = {**_NAMES, "snapshot": "snapshot"}
+_PARTS = {"snapshot": "snapshot", **_NAMES}
 
 
 def describe(machine: "Machine", memory: int, files: Files, snapshot: str | None) -> Header:

@@ -8,10 +8,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from emu.arguments import DEFAULT_MEMORY
 from emu.guest import cache
 from emu.guest.building import obtain
 from emu.guest.job import Job
 from emu.machine import Machine
+from emu.options import parse_size
 from emu.shell import Shell
 
 __all__ = ["SNAPSHOT", "ready"]
@@ -36,7 +38,8 @@ def ready(
     cannot be written.
     """
     files = [kernel] if initrd is None else [kernel, initrd]
-    chosen = sorted((name, str(value)) for name, value in options.items())
+    options = {**options, "memory": parse_size(options.get("memory") or DEFAULT_MEMORY)}
+    chosen = sorted(options.items())
     key = cache.digest(*files, repr(chosen), str(for_people), *_sources())
     part = cache.directory() / f"ready-{key}"
 

@@ -1,6 +1,7 @@
 """Snapshots at random instants of a busy session: is what goes on from them the run that was not saved, to the bit?
 
 python -m tests.benchmarks.snapshots [COUNT [SEED]]    COUNT instants (200), each gone on from in a new process
+python -m tests.benchmarks.snapshots figures           what they cost: times, sizes, memory
 """
 
 import hashlib
@@ -17,6 +18,7 @@ from devices.audio import NullSink
 from devices.audio.base import Playback
 from devices.audio.pcm import PcmParams
 from emu import Machine, Record, Trace, guest
+from tests.benchmarks.snapshot_figures import figures, hold
 
 __all__ = ["Rest", "go_on", "straight"]
 
@@ -153,7 +155,11 @@ def main(count: int, seed: int) -> int:
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["on"]:
+    if sys.argv[1:2] == ["figures"]:
+        figures()
+    elif sys.argv[1:2] == ["hold"]:
+        hold(sys.argv[2], int(sys.argv[3]))
+    elif sys.argv[1:2] == ["on"]:
         place = Path(sys.argv[2])
         print(go_on(place, json.loads((place / "instants").read_text()), int(sys.argv[3])))
     else:

@@ -50,6 +50,10 @@ def test_help_has_a_line_for_each_command(machine):
         ("wav", "wav takes start FILE | stop"),
         ("wav stop", "nothing is being recorded"),
         ("wav start /nonexistent/x.wav", "cannot write sound to /nonexistent/x.wav: No such file or directory"),
+        ("save", "save takes FILE"),
+        ("save a b", "save takes FILE"),
+        ("save /nonexistent/x", "/nonexistent/x cannot be saved: No such file or directory"),
+        ("save /proc/version", "/proc/version is not a snapshot; it is not replaced by one"),
         ("help me", "help takes [COMMAND]"),
     ],
 )
@@ -118,6 +122,18 @@ def test_pause_and_resume(machine):
     machine.monitor("resume")
     machine.run_for(0.001)
     assert machine.clock.now() > before
+
+
+def test_a_machine_is_saved_even_if_it_is_paused(machine, tmp_path):
+    machine.run_for(0.01)
+    machine.monitor("pause")
+    now = machine.clock.now()
+    assert machine.monitor(f"save '{tmp_path}/a b'") == ""
+    assert machine.paused
+    with Machine(tmp_path / "a b", clock="warp") as other:
+        assert (other.paused, other.clock.now()) == (False, now)
+        other.run_for(0.01)
+        assert other.clock.now() > now
 
 
 def test_quit_switches_the_machine_off(machine):

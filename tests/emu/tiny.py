@@ -23,7 +23,10 @@ from tests.emu.asm import (
     wfi,
 )  # fmt: skip
 
-__all__ = ["ECHO", "FAIL", "POWER_OFF", "RESET", "SIZE", "SPIN", "TRAP", "WAIT", "panic", "say", "write_image"]
+__all__ = [
+    "ECHO", "FAIL", "POWER_OFF", "RESET", "SIZE", "SPIN", "TRAP", "WAIT", "panic", "say", "until_typed",
+    "write_image",
+]  # fmt: skip
 
 _HEADER = 64
 _UART, _TEST = 0x1000_0000, 0x10_0000
@@ -39,6 +42,14 @@ def _switch(value: int) -> list[Item]:
 def say(text: str) -> list[Item]:
     """Print ``text``."""
     return [li(A0, _UART), [[li(T0, ord(character)), sb(T0, A0)] for character in text]]
+
+
+def until_typed(code: Item) -> list[Item]:
+    """Wait until something is typed; then do ``code``."""
+    return [
+        li(A0, _UART), li(T0, 7), sb(T0, A0, 2), li(T0, 1), sb(T0, A0, 1),
+        "untyped", lbu(T0, A0, 5), andi(T0, T0, 1), beq(T0, ZERO, "untyped"), code,
+    ]  # fmt: skip
 
 
 def panic(why: str) -> list[Item]:

@@ -131,6 +131,30 @@ def test_help_monitor_and_time_stamps(boot):
     window.wait_for(r".*# echo one; echo two\none\ntwo\n#")
 
 
+def test_saved_and_gone_on_from(boot, window, tmp_path):
+    """With C-a s, and at the monitor; what goes on from there is at its prompt, and what is typed is heard."""
+    boot("--save", str(tmp_path / "key"))
+    window.line("cd /tmp; echo one > file")
+    window.wait_for("(.*\n)*# cd .*\n#")
+    window.press("C-a", "s")
+    window.wait_for(r"(.*\n)*# pyemu: saved; (.|\n)*/key")
+    window.line("echo two > file; cat file")
+    window.wait_for("(.*\n)*two\n#")
+    window.press("C-a", "c")
+    window.wait_for(r"(.*\n)*\(pyemu\)")
+    window.line(f"save {tmp_path}/monitor")
+    window.wait_for(rf"\(pyemu\) save {tmp_path}/monitor\n\(pyemu\)")
+    window.line("quit")
+    window.wait_for("(.*\n)*host>")
+    for name, content in (("key", "one"), ("monitor", "two")):
+        window.line(shlex.join([sys.executable, "-m", "emu", "boot", str(tmp_path / name)]))
+        window.wait_for("pyemu: C-a x quits, C-a h shows help\n#")
+        window.line("pwd; cat file")
+        window.wait_for(f"# pwd; cat file\n/tmp\n{content}\n#")
+        window.press("C-a", "x")
+        window.wait_for("(.*\n)*host>")
+
+
 @pytest.mark.parametrize("options", CONSOLES)
 def test_the_guest_knows_the_size_of_the_window(boot, options):
     window = boot(*options)

@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from emu import Machine
+from emu import Machine, guest
 from tests.emu import tiny
 from tests.emu.terminal.test_terminal import ROOT, Session
 
 WARP = ("--clock", "warp")
+FAILED = "pyemu: error: the guest switched the machine off because of a failure (code 1)\n"
 
 
 @pytest.fixture
@@ -182,7 +183,7 @@ def test_a_failure_says_how_to_repeat_it(pyemu, tmp_path):
     path = tmp_path / "run"
     status, _, said = pyemu("boot", image, *WARP, "--exec", "true")
     assert status == 1
-    assert f"to repeat it: pyemu boot {image} --exec true --clock warp --seed 0\n" in said
+    assert f"to repeat it: pyemu boot {image} --exec true --clock warp\n" in said
     status, _, said = pyemu("boot", image, *WARP, "--exec", "true", "--record", path, "-m", "64M", "--audio", "null")
     assert f"to repeat it: pyemu boot {image} --audio null --replay {path}\n" in said
     status, _, said = pyemu("boot", image, "--audio", "null", "--replay", path)
@@ -191,9 +192,36 @@ def test_a_failure_says_how_to_repeat_it(pyemu, tmp_path):
     assert "to repeat it" not in pyemu("boot", image, "--exec", "true")[2]
 
 
-def test_a_snapshot_is_repeated_with_its_own_seed(kernel, pyemu, tmp_path):
-    path = tmp_path / "x"
-    with Machine(kernel(tiny.POWER_OFF), clock="warp", seed=5, memory="32M") as machine:
-        machine.save(path)
-    said = pyemu("boot", path, "--clock", "warp", "--exec", "true")[2]
-    assert f"to repeat it: pyemu boot {path} --exec true --clock warp\n" in said
+def test_a_run_from_a_snapshot_is_repeated_from_there(pyemu, tmp_path, monkeypatch):
+    """With its own memory, command line and seed."""
+    monkeypatch.chdir(tmp_path)
+    with Machine(tiny.write_image(tmp_path / "Image", tiny.FAIL), clock="warp", seed=3, memory="64M") as machine:
+        machine.save("x.pyemu")
+    failed, _, said = pyemu("boot", "x.pyemu", *WARP, "--exec", "true")
+    assert (failed, said.splitlines()[-1]) == (1, "pyemu: to repeat it: pyemu boot x.pyemu --exec true --clock warp")
+    _, _, said = pyemu("boot", "x.pyemu", *WARP, "--exec", "true", "--record", "run")
+    assert said.splitlines()[-1] == "pyemu: to repeat it: pyemu boot x.pyemu --replay run"
+    assert pyemu("boot", "x.pyemu", "--replay", "run") == (1, "", FAILED)
+    for options in (("-m", "64M"), ("-a", "quiet")):
+        assert "a snapshot has its own" in pyemu("boot", "x.pyemu", "--replay", "run", *options)[2]
+    assert "was recorded with a snapshot; give" in pyemu("boot", "Image", "--replay", "run")[2]
+
+
+def test_a_quick_run_is_repeated_quickly(pyemu, tmp_path, monkeypatch):
+    """Whether or not that is asked for again; and one that was none is not, whatever the environment says."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYEMU_CACHE", str(tmp_path / "cache"))
+    image = tiny.write_image(tmp_path / "Image", tiny.say("booted\n# "), tiny.until_typed(tiny.FAIL))
+    monkeypatch.setattr(guest, "files", lambda *_: (image, None))
+    _, printed, said = pyemu("boot", "--quick", *WARP, "-m", "64M", "--exec", "true")
+    assert "booted" not in printed
+    assert said.endswith("to repeat it: pyemu boot --quick --memory 64M --exec true --clock warp\n")
+    assert said.count("booting the guest") == 1
+    _, printed, said = pyemu("boot", "--quick", *WARP, "-m", "64M", "--exec", "true", "--record", "run")
+    assert said.endswith("to repeat it: pyemu boot --replay run\n")
+    for options in ((), ("--quick",)):
+        assert pyemu("boot", "--replay", "run", *options) == (1, printed, FAILED)
+    _, printed, _ = pyemu("boot", *WARP, "--exec", "true", "--record", "run")
+    monkeypatch.setenv("PYEMU_QUICK", "1")
+    assert "booted" in printed
+    assert pyemu("boot", "--replay", "run")[:2] == (1, printed)
