@@ -22,6 +22,7 @@ ROOMS = (
     "emu.trace",
     "emu.analysis",
     "emu.testing",
+    "emu.fleet",
     "emu.cli",
 )
 #: On no floor: errors, contracts, types and arithmetic that all devices share; the names a user of the package sees.

@@ -1,0 +1,109 @@
+"""What a sweep's machines have in common, as it is sent to whoever runs them."""
+
+import hashlib
+import json
+import os
+import shlex
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from devices.errors import UsageError
+from emu.fleet.target import Target
+
+__all__ = ["Job", "Limits", "canonical"]
+
+#: Machine's arguments that a sweep sets itself.
+_OURS = {"output", "trace", "seed", "close_audio", "record", "replay"}
+#: Those that are files, and those with an option of ``pyemu sweep``, by their names there.
+FILES = ("kernel", "initrd", "bios")
+_TOLD = {name: name for name in (*FILES, "memory", "append", "audio", "clock")} | {"disk": "disk", "disks": "disk"}
+
+
+class Limits(NamedTuple):
+    """What a case may take at most."""
+
+    seconds: float
+    #: Of the process that runs it, its machine's RAM included, in bytes.
+    memory: int
+
+
+class Job(NamedTuple):
+    """A test, and what each of its machines is made of."""
+
+    target: Target
+    #: Machine's arguments; its kernel may be a snapshot's file.
+    options: dict[str, Any]
+    limits: Limits
+    #: Tells this sweep from any other.
+    key: str
+
+    @classmethod
+    def make(cls, target: Target, options: Mapping[str, Any], limits: Limits) -> "Job":
+        """Check the options, and complete them; raises UsageError."""
+        for name in sorted(_OURS & options.keys()):
+            raise UsageError(f"{name} cannot be chosen for a sweep: it is each case's own")
+        made = {"clock": "warp", **{name: value for name, value in options.items() if value is not None}}
+        for name in FILES:
+            if name in made:
+                made[name] = _existing(made[name])
+        if not {"kernel", "bios"} & made.keys():
+            made = _default_guest(made)
+        return cls(target, made, limits, uuid.uuid4().hex)
+
+    def identity(self) -> str:
+        """Return a checksum of the test and of what its machines are made of: the same in each sweep of these."""
+        digest = hashlib.sha256(repr((self.target.name, self.target.place, self.target.source)).encode())
+        for name, value in sorted(self.options.items()):
+            digest.update(f"\0{name}\0{_checksum(value) if name in FILES else value}".encode())
+        return digest.hexdigest()[:16]
+
+    def repeat(self, case: Mapping[str, Any], seed: int) -> str:
+        """Return the command line that runs one case alone; "" for options or a case that it cannot have."""
+        words = []
+        for name, value in self.options.items():
+            for one in value if isinstance(value, list | tuple) else (value,):
+                if name not in _TOLD or not isinstance(one, str | int):
+                    return ""
+                if (name, one) != ("clock", "warp"):
+                    words += [f"--{_TOLD[name]}", str(one)]
+        try:
+            text = canonical(case)
+        except (TypeError, ValueError):
+            return ""
+        own = [] if "seed" in case else ["--seed", str(seed)]
+        return shlex.join(["pyemu", "sweep", str(self.target), "--case", text, *words, *own])
+
+
+def canonical(case: Mapping[str, Any]) -> str:
+    """Return ``case`` as JSON: the same text for equal cases. Raises TypeError or ValueError for what JSON lacks."""
+    return json.dumps(case, sort_keys=True, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+
+
+def _default_guest(options: dict[str, Any]) -> dict[str, Any]:
+    """Have each machine go on from the default guest at its shell, if it need not have been there when it booted."""
+    from emu import guest  # noqa: PLC0415 - whoever has a kernel needs no other
+    from emu.arguments import GUEST_APPEND  # noqa: PLC0415
+    from emu.snapshot.ready import ready  # noqa: PLC0415
+
+    kernel, rootfs = guest.files()
+    options = {"initrd": str(rootfs), **options}
+    if options.keys() & {"disk", "disks"} or "streams=" in str(options.get("audio")):
+        return {"kernel": str(kernel), "append": GUEST_APPEND, **options}
+    sooner: dict[str, Any] = {name: options.pop(name) for name in ("memory", "append") if name in options}
+    return {"kernel": str(ready(kernel, Path(options.pop("initrd")), sooner)), **options}
+
+
+def _existing(file: str | os.PathLike[str]) -> str:
+    path = os.fspath(file)
+    try:
+        with open(path, "rb"):  # noqa: PTH123 - a path may be bytes for all we know
+            return path
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error.strerror}") from error
+
+
+def _checksum(path: str) -> str:
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,188 @@
+"""Keeps the processes in which tests run: one for each thread that has cases, started anew when it had to be ended.
+
+A test that hangs, crashes or grows is thus a matter between its process and the keeper. Neither the executor nor its
+worker hears of it, whatever kind they are.
+"""
+
+import contextlib
+import os
+import pickle
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import weakref
+from functools import lru_cache
+from multiprocessing.connection import Connection
+from typing import Any, cast
+
+from emu.fleet.job import Job, Limits
+from emu.fleet.outcome import Failure, Report, tail
+
+__all__ = ["Keeper", "run_case"]
+
+#: How often a running process is looked at.
+_LOOK_S = 0.25
+#: A process that hangs gets so long to write down where.
+_LAST_WORDS_S = 2.0
+_START = "import sys; sys.path[:] = {path!r}; from emu.fleet.child import main; main({channel}, {console})"
+
+
+class Keeper:
+    """Runs cases in processes of its own, one for each of its callers' threads."""
+
+    def __init__(self) -> None:
+        self._of_thread = threading.local()
+        self._children: weakref.WeakSet[_Child] = weakref.WeakSet()
+        self._closed = False
+
+    def run(self, job: Job, case: bytes, seed: int, fresh: bool) -> Report:
+        """Run a case, pickled; in a new process, if it is to be ``fresh``. Never raises."""
+        try:
+            child: _Child | None = getattr(self._of_thread, "child", None)
+            if child is None or child.job != job.key or fresh:
+                self._drop()
+                child = self._of_thread.child = _Child(job)
+                self._children.add(child)
+                if self._closed:  # which has not seen this one
+                    child.kill()
+                report = child.ask(pickle.dumps(job), job.limits)
+                if report.failure is not None:
+                    self._drop()
+                    return report
+            report = child.ask(pickle.dumps((case, seed)), job.limits)
+        except Exception as error:  # noqa: BLE001 - no more processes, or files: an outcome like another
+            report = Report(failure=Failure.of(error), worn=True)
+        if report.worn:
+            self._drop()
+        return report
+
+    def close(self) -> None:
+        """End all processes at once. Whoever waits for one gets a report of its death."""
+        self._closed = True
+        for child in list(self._children):
+            child.kill()
+
+    def _drop(self) -> None:
+        child: _Child | None = getattr(self._of_thread, "child", None)
+        self._of_thread.child = None
+        if child is not None:
+            child.end()
+
+
+class _Child:
+    """A process that runs one case after another. It ends when nobody knows of it any more, or with this process."""
+
+    def __init__(self, job: Job) -> None:
+        self.job = job.key
+        ours, theirs = socket.socketpair()
+        self._channel = Connection(ours.detach())
+        # What is written there is there, however the process ends.
+        self._console, self._output = _scratch(), _scratch()
+        with theirs:
+            command = _START.format(path=sys.path, channel=theirs.fileno(), console=self._console)
+            self._process = subprocess.Popen(  # noqa: S603 - this Python
+                [sys.executable, "-u", "-c", command],
+                pass_fds=(theirs.fileno(), self._console),
+                stdin=subprocess.DEVNULL,
+                stdout=self._output,
+                stderr=self._output,
+                process_group=0,  # a C-c in the terminal is for us
+            )
+        self.end = weakref.finalize(self, _end, self._process, self._channel, self._console, self._output)
+
+    def kill(self) -> None:
+        """End the process. For any thread: another may be waiting for its answer."""
+        _kill(self._process)
+
+    def ask(self, request: bytes, limits: Limits) -> Report:
+        """Have it do what ``request`` says; the report says so if it did not live to answer."""
+        os.ftruncate(self._console, 0)
+        os.ftruncate(self._output, 0)
+        began = time.monotonic()
+        failure = self._send_and_wait(request, limits)
+        if failure is None:
+            with contextlib.suppress(EOFError, OSError):
+                report: Report = pickle.loads(self._channel.recv_bytes())  # noqa: S301 - our own code's answer
+                return report._replace(output=self._printed(self._output))
+            failure = Failure("Crash", "")
+        if failure.type != "Crash":
+            self._process.send_signal(signal.SIGABRT)  # faulthandler writes down where it is
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(_LAST_WORDS_S)
+        output = self._printed(self._output)
+        if failure.type == "Crash":
+            self._process.kill()
+            failure = Failure.crash(self._process.wait(), output)
+        return Report(
+            failure=failure._replace(traceback=output), console=self._printed(self._console), output=output,
+            host_ns=round((time.monotonic() - began) * 1e9), worn=True,
+        )  # fmt: skip
+
+    def _send_and_wait(self, request: bytes, limits: Limits) -> Failure | None:
+        """Return when there is an answer; or why there won't be one."""
+        deadline = time.monotonic() + limits.seconds
+        try:
+            self._channel.send_bytes(request)
+            while not self._channel.poll(min(_LOOK_S, max(0.0, deadline - time.monotonic()))):
+                if self._process.poll() is not None:  # and has left the channel to a process of its own
+                    return Failure("Crash", "")
+                if time.monotonic() >= deadline:
+                    return Failure("Timeout", f"it took longer than {limits.seconds:g} s")
+                if self._memory() > limits.memory:
+                    return Failure("OutOfMemory", f"it took more than {limits.memory >> 20} MB of memory")
+        except OSError:
+            return Failure("Crash", "")
+        return None
+
+    def _memory(self) -> int:
+        """Return the bytes that it has in memory, with what it has printed."""
+        with contextlib.suppress(OSError, IndexError), open(f"/proc/{self._process.pid}/statm") as file:  # noqa: PTH123
+            pages = int(file.read().split()[1])
+            return pages * os.sysconf("SC_PAGESIZE") + os.fstat(self._output).st_size
+        return 0
+
+    @staticmethod
+    def _printed(fd: int) -> str:
+        size = os.fstat(fd).st_size
+        most = 64 << 10
+        return tail(os.pread(fd, most, max(0, size - most)))
+
+
+def _scratch() -> int:
+    """Make a file that is in memory only, and in which nobody overwrites what another has written."""
+    made = os.memfd_create("pyemu")
+    try:
+        return os.open(f"/proc/self/fd/{made}", os.O_RDWR | os.O_APPEND | os.O_CLOEXEC)
+    finally:
+        os.close(made)
+
+
+def _end(process: "subprocess.Popen[bytes]", channel: "Connection[Any, Any]", *files: int) -> None:
+    """End a process and those that it has started; it has been told all that it ever will."""
+    _kill(process)
+    process.wait()
+    channel.close()
+    for file in files:
+        os.close(file)
+
+
+def _kill(process: "subprocess.Popen[bytes]") -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+
+
+#: Of the process that an executor of any kind calls ``run_case`` in.
+_KEEPER = Keeper()
+
+
+def run_case(job: bytes, case: bytes, seed: int, fresh: bool) -> Report:
+    """Run a case on this computer: what an executor of any kind is given to do. The ``job`` is pickled."""
+    return _KEEPER.run(_job(job), case, seed, fresh)
+
+
+@lru_cache(maxsize=4)
+def _job(pickled: bytes) -> Job:
+    return cast("Job", pickle.loads(pickled))  # noqa: S301 - from the user's own sweep
