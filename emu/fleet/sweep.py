@@ -60,7 +60,7 @@ def sweep(
         raise UsageError(f"timeout={timeout!r} is not a number of seconds to wait")
     limits = Limits(timeout, parse_size(memory_limit))
     if snapshot is not None:
-        if "kernel" in options:
+        if options.get("kernel") is not None:
             raise UsageError("a snapshot has its own kernel; leave one of them out")
         options["kernel"] = snapshot
     job = Job.make(target, options, limits)
