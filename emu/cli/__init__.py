@@ -10,6 +10,7 @@ from emu.cli.audio import audio_group
 from emu.cli.boot import boot_command
 from emu.cli.completion import VARIABLE, completion
 from emu.cli.guest import guest_group
+from emu.cli.sweep import sweep_command
 from emu.terminal.terminal import say
 
 __all__ = ["main"]
@@ -113,5 +114,5 @@ def cli() -> None:
     """A RISC-V machine that boots Linux and plays sound. To begin: pyemu boot."""
 
 
-for _command in (boot_command, audio_group, completion, guest_group):
+for _command in (boot_command, audio_group, completion, guest_group, sweep_command):
     cli.add_command(_command)

@@ -1,22 +1,29 @@
 """Many machines: one test for each of any number of cases, spread by an engine of the user's, or over this computer.
 
-from emu.fleet import sweep
+    from emu.fleet import sweep
 
-def plays(machine, rate):
-    status, output = machine.console.run(f"speaker-test -r {rate} -l 1 -t sine")
-    assert status == 0, output
+    def plays(machine, rate):
+        status, output = machine.console.run(f"speaker-test -r {rate} -l 1 -t sine")
+        assert status == 0, output
 
-if __name__ == "__main__":
-    for outcome in sweep(plays, ({"rate": rate} for rate in (8000, 44100, 48000))):
-        print(outcome.case, outcome.error or "passed")
+    if __name__ == "__main__":
+        for outcome in sweep(plays, ({"rate": rate} for rate in (8000, 44100, 48000))):
+            print(outcome.case, outcome.error or "passed")
 
-target    the test: a function that other processes can find
-job       what a sweep's machines have in common, as it is sent to whoever runs them
-bench     where a test meets its machine
-child     the process around the bench, which may crash
-keeper    whoever keeps children, and ends those that hang
-outcome   what came of a case
-sweep     the cases on their way to an executor, and the outcomes back
+There is no scheduler here: which worker gets which case is the executor's business.
+
+    target    the test: a function that other processes can find
+    job       what a sweep's machines have in common, as it is sent to whoever runs them
+    bench     where a test meets its machine
+    child     the process around the bench, which may crash
+    keeper    whoever keeps children, and ends those that hang
+    outcome   what came of a case
+    sweep     the cases on their way to an executor, and the outcomes back
+    cluster   Dask as that executor
+    cases     the cases as people write them
+    results   the file of outcomes, in which a sweep can go on
+    junit     what is in there, for CI systems
+    page      and for people
 """
 
 from emu.fleet.outcome import Failure, Outcome

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from devices.errors import UsageError
 from emu.fleet.target import Target
+from emu.options import parse_size
 
 __all__ = ["Job", "Limits", "canonical"]
 
@@ -21,12 +22,22 @@ FILES = ("kernel", "initrd", "bios")
 _TOLD = {name: name for name in (*FILES, "memory", "append", "audio", "clock")} | {"disk": "disk", "disks": "disk"}
 
 
+_LONGEST_S = 1e7
+
+
 class Limits(NamedTuple):
     """What a case may take at most."""
 
     seconds: float
     #: Of the process that runs it, its machine's RAM included, in bytes.
     memory: int
+
+    @classmethod
+    def of(cls, seconds: float, memory: str | int) -> "Limits":
+        """Check the limits; raises UsageError."""
+        if not 0 < seconds <= _LONGEST_S:
+            raise UsageError(f"timeout: {seconds!r} is not a number of seconds that a case may take")
+        return cls(seconds, parse_size(memory))
 
 
 class Job(NamedTuple):
@@ -54,7 +65,7 @@ class Job(NamedTuple):
 
     def identity(self) -> str:
         """Return a checksum of the test and of what its machines are made of: the same in each sweep of these."""
-        digest = hashlib.sha256(repr((self.target.name, self.target.place, self.target.source)).encode())
+        digest = hashlib.sha256(f"{self.target.name}\0".encode() + self.target.text())
         for name, value in sorted(self.options.items()):
             digest.update(f"\0{name}\0{_checksum(value) if name in FILES else value}".encode())
         return digest.hexdigest()[:16]

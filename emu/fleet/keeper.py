@@ -91,7 +91,7 @@ class _Child:
                 stderr=self._output,
                 process_group=0,  # a C-c in the terminal is for us
             )
-        self.end = weakref.finalize(self, _end, self._process, self._channel, self._console, self._output)
+        self.end = weakref.finalize(self, _end, os.getpid(), self._process, self._channel, self._console, self._output)
 
     def kill(self) -> None:
         """End the process. For any thread: another may be waiting for its answer."""
@@ -117,7 +117,7 @@ class _Child:
             self._process.kill()
             failure = Failure.crash(self._process.wait(), output)
         return Report(
-            failure=failure._replace(traceback=output), console=self._printed(self._console), output=output,
+            failure=failure._replace(traceback=output), console=self._printed(self._console),
             host_ns=round((time.monotonic() - began) * 1e9), worn=True,
         )  # fmt: skip
 
@@ -160,10 +160,11 @@ def _scratch() -> int:
         os.close(made)
 
 
-def _end(process: "subprocess.Popen[bytes]", channel: "Connection[Any, Any]", *files: int) -> None:
-    """End a process and those that it has started; it has been told all that it ever will."""
-    _kill(process)
-    process.wait()
+def _end(owner: int, process: "subprocess.Popen[bytes]", channel: "Connection[Any, Any]", *files: int) -> None:
+    """End a process and those that it has started, if they are ours: a fork of ``owner`` forgets its threads, too."""
+    if os.getpid() == owner:
+        _kill(process)
+        process.wait()
     channel.close()
     for file in files:
         os.close(file)

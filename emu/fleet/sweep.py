@@ -16,7 +16,6 @@ from emu.fleet.job import Job, Limits
 from emu.fleet.keeper import Keeper, run_case
 from emu.fleet.outcome import Failure, Outcome, Report
 from emu.fleet.target import Target, Test
-from emu.options import parse_size
 
 __all__ = ["sweep", "sweep_job"]
 
@@ -56,9 +55,7 @@ def sweep(
     Whoever stops iterating ends the machines that still run. Raises UsageError for arguments that can't work.
     """
     target = Target.of(test)
-    if not 0 < timeout <= 1e7:
-        raise UsageError(f"timeout={timeout!r} is not a number of seconds to wait")
-    limits = Limits(timeout, parse_size(memory_limit))
+    limits = Limits.of(timeout, memory_limit)
     if snapshot is not None:
         if options.get("kernel") is not None:
             raise UsageError("a snapshot has its own kernel; leave one of them out")

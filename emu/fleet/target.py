@@ -69,6 +69,16 @@ class Target(NamedTuple):
     def __str__(self) -> str:
         return f"{self.place}:{self.name}"
 
+    def text(self) -> bytes:
+        """Return the text of the file that the function is in; empty if that is not to be had."""
+        if self.source is not None:
+            return self.source
+        spec = importlib.util.find_spec(self.place)
+        try:
+            return Path(spec.origin).read_bytes() if spec is not None and spec.origin is not None else b""
+        except OSError:
+            return b""
+
     def load(self) -> Test:
         """Import the function; raises UsageError if it is not there, and whatever its module raises."""
         sys.path += [folder for folder in self.folders if folder not in sys.path]

@@ -22,7 +22,7 @@ def part(progress: Callable[[float], None], start: float, share: float) -> Calla
 
 
 class Progress:
-    """While entered, call it with the share (0 to 1) that is done: the terminal shows ``pyemu: what: 42 %``.
+    """While entered, call it with the share (0 to 1) that is done: the terminal shows ``pyemu: what: 42 %``, and more.
 
     It does so only after two seconds, and only on a terminal: a log has no use for it. The line is erased at the end.
     """
@@ -35,15 +35,21 @@ class Progress:
         self._seen = self._file.isatty()
         self._width = 0
 
-    def __call__(self, share: float) -> None:
-        """Show ``share``, from time to time."""
+    def __call__(self, share: float, more: str = "") -> None:
+        """Show ``share``, and ``more``, from time to time."""
         now = self._clock()
         if not self._seen or now < self._next:
             return
         self._next = now + _INTERVAL_S
-        text = f"pyemu: {self._what}: {100 * share:.0f} %"
+        text = f"pyemu: {self._what}: {100 * share:.0f} %{more}"
+        self._write(f"\r{text.ljust(self._width)}")
         self._width = len(text)
-        self._write(f"\r{text}")
+
+    def clear(self) -> None:
+        """Erase the line, for another; the next call shows it again."""
+        if self._width:
+            self._write(f"\r{' ' * self._width}\r")
+            self._width = 0
 
     def __enter__(self) -> Self:
         return self
@@ -51,8 +57,7 @@ class Progress:
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if self._width:
-            self._write(f"\r{' ' * self._width}\r")
+        self.clear()
 
     def _write(self, text: str) -> None:
         try:

@@ -1,5 +1,6 @@
 """Sweeps: each case has its outcome, once, whatever the test does to its process; and nothing is left behind."""
 
+import gc
 import itertools
 import multiprocessing
 import os
@@ -13,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from devices.errors import PyemuError, UsageError
-from emu.fleet import sweep
+from emu.fleet import Target, sweep
+from emu.machine import Machine
 from tests.emu import tiny
 from tests.emu.fleet import subjects
 
@@ -35,10 +37,6 @@ def run(hello):
         return sorted(sweep(test, cases, **options), key=lambda outcome: outcome.case.get("n", 0))
 
     return run
-
-
-def children(of: int) -> list[int]:
-    return [int(pid) for pid in Path(f"/proc/{of}/task/{of}/children").read_text().split()]
 
 
 def processes_of(pid: int) -> list[int]:
@@ -82,8 +80,6 @@ def test_a_machine_has_the_seed_of_the_sweep_or_of_its_case(run):
 
 
 def test_from_a_snapshots_file(run, hello, tmp_path):
-    from emu.machine import Machine
-
     with Machine(hello, clock="warp", memory="16M") as machine:
         machine.save(tmp_path / "ready.pyemu")
     options = {"kernel": None, "memory": None}
@@ -155,8 +151,6 @@ def test_who_leaves_much_behind_does_so_for_nobody(run):
 
 
 def test_a_test_that_cannot_be_imported_where_it_runs(run, tmp_path):
-    from emu.fleet import Target
-
     (tmp_path / "bad.py").write_text("raise OSError('not here')")
     outcomes = run(Target.parse(f"{tmp_path}/bad.py:check"))
     assert {str(outcome.error) for outcome in outcomes} == {"OSError: not here"}
@@ -221,8 +215,7 @@ def test_a_process_killed_from_outside_costs_one_case(run, tmp_path):
     cases = ({"n": n, "folder": str(tmp_path), "wait": True} for n in range(5))
 
     def kill_the_first():
-        for case in cases:
-            yield case
+        yield from cases
         wait_until(lambda: (tmp_path / "0").exists() and (tmp_path / "0").read_text().endswith("\n"))
         os.kill(int((tmp_path / "0").read_text()), signal.SIGKILL)
 
@@ -246,6 +239,25 @@ def test_processes_end_with_the_one_that_has_started_them(hello, tmp_path):
         process.kill()
         process.wait()
     wait_until(lambda: not any(is_running(pid) for pid in started), 10)
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
+def test_a_fork_of_the_sweeps_process_ends_nobody(run, tmp_path):
+    cases = [{"n": n, "folder": str(tmp_path), "wait": False} for n in range(4)]
+
+    def fork_in_the_middle():
+        yield cases[0]
+        wait_until((tmp_path / "0").exists)
+        for case in cases[1:]:
+            if (pid := os.fork()) == 0:
+                gc.collect()
+                os._exit(0)
+            assert os.waitpid(pid, 0) == (pid, 0)
+            yield case
+
+    outcomes = run(subjects.notes, fork_in_the_middle())
+    assert [outcome.error for outcome in outcomes] == [None] * 4
+    assert len({(tmp_path / str(n)).read_text() for n in range(4)}) == 1  # one process
 
 
 # ---------------------------------------------------------------- the same again
