@@ -14,6 +14,7 @@ There is no scheduler here: which worker gets which case is the executor's busin
 
     target    the test: a function that other processes can find
     job       what a sweep's machines have in common, as it is sent to whoever runs them
+    files     the files among that, wherever its workers are
     bench     where a test meets its machine
     child     the process around the bench, which may crash
     keeper    whoever keeps children, and ends those that hang

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from devices.errors import UsageError
+from emu.fleet.files import File
 from emu.fleet.target import Target
 from emu.options import parse_size
 
@@ -18,8 +19,8 @@ __all__ = ["Job", "Limits", "canonical"]
 #: Machine's arguments that a sweep sets itself.
 _OURS = {"output", "trace", "seed", "close_audio", "record", "replay"}
 #: Those that are files, and those with an option of ``pyemu sweep``, by their names there.
-FILES = ("kernel", "initrd", "bios")
-_TOLD = {name: name for name in (*FILES, "memory", "append", "audio", "clock")} | {"disk": "disk", "disks": "disk"}
+_FILES = ("kernel", "initrd", "bios")
+_TOLD = {name: name for name in (*_FILES, "memory", "append", "audio", "clock")} | {"disk": "disk", "disks": "disk"}
 
 
 _LONGEST_S = 1e7
@@ -56,24 +57,35 @@ class Job(NamedTuple):
         for name in sorted(_OURS & options.keys()):
             raise UsageError(f"{name} cannot be chosen for a sweep: it is each case's own")
         made = {"clock": "warp", **{name: value for name, value in options.items() if value is not None}}
-        for name in FILES:
+        for name in _FILES:
             if name in made:
                 made[name] = _existing(made[name])
         if not {"kernel", "bios"} & made.keys():
             made = _default_guest(made)
         return cls(target, made, limits, uuid.uuid4().hex)
 
+    def to_send(self) -> "Job":
+        """Return the job for other computers: its files are known by their contents."""
+        files = {name: File.of(path) for name, path in self.options.items() if name in _FILES}
+        return self._replace(options=self.options | files)
+
+    @property
+    def files(self) -> dict[str, File]:
+        """Its files, in a job that was sent."""
+        return {name: value for name, value in self.options.items() if isinstance(value, File)}
+
     def identity(self) -> str:
         """Return a checksum of the test and of what its machines are made of: the same in each sweep of these."""
         digest = hashlib.sha256(f"{self.target.name}\0".encode() + self.target.text())
         for name, value in sorted(self.options.items()):
-            digest.update(f"\0{name}\0{_checksum(value) if name in FILES else value}".encode())
+            digest.update(f"\0{name}\0{File.of(value).sha256 if name in _FILES else value}".encode())
         return digest.hexdigest()[:16]
 
     def repeat(self, case: Mapping[str, Any], seed: int) -> str:
         """Return the command line that runs one case alone; "" for options or a case that it cannot have."""
         words = []
-        for name, value in self.options.items():
+        for name, chosen in self.options.items():
+            value = chosen.path if isinstance(chosen, File) else chosen
             for one in value if isinstance(value, list | tuple) else (value,):
                 if name not in _TOLD or not isinstance(one, str | int):
                     return ""
@@ -113,8 +125,3 @@ def _existing(file: str | os.PathLike[str]) -> str:
             return path
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror}") from error
-
-
-def _checksum(path: str) -> str:
-    with Path(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

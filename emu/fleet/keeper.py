@@ -14,10 +14,13 @@ import sys
 import threading
 import time
 import weakref
+from collections.abc import Mapping
 from functools import lru_cache
 from multiprocessing.connection import Connection
 from typing import Any, cast
 
+from devices.errors import PyemuError
+from emu.fleet.files import find, keep
 from emu.fleet.job import Job, Limits
 from emu.fleet.outcome import Failure, Report, tail
 
@@ -179,9 +182,22 @@ def _kill(process: "subprocess.Popen[bytes]") -> None:
 _KEEPER = Keeper()
 
 
-def run_case(job: bytes, case: bytes, seed: int, fresh: bool) -> Report:
-    """Run a case on this computer: what an executor of any kind is given to do. The ``job`` is pickled."""
-    return _KEEPER.run(_job(job), case, seed, fresh)
+def run_case(job: bytes, case: bytes, seed: int, fresh: bool, packed: Mapping[str, bytes]) -> Report:
+    """Run a case on this computer: what an executor of any kind is given to do.
+
+    The ``job`` is pickled, and ``packed`` may have the contents of its files, by their names.
+    """
+    sent = _job(job)
+    try:
+        for name in packed:
+            if find(sent.files[name]) is None:
+                keep(sent.files[name], packed[name])
+        found = {name: find(file) for name, file in sent.files.items()}
+    except (OSError, PyemuError) as error:
+        return Report(failure=Failure.of(error))
+    if None in found.values():
+        return Report(lacks=not packed, failure=Failure("OSError", "a file that came with the case is gone at once"))
+    return _KEEPER.run(sent._replace(options=sent.options | found), case, seed, fresh)
 
 
 @lru_cache(maxsize=4)

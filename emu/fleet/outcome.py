@@ -65,6 +65,8 @@ class Report(NamedTuple):
     sound: bytes = b""
     #: The process should run no further case: this one has left too much behind.
     worn: bool = False
+    #: The case was not run: its worker's computer lacks a file.
+    lacks: bool = False
 
     def differs(self, other: Self) -> str:
         """Name what isn't the same in ``other``, a run of the same case; "" if all is that should be."""

@@ -12,6 +12,7 @@ from queue import SimpleQueue
 from typing import Any
 
 from devices.errors import PyemuError, UsageError
+from emu.fleet.files import pack
 from emu.fleet.job import Job, Limits
 from emu.fleet.keeper import Keeper, run_case
 from emu.fleet.outcome import Failure, Outcome, Report
@@ -22,6 +23,8 @@ __all__ = ["sweep", "sweep_job"]
 #: Cases in flight: for each process here; for an executor, whose number of workers nobody knows.
 _PER_PROCESS, _IN_FLIGHT = 4, 512
 _SEEDS = 1 << 64
+#: Flights that bring files to where they are lacking.
+_MOST_LOADED = 4
 
 
 def sweep(
@@ -85,7 +88,8 @@ def sweep_job(
         raise UsageError("only the warp clock makes a run that repeats itself; leave out check_repeat")
     jobs = jobs or len(os.sched_getaffinity(0))
     most = in_flight or (_PER_PROCESS * jobs if executor is None else _IN_FLIGHT)
-    return _sweep(_Flights(job, seed, check_repeat), iter(cases), executor or jobs, most)
+    flights = _Flights(job if executor is None else job.to_send(), seed, check_repeat)
+    return _sweep(flights, iter(cases), executor or jobs, most)
 
 
 def _sweep(
@@ -96,7 +100,7 @@ def _sweep(
             keeper = Keeper()
             executor = ended.enter_context(ThreadPoolExecutor(executor, "pyemu-fleet"))
             ended.callback(keeper.close)
-            flights.run = partial(keeper.run, flights.job)
+            flights.run = partial(_run_here, keeper, flights.job)
         ended.callback(flights.cancel)
         while True:
             while flights.count < most and (case := next(cases, None)) is not None:
@@ -106,6 +110,11 @@ def _sweep(
             outcome = flights.land(executor)
             if outcome is not None:
                 yield outcome
+
+
+def _run_here(keeper: Keeper, job: Job, case: bytes, seed: int, fresh: bool, _packed: Mapping[str, bytes]) -> Report:
+    """Run a case where all files are."""
+    return keeper.run(job, case, seed, fresh)
 
 
 @dataclass(slots=True, eq=False)
@@ -118,6 +127,8 @@ class _Flight:
     future: "Future[Report] | None" = None
     #: What came of it the first time, when this is the second.
     first: Report | None = None
+    #: It has the job's files with it, for a worker that lacks them.
+    loaded: bool = False
 
 
 class _Flights:
@@ -125,8 +136,11 @@ class _Flights:
 
     def __init__(self, job: Job, seed: int, check_repeat: float) -> None:
         self.job, self._seed, self._check_repeat = job, seed, check_repeat
-        #: What an executor is given to do, with a case, its seed, and whether it needs a new process.
-        self.run: Callable[[bytes, int, bool], Report] = partial(run_case, pickle.dumps(job))
+        #: What an executor is given to do, with a case, its seed, whether it needs a new process, and files.
+        self.run: Callable[[bytes, int, bool, Mapping[str, bytes]], Report] = partial(run_case, pickle.dumps(job))
+        self._packed: dict[str, bytes] = {}
+        self._loaded = 0
+        self._waiting: list[_Flight] = []  # for a file, wherever that arrives
         self._flying: set[_Flight] = set()
         self._landed: SimpleQueue[_Flight] = SimpleQueue()
 
@@ -149,9 +163,9 @@ class _Flights:
             self._submit(executor, flight)
 
     def _submit(self, executor: Executor, flight: _Flight) -> None:
-        fresh = flight.first is not None
+        fresh, packed = flight.first is not None, self._packed if flight.loaded else {}
         try:
-            flight.future = executor.submit(self.run, flight.pickled, flight.seed, fresh)
+            flight.future = executor.submit(self.run, flight.pickled, flight.seed, fresh, packed)
         except RuntimeError as error:  # shut down, or broken
             raise PyemuError(f"the executor takes no more cases: {error}") from error
         flight.future.add_done_callback(lambda _future: self._landed.put(flight))
@@ -166,6 +180,9 @@ class _Flights:
             if isinstance(error, KeyboardInterrupt | SystemExit):
                 raise
             report = Report(failure=Failure.of(error))  # the executor's own
+        self._supply(executor, flight, report)
+        if report.lacks:
+            return None
         if flight.first is None and self._is_sample(flight, report):
             flight.first = report
             self._submit(executor, flight)
@@ -174,6 +191,25 @@ class _Flights:
         if flight.first is not None:
             report = _compared(flight.first, report)
         return self._outcome(flight, report)
+
+    def _supply(self, executor: Executor, flight: _Flight, report: Report) -> None:
+        """Have some flights of those whose workers lack a file bring it there, while the others wait.
+
+        An executor gives work to those who are idle: here, to the workers that lack it.
+        """
+        if flight.loaded:
+            flight.loaded = False
+            self._loaded -= 1
+            again, self._waiting = self._waiting, []
+            for one in again:
+                self._submit(executor, one)
+        if report.lacks and self._loaded < _MOST_LOADED:
+            self._packed = self._packed or {name: pack(file) for name, file in self.job.files.items()}
+            flight.loaded = True
+            self._loaded += 1
+            self._submit(executor, flight)
+        elif report.lacks:
+            self._waiting.append(flight)
 
     def _is_sample(self, flight: _Flight, report: Report) -> bool:
         """Whether a case is run again: always the same ones, of those whose process has lived."""
