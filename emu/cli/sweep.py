@@ -1,7 +1,6 @@
 """``pyemu sweep``: one test, many cases, each in a machine of its own."""
 
 import contextlib
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -123,6 +122,8 @@ def sweep_command(
     """
     with reporting(debug), contextlib.ExitStack() as ended:
         ended.enter_context(Signals())
+        import tempfile  # noqa: PLC0415
+
         from emu.fleet.job import Job, Limits  # noqa: PLC0415
         from emu.fleet.results import Results  # noqa: PLC0415
         from emu.fleet.sweep import sweep_job  # noqa: PLC0415

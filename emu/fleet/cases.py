@@ -30,7 +30,7 @@ def parse_case(text: str) -> dict[str, Any]:
     except (ValueError, RecursionError):
         case = None
     if not isinstance(case, dict):
-        raise UsageError(f'{text!r} is no case; write it like {{"rate": 48000}}')
+        raise UsageError(f'{text[:60]!r} is no case; write it like {{"rate": 48000}}')
     return case
 
 

@@ -7,7 +7,6 @@ import os
 import pickle
 import resource
 import signal
-import tempfile
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -25,16 +24,15 @@ _CONSOLE = 32 << 10
 _IDLE_S = 600.0
 
 
-def main(channel: int, console: int) -> None:
-    """Run what comes from the descriptor ``channel``; the one of ``console`` shows what the guest printed."""
+def main(channel: int, console: int, folder: str) -> None:
+    """Run what comes from the descriptor ``channel``; the one of ``console`` shows what the guest printed.
+
+    Files are made in ``folder``; it is the parent's to remove.
+    """
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # if that is too late, the channel has been closed
     faulthandler.enable()
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    with (
-        contextlib.suppress(EOFError, ConnectionError),
-        Connection(channel) as connection,
-        tempfile.TemporaryDirectory(prefix="pyemu-") as folder,
-    ):
+    with contextlib.suppress(EOFError, ConnectionError), Connection(channel) as connection:
         _serve(connection, Path(folder), _keep(console))
 
 

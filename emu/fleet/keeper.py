@@ -7,10 +7,12 @@ worker hears of it, whatever kind they are.
 import contextlib
 import os
 import pickle
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import weakref
@@ -29,8 +31,8 @@ __all__ = ["Keeper", "run_case"]
 #: How often a running process is looked at.
 _LOOK_S = 0.25
 #: A process that hangs gets so long to write down where.
-_LAST_WORDS_S = 2.0
-_START = "import sys; sys.path[:] = {path!r}; from emu.fleet.child import main; main({channel}, {console})"
+_LAST_WORDS_S = 5.0
+_START = "import sys; sys.path[:] = {path!r}; from emu.fleet.child import main; main({channel}, {console}, {folder!r})"
 
 
 class Keeper:
@@ -84,8 +86,9 @@ class _Child:
         self._channel = Connection(ours.detach())
         # What is written there is there, however the process ends.
         self._console, self._output = _scratch(), _scratch()
+        folder = tempfile.mkdtemp(prefix="pyemu-")
         with theirs:
-            command = _START.format(path=sys.path, channel=theirs.fileno(), console=self._console)
+            command = _START.format(path=sys.path, channel=theirs.fileno(), console=self._console, folder=folder)
             self._process = subprocess.Popen(  # noqa: S603 - this Python
                 [sys.executable, "-u", "-c", command],
                 pass_fds=(theirs.fileno(), self._console),
@@ -94,7 +97,9 @@ class _Child:
                 stderr=self._output,
                 process_group=0,  # a C-c in the terminal is for us
             )
-        self.end = weakref.finalize(self, _end, os.getpid(), self._process, self._channel, self._console, self._output)
+        self.end = weakref.finalize(
+            self, _end, os.getpid(), self._process, self._channel, folder, self._console, self._output
+        )
 
     def kill(self) -> None:
         """End the process. For any thread: another may be waiting for its answer."""
@@ -118,7 +123,7 @@ class _Child:
         output = self._printed(self._output)
         if failure.type == "Crash":
             self._process.kill()
-            failure = Failure.crash(self._process.wait(), output)
+            failure = Failure.crash(self._process.wait())
         return Report(
             failure=failure._replace(traceback=output), console=self._printed(self._console),
             host_ns=round((time.monotonic() - began) * 1e9), worn=True,
@@ -163,11 +168,14 @@ def _scratch() -> int:
         os.close(made)
 
 
-def _end(owner: int, process: "subprocess.Popen[bytes]", channel: "Connection[Any, Any]", *files: int) -> None:
+def _end(
+    owner: int, process: "subprocess.Popen[bytes]", channel: "Connection[Any, Any]", folder: str, *files: int
+) -> None:
     """End a process and those that it has started, if they are ours: a fork of ``owner`` forgets its threads, too."""
     if os.getpid() == owner:
         _kill(process)
         process.wait()
+        shutil.rmtree(folder, ignore_errors=True)
     channel.close()
     for file in files:
         os.close(file)

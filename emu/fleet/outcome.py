@@ -35,13 +35,13 @@ class Failure(NamedTuple):
         return cls(type(error).__name__, message[:TAIL_BYTES], trace[-TAIL_BYTES:])
 
     @classmethod
-    def crash(cls, status: int, output: str) -> "Failure":
+    def crash(cls, status: int) -> "Failure":
         """Describe the end of a process that should have gone on; ``status`` is as subprocess has it."""
         try:
             how = f"was killed by {signal.Signals(-status).name}"
         except ValueError:
             how = f"exited with status {status}"
-        return cls("Crash", f"its process {how}", output)
+        return cls("Crash", f"its process {how}")
 
     def __str__(self) -> str:
         return f"{self.type}: {self.message}" if self.message else self.type

@@ -4,7 +4,7 @@ import hashlib
 import os
 import pickle
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Executor, Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -174,12 +174,8 @@ class _Flights:
         """Wait for the next; return None if it has to start again."""
         flight = self._landed.get()
         assert flight.future is not None
-        try:
-            report = flight.future.result()
-        except BaseException as error:
-            if isinstance(error, KeyboardInterrupt | SystemExit):
-                raise
-            report = Report(failure=Failure.of(error))  # the executor's own
+        error = CancelledError() if flight.future.cancelled() else flight.future.exception()
+        report = flight.future.result() if error is None else Report(failure=Failure.of(error))  # the executor's own
         self._supply(executor, flight, report)
         if report.lacks:
             return None

@@ -204,6 +204,21 @@ def test_the_page_has_a_grid_and_the_failures(sweep, folder):
     assert "http" not in page  # all in one file
 
 
+def test_what_a_guest_prints_stays_text(sweep, folder):
+    tiny.write_image(folder / "Image", tiny.say("<script>]]>&\x01\x1b[31m\n"), tiny.POWER_OFF)
+    sweep("dies", "--matrix", "n=1", "--html", "p.html", "--junit", "j.xml")
+    assert "<script>" not in (folder / "p.html").read_text()
+    assert (
+        ET.parse(folder / "j.xml").getroot().find("testcase/system-out").text == "<script>]]>&\N{REPLACEMENT CHARACTER}"
+    )
+
+
+def test_a_cluster_without_dask_says_what_to_install(sweep, monkeypatch):
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    status, said = sweep("slow", "--matrix", "n=1", "--dask", "tcp://127.0.0.1:1")
+    assert (status, "pip install 'pyemu-riscv[cluster]'" in said) == (1, True)
+
+
 # ---------------------------------------------------------------- wrong usage
 
 

@@ -58,3 +58,14 @@ def test_a_part_is_shown_within_the_whole():
     for done in (0, 0.5, 1):
         progress(done)
     assert seen == [0.5, 0.625, 0.75]
+
+
+def test_more_may_be_shown_and_makes_way_for_a_line():
+    times, file = iter((0.0, 3.0, 4.0)), Terminal()
+    with Progress("thinking", file, lambda: next(times)) as progress:
+        progress(0.5, ", a long text")
+        progress(0.5, ", short")
+        progress.clear()
+        file.write("a line\n")
+    long, short = "pyemu: thinking: 50 %, a long text", "pyemu: thinking: 50 %, short"
+    assert file.getvalue() == f"\r{long}\r{short.ljust(len(long))}\r{' ' * len(short)}\ra line\n"

@@ -1,0 +1,240 @@
+"""Sweeps at their size: how fast, how much beside the machines' own work, and what is left when processes are killed.
+
+python -m tests.benchmarks.sweep PART [COUNT [SEED]]
+
+    sound     COUNT (1000) cases from a snapshot, 0.2 s of sound each, bit-compared; what is beside the machines' work
+    growth    the same with one process, and with two
+    nothing   COUNT (100000) cases of a test that does nothing: cases per second, and this process's memory
+    killed    pyemu sweep, killed COUNT (20) times at random moments: each case is there once
+    dask      the sound on a scheduler and two workers, by TCP; and COUNT (20) times one worker is killed
+    million   COUNT (100000) cases that do nothing, on a scheduler and two workers
+
+The last two need Dask: pip install 'pyemu-riscv[cluster]'.
+"""
+
+import contextlib
+import json
+import os
+import random
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from emu import Machine, guest
+from emu.arguments import GUEST_APPEND
+from emu.fleet import sweep
+from emu.fleet.cluster import connect
+from tests.emu import tiny
+
+_RATES, _PERIODS = (8000, 44100, 48000), (64, 256, 1024)
+_TONE = "TONE_FILE"  # the environment's name for it
+
+
+def plays(machine: Machine, rate: int, channels: int, period: int, n: int) -> None:
+    """Play 0.2 s, and compare it with what was to be played, and the silence that completes its last period."""
+    tone = Path(os.environ[_TONE]).read_bytes()[: rate // 5 * channels * 2]
+    play = f"aplay -q -D hw:0,0 -t raw -f S16_LE -r {rate} -c {channels} --period-size={period}"
+    status, output = machine.console.run(f"head -c {len(tone)} /root/tone.wav | {play}")
+    assert status == 0, output
+    played = machine.audio.frames.tobytes()
+    assert played[: len(tone)] == tone
+    assert not any(played[len(tone) :])
+
+
+def nothing(machine: Machine, n: int) -> int:
+    """Do nothing."""
+    return n
+
+
+def slow(machine: Machine, n: int) -> None:
+    """Take a while, for someone to be killed."""
+    time.sleep(0.02)
+
+
+def _cases(count: int) -> Iterator[dict[str, int]]:
+    for n in range(count):
+        yield {"n": n, "rate": _RATES[n % 3], "channels": 1 + n % 2, "period": _PERIODS[n // 6 % 3]}
+
+
+def _seconds(who: int) -> float:
+    usage = resource.getrusage(who)
+    return usage.ru_utime + usage.ru_stime
+
+
+def _ready(folder: Path) -> Path:
+    """Boot the default guest, and leave its snapshot and its tone in ``folder``."""
+    kernel, initrd = guest.files()
+    with Machine(kernel, initrd, append=GUEST_APPEND, clock="warp") as machine:
+        machine.console.run("true")
+        machine.save(folder / "ready.pyemu")
+        data = machine.console.run("od -An -v -tx1 /root/tone.wav").output
+    (folder / "tone.wav").write_bytes(bytes.fromhex(data))
+    os.environ[_TONE] = str(folder / "tone.wav")
+    return folder / "ready.pyemu"
+
+
+def _all_passed(outcomes: Iterator[Any], count: int) -> int:
+    """Check that each case is there once; return how long their machines took, in ns."""
+    seen, took = bytearray(count), 0
+    for outcome in outcomes:
+        if not outcome.passed:
+            sys.exit(f"{outcome.case}: {outcome.error}\n{outcome.error.traceback}\n{outcome.repeat}")
+        seen[outcome.case["n"]] += 1
+        took += outcome.host_ns
+    if seen.count(1) != count:
+        sys.exit(f"{seen.count(0)} cases are lost, and {count - seen.count(0) - seen.count(1)} are there twice")
+    return took
+
+
+def _measure(title: str, count: int, run: Callable[[Iterator[Any]], Iterator[Any]], workers: int) -> None:
+    began, ours, theirs = time.monotonic(), _seconds(resource.RUSAGE_SELF), _seconds(resource.RUSAGE_CHILDREN)
+    took = _all_passed(run(_cases(count)), count) / 1e9
+    wall, ours = time.monotonic() - began, _seconds(resource.RUSAGE_SELF) - ours
+    theirs = _seconds(resource.RUSAGE_CHILDREN) - theirs
+    print(
+        f"{title}: {count} cases in {wall:.1f} s, {count / wall:.1f} cases/s; a case {1e3 * took / count:.2f} ms, "
+        f"beside it {1e3 * (wall * workers - took) / count:.2f} ms ({100 * (wall * workers / took - 1):.1f} %); "
+        f"processor time of its process {1e3 * theirs / count:.2f} ms, of this one {1e3 * ours / count:.2f} ms",
+        flush=True,
+    )
+
+
+def sound(count: int, folder: Path, jobs: tuple[int, ...] = (2,)) -> None:
+    """Play; with each number of processes."""
+    snapshot = _ready(folder)
+    for number in jobs:
+        run = partial(sweep, plays, snapshot=snapshot, jobs=number)
+        _measure(f"{number} processes", count, run, number)
+
+
+def _do_nothing(count: int, image: Path, executor: Executor | None = None) -> None:
+    memory = [_memory()]
+    began = time.monotonic()
+
+    def watched() -> Iterator[Any]:
+        numbers = ({"n": n} for n in range(count))
+        for number, outcome in enumerate(sweep(nothing, numbers, executor, kernel=image, memory="16M")):
+            if number % (count // 10) == count // 20:
+                memory.append(_memory())
+            yield outcome
+
+    _all_passed(watched(), count)
+    rate = count / (time.monotonic() - began)
+    print(f"{count} cases, {rate:.0f} cases/s; memory of this process: {', '.join(map(str, memory))} MB", flush=True)
+
+
+def _memory() -> int:
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGESIZE") >> 20
+
+
+def killed(times: int, seed: int, folder: Path) -> None:
+    """Kill ``pyemu sweep`` again and again."""
+    chance, image, number = random.Random(seed), _image(folder), 100 * times
+    for n in range(number):
+        with (folder / "cases.jsonl").open("a") as file:
+            file.write(f'{{"n": {n}}}\n')
+    command = [
+        *(sys.executable, "-m", "emu", "sweep", "tests.benchmarks.sweep:slow", "--cases", str(folder / "cases.jsonl")),
+        *("--kernel", str(image), "-m", "16M", "-j", "2", "-o", str(folder / "results.jsonl")),
+    ]
+    for _ in range(times):
+        process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+        time.sleep(0.5 + chance.random())
+        process.kill()
+        process.wait()
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    lines = (folder / "results.jsonl").read_text().splitlines()
+    found = sorted(json.loads(line)["case"]["n"] for line in lines)
+    print(f"killed {times} times, then: {done.stderr.splitlines()[-1]} (status {done.returncode})")
+    if found != list(range(number)) or done.returncode:
+        sys.exit("each case is to be there once")
+
+
+@contextlib.contextmanager
+def _dask() -> Iterator[tuple[Executor, list["subprocess.Popen[bytes]"]]]:
+    """Start a scheduler and two workers, each a process of its own."""
+    dask = (sys.executable, "-m", "distributed.cli.dask_")
+    with contextlib.ExitStack() as ended, tempfile.TemporaryDirectory() as name:
+
+        def start(what: str, *options: str) -> "subprocess.Popen[bytes]":
+            command = [*dask[:2], f"{dask[2]}{what}", *options, "--no-dashboard"]
+            process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+            ended.callback(process.wait)
+            ended.callback(process.kill)
+            return process
+
+        file = Path(name) / "scheduler.json"
+        start("scheduler", "--host", "127.0.0.1", "--port", "0", "--scheduler-file", str(file))
+        while not file.exists() or not file.read_text():
+            time.sleep(0.05)
+        address = json.loads(file.read_text())["address"]
+        workers: list[subprocess.Popen[bytes]] = []
+
+        def worker() -> None:
+            workers.append(start("worker", address, "--no-nanny", "--nthreads", "1", "--local-directory", name))
+
+        worker()
+        worker()
+        with connect(address) as executor:
+            client = executor._client  # type: ignore[attr-defined]
+            client.wait_for_workers(2, timeout=30)
+            yield executor, workers
+
+
+def dask(times: int, seed: int, folder: Path) -> None:
+    """Play on a cluster; kill one of its two workers in the middle."""
+    chance, snapshot, count = random.Random(seed), _ready(folder), 200
+    with _dask() as (executor, _):
+        _all_passed(sweep(plays, _cases(4), executor, snapshot=snapshot), 4)  # everybody has started
+        _measure("Dask", count, partial(sweep, plays, executor=executor, snapshot=snapshot), 2)
+    for _ in range(times):
+        moment = chance.randrange(5, 35)
+        with _dask() as (executor, workers):
+            outcomes = sweep(plays, _cases(40), executor, snapshot=snapshot)
+            _all_passed(_killing(outcomes, moment, chance.choice(workers)), 40)
+        print(f"killed after {moment} of 40 cases: each is there once", flush=True)
+
+
+def _killing(outcomes: Iterator[Any], moment: int, victim: "subprocess.Popen[bytes]") -> Iterator[Any]:
+    for number, outcome in enumerate(outcomes):
+        if number == moment:
+            victim.kill()
+        yield outcome
+
+
+def _image(folder: Path) -> Path:
+    return tiny.write_image(folder / "Image", tiny.say("hello\n"), tiny.POWER_OFF)
+
+
+def main(part: str, count: int | None = None, seed: int = 0) -> None:
+    """Run a part."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        match part:
+            case "sound":
+                sound(count or 1000, folder)
+            case "growth":
+                sound(count or 400, folder, (1, 2))
+            case "nothing":
+                _do_nothing(count or 100_000, _image(folder))
+            case "killed":
+                killed(count or 20, seed, folder)
+            case "dask":
+                dask(count or 20, seed, folder)
+            case "million":
+                with _dask() as (executor, _):
+                    _do_nothing(count or 100_000, _image(folder), executor)
+            case _:
+                sys.exit(__doc__)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:2] or [""], *map(int, sys.argv[2:]))
