@@ -19,7 +19,8 @@ There is no scheduler here: which worker gets which case is the executor's busin
     child     the process around the bench, which may crash
     keeper    whoever keeps children, and ends those that hang
     outcome   what came of a case
-    sweep     the cases on their way to an executor, and the outcomes back
+    flights   the cases on their way to an executor, and the outcomes back
+    sweep     all of that together
     cluster   Dask as that executor
     cases     the cases as people write them
     results   the file of outcomes, in which a sweep can go on
