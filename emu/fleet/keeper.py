@@ -92,6 +92,7 @@ class _Child:
             self._process = subprocess.Popen(  # noqa: S603 - this Python
                 [sys.executable, "-u", "-c", command],
                 pass_fds=(theirs.fileno(), self._console),
+                env={"PYTHONHASHSEED": "0", **os.environ},  # the order of a set is no chance either
                 stdin=subprocess.DEVNULL,
                 stdout=self._output,
                 stderr=self._output,

@@ -21,6 +21,10 @@ def nothing(machine, n):
     return n
 
 
+def letters(machine, n):
+    return set("abcdefghijklmnop")
+
+
 def seed_of(machine, **case):
     return machine.chance.seed
 

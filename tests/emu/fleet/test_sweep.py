@@ -297,6 +297,10 @@ def test_a_sample_is_run_again_and_must_be_the_same(run, kernel):
     assert "console" in outcomes[1].error.message
 
 
+def test_python_repeats_itself_too(run):
+    assert [outcome.error for outcome in run(subjects.letters, check_repeat=1.0)] == [None] * 3
+
+
 def test_the_sample_is_a_share_of_the_cases(run, tmp_path):
     cases = [{"n": n, "folder": str(tmp_path), "wait": False} for n in range(40)]
     assert all(outcome.passed for outcome in run(subjects.notes, cases, check_repeat=0.1))
