@@ -22,13 +22,10 @@ __all__ = ["figures", "hold"]
 
 WRITTEN_MB = 8
 RESTORES = 10_000
-PYTEST = """
-import pytest
-
-@pytest.mark.parametrize("number", range(50))
-def test_it(fresh_machine, number):
-    assert fresh_machine().console.run("true").status == 0
-"""
+PYTEST = (
+    "import pytest\n@pytest.mark.parametrize('number', range(50))\n"
+    "def test_it(fresh_machine, number):\n    assert fresh_machine().console.run('true').status == 0\n"
+)
 
 
 def figures() -> None:

@@ -1,13 +1,12 @@
 """C-a s in a terminal, and what is shown of a machine that was saved; test_terminal.py has the other keys."""
 
-import os
 import shlex
 
 import pytest
 
 from emu import Machine, Snapshot
 from tests.emu import tiny
-from tests.emu.terminal.test_terminal import Session
+from tests.emu.terminal.test_terminal import ROOT, Session
 
 
 @pytest.fixture
@@ -52,7 +51,7 @@ def test_what_cannot_be_saved_is_a_line_and_the_machine_runs_on(start, tmp_path)
 
 def test_by_default_it_is_saved_pyemu(start, tmp_path, monkeypatch):
     monkeypatch.setattr("tests.emu.terminal.test_terminal.ROOT", tmp_path)
-    monkeypatch.setenv("PYTHONPATH", os.getcwd())
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
     running = start()
     running.type(b"\x01s")
     running.wait_for(b"pyemu boot saved.pyemu\r\n")
