@@ -141,9 +141,9 @@ def test_saved_and_gone_on_from(boot, window, tmp_path):
     window.line("echo two > file; cat file")
     window.wait_for("(.*\n)*two\n#")
     window.press("C-a", "c")
-    window.wait_for(r"# \(pyemu\)")
+    window.wait_for(r"(# )?\(pyemu\)")
     window.line(f"save {tmp_path}/monitor")
-    window.wait_for(r"# \(pyemu\) save (.|\n)*/monitor\n\(pyemu\)")
+    window.wait_for(r"(# )?\(pyemu\) save (.|\n)*/monitor\n\(pyemu\)")
     window.line("quit")
     window.wait_for("(.*\n)*host>")
     for name, content in (("key", "one"), ("monitor", "two")):
