@@ -6,6 +6,7 @@ import re
 import shlex
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from importlib import metadata
 from pathlib import Path
 
@@ -221,6 +222,66 @@ def test_the_example_is_ten_lines_and_green(repository):
     done = repository.pytest()
     assert done.returncode == 0, done.stdout
     assert "1 passed" in done.stdout
+
+
+def test_a_machine_that_went_on_from_a_snapshot_is_repeated_by_the_command_in_the_report(repository):
+    repository.write(
+        "test_it.py",
+        """
+def test_it(fresh_machine):
+    machine = fresh_machine()
+    assert b"Linux version" in bytes(machine.console.text)  # it has booted already
+    assert machine.console.run("echo it went wrong; exit 3 | true").status == 3
+""",
+    )
+    text = repository.pytest("--basetemp=kept").stdout
+    command = re.search(r"to repeat it, to the bit:\npyemu (boot .*/ready.pyemu --replay .*/run.pyemu)\n", text)
+    assert command, text
+    done = subprocess.run(
+        [sys.executable, "-m", "emu", *shlex.split(command[1])], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "it went wrong" in done.stdout
+    assert "this was the same run as" in done.stderr
+
+
+def test_each_test_has_the_machine_as_it_had_booted(repository):
+    """With pyemu_restore; and fresh_machine boots when asked to."""
+    repository.write("pytest.ini", "[pytest]\npyemu_restore = true\n")
+    repository.write(
+        "test_it.py",
+        """
+import pytest
+
+@pytest.mark.parametrize("end", ["true", "poweroff -f &", "cat &"])
+def test_it(machine, end):
+    assert machine.console.run("ls /tmp/file").status == 1
+    machine.console.run("touch /tmp/file")
+    machine.console.sendline(end)
+    machine.run_for(0.2)
+
+def test_booted(fresh_machine):
+    machine = fresh_machine(boot=True)
+    assert bytes(machine.console.text) == b""
+    machine.console.expect("# ")
+""",
+    )
+    done = repository.pytest()
+    assert "4 passed" in done.stdout, done.stdout
+
+
+def test_workers_that_start_at_once_share_one_snapshot(repository, guest_files, tmp_path, monkeypatch):
+    cache = tmp_path / "cache"
+    cache.mkdir()
+    for file in guest_files:
+        (cache / file.parent.name).symlink_to(file.parent)
+    monkeypatch.setenv("PYEMU_CACHE", str(cache))
+    repository.write("test_it.py", "def test_it(fresh_machine): assert fresh_machine().console.run('true').status == 0")
+    with ThreadPoolExecutor(2) as workers:
+        done = list(workers.map(lambda _: repository.pytest("-s").stdout, range(2)))
+    assert all("1 passed" in text for text in done), done
+    assert "".join(done).count("booting the guest") == 1
+    assert len(list(cache.glob("ready-*/ready.pyemu"))) == 1
 
 
 def test_a_failure_shows_the_console_and_the_next_test_has_a_new_machine(repository):
