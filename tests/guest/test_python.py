@@ -278,7 +278,7 @@ def test_workers_that_start_at_once_share_one_snapshot(repository, guest_files, 
     monkeypatch.setenv("PYEMU_CACHE", str(cache))
     repository.write("test_it.py", "def test_it(fresh_machine): assert fresh_machine().console.run('true').status == 0")
     with ThreadPoolExecutor(2) as workers:
-        done = list(workers.map(lambda _: repository.pytest("-s").stdout, range(2)))
+        done = list(workers.map(lambda worker: repository.pytest("-s", f"--basetemp={worker}").stdout, "ab"))
     assert all("1 passed" in text for text in done), done
     assert "".join(done).count("booting the guest") == 1
     assert len(list(cache.glob("ready-*/ready.pyemu"))) == 1
