@@ -197,7 +197,8 @@ def boot_command(
     IMAGE is Linux's arch/riscv/boot/Image and ROOTFS a cpio archive, both plain or compressed. Without them, it boots
     the default guest, which is built on first use: that takes some minutes. IMAGE may also be any other S-mode
     program, like U-Boot: an ELF file, or a raw binary, which is loaded at 0x80200000; ROOTFS is then any file. Or it
-    is a snapshot, saved with --save or C-a s: the machine goes on from there, with its own RAM, disks and seed.
+    is a snapshot, saved with --save or C-a s: the machine goes on from there, with its own RAM, disks and seed, and a
+    guest that reboots finds itself there again.
 
     The guest's console is on stdin and stdout; all other messages go to stderr. C-a x quits, C-a h shows help. Files
     and pipes get every byte that the guest prints. A terminal obeys the guest's escape sequences, which may set its
