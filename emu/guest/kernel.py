@@ -19,7 +19,8 @@ _LATER_NAMES = "CONFIG_ARCH_VIRT=y\nCONFIG_EXPERT=y\n"
 _ESSENTIAL = (
     *("BLK_DEV_INITRD", "BINFMT_SCRIPT", "DEVTMPFS", "FUTEX", "MMU", "PRINTK", "SYSVIPC", "TMPFS"),
     *("SERIAL_8250_CONSOLE", "SERIAL_OF_PLATFORM", "RISCV_SBI", "SIFIVE_PLIC", "RTC_DRV_GOLDFISH", "HIGH_RES_TIMERS"),
-    *("VIRTIO_MMIO", "VIRTIO_BLK", "VIRTIO_CONSOLE", "VIRTIO_NET", "HW_RANDOM_VIRTIO", "EXT4_FS", "SND_VIRTIO"),
+    *("VIRTIO_MMIO", "VIRTIO_BLK", "VIRTIO_CONSOLE", "VIRTIO_FS", "VIRTIO_NET", "HW_RANDOM_VIRTIO", "SND_VIRTIO"),
+    *("EXT4_FS", "INET", "PACKET"),
 )
 
 # The same bytes from every user, host and day.
@@ -41,7 +42,9 @@ _REPORT_SECONDS = 5.0
 
 
 def build(job: Job, out: Path) -> None:
-    """Write Image, System.map and the complete .config (as `config`) into the directory out.
+    """Write Image, System.map, the complete .config (as `config`) and what gdb reads into the directory out.
+
+    For gdb: vmlinux with its debug information (DWARF, compressed), and Linux's own scripts beside it (lx-symbols ...).
 
     A build that was interrupted goes on where it stopped. Raises PyemuError if the kernel does not compile.
     """
@@ -55,6 +58,9 @@ def build(job: Job, out: Path) -> None:
     shutil.copyfile(tree / "arch/riscv/boot/Image", out / "Image")
     shutil.copyfile(tree / "System.map", out / "System.map")
     shutil.copyfile(tree / ".config", out / "config")
+    shutil.copyfile(tree / "vmlinux", out / "vmlinux")
+    shutil.copyfile(tree / "vmlinux-gdb.py", out / "vmlinux-gdb.py")
+    shutil.copytree(tree / "scripts/gdb/linux", out / "scripts/gdb/linux", ignore=shutil.ignore_patterns("*.in", ".*"))
 
 
 def _unpack(job: Job) -> Path:
@@ -96,7 +102,7 @@ def _compile(job: Job, tree: Path) -> None:
             next_report = now + _REPORT_SECONDS
             job.report(f"compiling the kernel: {min(99, 100 * steps // _STEPS)} %")
 
-    _make(job, tree, f"--jobs={os.cpu_count() or 1}", "Image", on_line=count)
+    _make(job, tree, f"--jobs={os.cpu_count() or 1}", "Image", "scripts_gdb", on_line=count)
 
 
 def _make(job: Job, tree: Path, *arguments: str, on_line: Callable[[str], None] = lambda _line: None) -> None:
