@@ -5,7 +5,8 @@
 0x0200_0000  CLINT
 0x0C00_0000  PLIC, contexts M and S
 0x1000_0000  UART, interrupt 10
-0x1000_1000  virtio-mmio slots 0 to 7, 0x1000 apart, interrupts 1 to 8; disks come first, because xv6 looks at slot 0
+0x1000_1000  virtio-mmio slots, 0x1000 apart: 0 to 7, and more where there are more devices; interrupts 1 to 9, then 12
+             and so on; disks come first, because xv6 looks at slot 0
 0x8000_0000  RAM
 """
 
@@ -25,14 +26,14 @@ from devices.uart import Uart16550
 from devices.virtio.device import DEVICE_NAMES, VirtioDevice
 from devices.virtio.mmio import EmptySlot, MmioTransport
 
-__all__ = ["RAM_BASE", "Board", "Lines", "build_board"]
+__all__ = ["RAM_BASE", "Board", "Lines", "build_board", "virtio_irq"]
 
 TEST_BASE = 0x0010_0000
 RTC_BASE, RTC_IRQ = 0x0010_1000, 11
 CLINT_BASE = 0x0200_0000
 PLIC_BASE, PLIC_SOURCES = 0x0C00_0000, 31
 UART_BASE, UART_IRQ = 0x1000_0000, 10
-VIRTIO_BASE, VIRTIO_STRIDE, VIRTIO_SLOTS, VIRTIO_FIRST_IRQ = 0x1000_1000, 0x1000, 8, 1
+VIRTIO_BASE, VIRTIO_STRIDE, VIRTIO_SLOTS, MOST_VIRTIO_SLOTS, VIRTIO_FIRST_IRQ = 0x1000_1000, 0x1000, 8, 16, 1
 RAM_BASE = 0x8000_0000
 
 
@@ -55,6 +56,12 @@ class Board:
     plic: Plic
 
 
+def virtio_irq(slot: int) -> int:
+    """Return the interrupt of a virtio slot: in order, but for those of the UART and the real-time clock."""
+    source = VIRTIO_FIRST_IRQ + slot
+    return source if source < UART_IRQ else source + 2
+
+
 def build_board(
     *,
     lines: Lines,
@@ -71,8 +78,8 @@ def build_board(
 
     ``watch(source, name, line)`` may wrap a device's line. ``wall()`` is the calendar time (ns).
     """
-    if len(virtio) > VIRTIO_SLOTS:
-        raise UsageError(f"there is room for {VIRTIO_SLOTS} virtio devices, not {len(virtio)}; use fewer --disk")
+    if len(virtio) > MOST_VIRTIO_SLOTS:
+        raise UsageError(f"there is room for {MOST_VIRTIO_SLOTS} virtio devices, not {len(virtio)}; use fewer --disk")
     plic = Plic(PLIC_SOURCES, [lines.machine_external, lines.supervisor_external])
 
     def irq(source: int, name: str) -> IrqLine:
@@ -81,8 +88,8 @@ def build_board(
     uart = Uart16550(irq(UART_IRQ, "serial"), clock, events, print_)
 
     slots = []
-    for slot in range(VIRTIO_SLOTS):
-        source = VIRTIO_FIRST_IRQ + slot
+    for slot in range(max(VIRTIO_SLOTS, len(virtio))):
+        source = virtio_irq(slot)
         if slot < len(virtio):
             device = virtio[slot]
             name = f"virtio-{DEVICE_NAMES.get(device.device_id, device.device_id)}"

@@ -67,7 +67,7 @@ class Machine:
     kernel is all that runs, in M mode. A ``kernel`` that is a snapshot, or its file, makes a machine that goes on from
     there, with its RAM, command line and disks. ``memory`` is a size ("256M" or bytes); ``append`` the kernel's line,
     all of it, whose last ``console=`` (ttyS0 or hvc0) gets what is typed;
-    ``disk`` and ``disks`` opened disks or texts like "disk.img,snapshot", the guest's vda, vdb ... (five at most);
+    ``disk`` and ``disks`` opened disks or texts like "disk.img,snapshot", the guest's vda, vdb ... (13 at most);
     ``audio`` a backend, or a text like "wav:out.wav" (default: played nowhere, in time); ``clock`` "host", "warp" or a
     clock; ``output`` gets what the guest prints; ``trace`` is a Trace of what happens. ``seed`` is where random bytes
     and the calendar's time at power-on come from: of the host, unless there is one; with the warp clock it is 0 unless

@@ -79,7 +79,7 @@ def _check_timeout(_context: click.Context, _option: click.Parameter, seconds: f
     metavar="FILE[,readonly][,snapshot][,raw]",
     multiple=True,
     shell_complete=complete_file,
-    help="A raw disk image, the guest's vda, vdb ... (at most 5). A snapshot is writable, but its changes are "
+    help="A raw disk image, the guest's vda, vdb ... (at most 13). A snapshot is writable, but its changes are "
     "discarded. With raw, FILE is taken as raw even if it looks compressed or like another kind of image.",
 )
 @click.option(

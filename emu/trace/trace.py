@@ -13,7 +13,7 @@ from devices.placement import Placement
 from devices.plic import Plic
 from devices.virtio.device import VirtioDevice
 from devices.virtio.mmio import MmioTransport
-from emu.board import VIRTIO_FIRST_IRQ
+from emu.board import virtio_irq
 from emu.cpu.hart import SupervisorCalls
 from emu.joints import Joints, Read, Write
 from emu.timing.clock import Clock
@@ -79,7 +79,7 @@ class _WatchedJoints(Joints):
 
     def virtio(self, slot: int, device: VirtioDevice) -> VirtioDevice:
         if "virtio" in self._categories:
-            self._slots[VIRTIO_FIRST_IRQ + slot] = watched = Slot(slot, device, self._emit)
+            self._slots[virtio_irq(slot)] = watched = Slot(slot, device, self._emit)
             device = watched.device
         return watch_sound(device, self._emit) if "snd" in self._categories else device
 

@@ -39,7 +39,7 @@ def test_addresses_and_interrupts() -> None:
 
 
 def test_nothing_overlaps_in_whole_pages() -> None:
-    spans = [range(p.base, p.base + -(-p.device.size // 4096) * 4096) for p in board()[0].placements]
+    spans = [range(p.base, p.base + -(-p.device.size // 4096) * 4096) for p in board(16)[0].placements]
     for one, other in combinations(spans, 2):
         assert one.stop <= other.start or other.stop <= one.start
     assert max(span.stop for span in spans) <= 0x8000_0000
@@ -53,9 +53,16 @@ def test_slots_without_a_device_have_no_device_id(count: int) -> None:
     assert all(slot.read(0, 4) == 0x7472_6976 for slot in slots)
 
 
+def test_more_devices_have_more_slots_and_interrupts_of_their_own() -> None:
+    made, _ = board(16)
+    assert [p.irq for p in made.placements if p.base > 0x1000_0000 and p.irq][:16] == [*range(1, 10), *range(12, 19)]
+    sources = [p.irq for p in made.placements if p.irq is not None]
+    assert len(sources) == len(set(sources))
+
+
 def test_too_many_virtio_devices() -> None:
-    with pytest.raises(UsageError, match="room for 8 virtio devices, not 9"):
-        board(9)
+    with pytest.raises(UsageError, match="room for 16 virtio devices, not 17"):
+        board(17)
 
 
 def test_the_lines_arrive_where_they_belong() -> None:
