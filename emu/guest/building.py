@@ -54,8 +54,9 @@ def _build(finished: Path, make: Callable[[Job, Path], None], lock: int, progres
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
     make(Job(work, progress, lock), out)
-    for file in out.iterdir():
-        _flush(file)
+    for file in out.rglob("*"):
+        if file.is_file():
+            _flush(file)
     out.rename(finished)
     if any(work.iterdir()):  # which takes seconds
         progress(f"removing {work.name}")
