@@ -35,7 +35,8 @@ enum { SSTATUS_CSR = 0x100, MSTATUS_CSR = 0x300, TIME_CSR = 0xC01, NS_PER_TICK =
 enum { NOW, BLOCKS_THEN, ORIGIN, GIVEN_UP, SLOWEST_PS, MOST_BEHIND };                     /* HostClock.shared */
 enum { JUMPED, PS_PER_BLOCK };                                                             /* WarpClock.shared */
 enum { BLOCKS = 256 };   /* between two looks at the clock, which take as long as ten blocks; 2 to 4 us */
-enum { CPU = 440, NEXT_PC = 2024 }; /* uc_struct: CPUState *; a word that is there for MIPS, and here counts blocks: up to 0, then one is looked at */
+enum { CPU = 440 };      /* uc_struct: CPUState * */
+enum { EXIT = -16, COUNT = -8 }; /* from the CPU state: IcountDecr, negative when a stop was asked for; and padding, where blocks are counted: up to 0, then one is looked at */
 enum { PAGE = 4096, NOTDIRTY = 1 << 10, VICTIMS = 8, MODES = 4, OTHER_S = 2 };             /* nobody has mode 2 */
 
 struct entry { u64 read, write, code, physical, to_host, unused[3]; };                     /* CPUTLBEntry */
@@ -66,7 +67,7 @@ struct hart {
   int64_t *clock;          /* or 0: Python knows the time */
   int64_t deadline;        /* in guest time, ns */
   u64 tells_time, time_reads; /* whether rdtime reads that clock; how often it has */
-  u64 counts;              /* whether the word at NEXT_PC is how many blocks were executed, less: */
+  u64 counts;              /* whether the word at COUNT is how many blocks were executed, less: */
   int64_t limit;           /* how many there may be */
   int64_t *work;           /* or 0: what WarpClock shares */
   u64 flushes;             /* of the TLBs, while there is that */
@@ -74,11 +75,12 @@ struct hart {
   struct block **jump_cache, **blocks; /* CPUState's tb_jmp_cache; and JUMPS more */
 };
 
-static u64 env_offset, exit_offset; /* in CPUState: the CPU state, and the word that is negative when a stop was asked for */
+static u64 env_offset; /* in CPUState: the CPU state */
 static void (*reset_dirty)(void *cpu, u64 host, u64 size), (*set_dirty)(void *cpu, u64 address);
 static void (*reset_dirty_virtual)(void *cpu, u64 address, u64 size), (*drop_code)(void *uc, u64 start, u64 end);
 static void *(*lookup)(u64 *state);
 static void (*drop_blocks)(void *cpu);
+static int (*gen_code)(void *context, struct block *block);
 static int (*fill)(void *cpu, u64 address, int size, int access, int mode, int probe, u64 caller);
 static void (*set_page)(void *cpu, u64 page, u64 physical, int prot, int mode, u64 size);
 static void (*check_exit)(void *uc, uint32_t in_delay_slot), (*stop)(void *uc);
@@ -137,8 +139,8 @@ static int write_mstatus(u64 *state, int number, u64 value) { return write_statu
 
 /* ---- time: that of WarpClock is the work done; that of HostClock is real, but never more than the guest could work in it */
 
-static int64_t *blocks_left(void *uc) { return (int64_t *)((char *)uc + NEXT_PC); } /* as a negative number */
-static int64_t blocks(struct hart *hart) { return hart->limit + *blocks_left(hart->uc); }
+static int64_t *blocks_left(u64 *state) { return (int64_t *)((char *)state + COUNT); } /* as a negative number */
+static int64_t blocks(struct hart *hart) { return hart->limit + *blocks_left(hart->state); }
 
 /* HostClock.settle(). */
 static int settle(struct hart *hart, int64_t *ns) {
@@ -178,10 +180,10 @@ static int read_counter(u64 *state, int number, u64 *value) {
   return 0;
 }
 
-/* A block is not to begin, or not before the clock was looked at. */
-static __attribute__((noinline)) void on_exit_request(void *uc, uint32_t in_delay_slot) {
-  struct hart *hart = of_uc(uc);
-  int64_t *left = blocks_left(uc), ns;
+/* A block is not to begin, or not before the clock was looked at. The original needs its caller's address, so it is jumped to. */
+static __attribute__((noinline)) void on_exit_request(void *uc, uint32_t in_delay_slot, u64 *state) {
+  struct hart *hart = (struct hart *)state[HART];
+  int64_t *left = blocks_left(state), ns;
   if (hart && hart->counts) {
     if (*left > 0) stop(uc);
     --*left; /* it doesn't begin now: somebody asked for a stop, if not we */
@@ -193,12 +195,51 @@ static __attribute__((noinline)) void on_exit_request(void *uc, uint32_t in_dela
   check_exit(uc, in_delay_slot);
 }
 
-/* Each block begins with this question, whether to stop; an instruction more or less here is a percent in short blocks.
-   The original needs its caller's address, so it is jumped to. */
+/* Each block begins with this question, whether to stop. */
 static void on_check_exit(void *uc, uint32_t in_delay_slot) {
-  if (likely(++*(int64_t *)((char *)uc + NEXT_PC) <= 0) && likely(*(int32_t *)(*(char **)((char *)uc + CPU) + exit_offset) >= 0)) return;
-  on_exit_request(uc, in_delay_slot);
+  u64 *state = (u64 *)(*(char **)((char *)uc + CPU) + env_offset);
+  if (likely(++*blocks_left(state) <= 0) && likely(*(int32_t *)((char *)state + EXIT) >= 0)) return;
+  on_exit_request(uc, in_delay_slot, state);
 }
+
+/* That question is a fifth of the time of a short block. So where it can, a block asks it itself:
+
+       movabs $uc, %rdi              incq COUNT(%rbp)       %rbp is the CPU state
+       xor %esi, %esi                jg 1f
+       call on_check_exit            cmpl $0, EXIT(%rbp)
+                                     jge 2f
+                                  1: call answer
+                                  2:                        as long as what was there, and it returns to the same place */
+#ifdef __x86_64__
+enum { QUESTION = 17, UC = 2, CALLED = 13 };
+
+static __attribute__((used)) void on_question(u64 *state) { on_exit_request(((struct hart *)state[HART])->uc, 0, state); }
+static __attribute__((naked)) void answer(void) { __asm__("mov %rbp, %rdi\n\tjmp on_question"); }
+
+static void ask_in_block(uint8_t *code) {
+  static const uint8_t movabs[] = {0x48, 0xBF}, xor_call[] = {0x33, 0xF6, 0xE8};
+  static const uint8_t asks[] = {0x48, 0xFF, 0x45, (uint8_t)COUNT, 0x7F, 6, 0x83, 0x7D, (uint8_t)EXIT, 0, 0x7D, 5, 0xE8};
+  int64_t theirs = (u64)on_check_exit - (u64)code - QUESTION, ours = (u64)answer - (u64)code - QUESTION;
+  int32_t called, call = ours;
+  void *uc;
+  memcpy(&called, code + CALLED, sizeof called);
+  if (called != theirs || call != ours || memcmp(code, movabs, sizeof movabs) || memcmp(code + UC + sizeof uc, xor_call, sizeof xor_call)) return;
+  memcpy(&uc, code + UC, sizeof uc);
+  if (!of_uc(uc)) return;
+  memcpy(code, asks, sizeof asks);
+  memcpy(code + CALLED, &call, sizeof call);
+}
+#else
+enum { QUESTION = 17 };
+static void ask_in_block(uint8_t *code) { (void)code; }
+#endif
+
+static int on_gen_code(void *context, struct block *block) {
+  int size = gen_code(context, block);
+  if (size >= QUESTION) ask_in_block(block->code);
+  return size;
+}
+
 
 /* Unicorn makes a TLB smaller when little of it was in use for 100 ms. Where time is counted, that is so many flushes: each
    clears all of it, and 100 ms of guest time would be thousands. */
@@ -360,11 +401,13 @@ static u64 on_load_pte(void *uc, void *space, u64 address, uint32_t attributes, 
 
 /* ---- getting in between */
 
-/* Put `ours` wherever the loader has put the address of libunicorn's function `name`. */
-static int replace(struct link_map *map, const char *name, void *ours) {
+struct function { const char *name; void *ours, *original; int found; };
+
+/* Put `ours` wherever the loader has put the address of one of libunicorn's `functions`. */
+static void replace(struct link_map *map, struct function *functions, size_t count) {
   const ElfW(Sym) *symbols = 0;
   const char *names = 0;
-  u64 tables[2] = {0, 0}, sizes[2] = {0, 0}, pages = sysconf(_SC_PAGESIZE), found = 0;
+  u64 tables[2] = {0, 0}, sizes[2] = {0, 0}, pages = sysconf(_SC_PAGESIZE);
   for (const ElfW(Dyn) *d = map->l_ld; d->d_tag; d++) {
     u64 at = d->d_un.d_ptr < map->l_addr ? d->d_un.d_ptr + map->l_addr : d->d_un.d_ptr;
     if (d->d_tag == DT_SYMTAB) symbols = (void *)at;
@@ -375,45 +418,53 @@ static int replace(struct link_map *map, const char *name, void *ours) {
     if (d->d_tag == DT_PLTRELSZ) sizes[1] = d->d_un.d_val;
   }
   for (int i = 0; i < 2; i++)
-    for (const ElfW(Rela) *word = (void *)tables[i], *end = word + sizes[i] / sizeof *word; word < end; word++)
-      if (word->r_info >> 32 && !strcmp(names + symbols[word->r_info >> 32].st_name, name)) {
+    for (const ElfW(Rela) *word = (void *)tables[i], *end = word + sizes[i] / sizeof *word; word < end; word++) {
+      const ElfW(Sym) *symbol = &symbols[word->r_info >> 32];
+      if (symbol == symbols) continue; /* most have none */
+      void *address = symbol->st_shndx ? (void *)(map->l_addr + symbol->st_value) : 0;
+      for (size_t f = 0; f < count; f++) {
+        if (!functions[f].ours || (address ? address != functions[f].original : strcmp(names + symbol->st_name, functions[f].name))) continue;
         u64 at = map->l_addr + word->r_offset;
-        if (mprotect((void *)(at & -pages), pages, PROT_READ | PROT_WRITE)) return 0;
-        *(void **)at = ours;
-        found++;
+        if (mprotect((void *)(at & -pages), pages, PROT_READ | PROT_WRITE)) return;
+        *(void **)at = functions[f].ours;
+        functions[f].found = 1;
+        break;
       }
-  return found > 0;
+    }
 }
 
 /* Which text this is: native.py must know its structure. */
 uint32_t native_built_from(void) { return BUILT_FROM; }
 
 /* The same for all CPUs, and known when there is one. */
-void native_layout(u64 env, u64 exit) { env_offset = env, exit_offset = exit; }
+void native_layout(u64 env) { env_offset = env; }
 
 /* Once in a process, before there is a CPU: 0, or the name of what libunicorn (a handle of dlopen) does not have. */
 const char *native_install(void *unicorn) {
-  static const struct { const char *name; void *ours; void *original; } functions[] = {
+  static const struct { const char *name; void *ours, *original; } wanted[] = {
       {"tlb_protect_code_riscv64", on_protect, 0}, {"tlb_unprotect_code_riscv64", on_unprotect, 0},
       {"tlb_set_dirty_riscv64", on_set_dirty, &set_dirty}, {"tlb_reset_dirty_by_vaddr_riscv64", on_reset_dirty_virtual, &reset_dirty_virtual},
       {"tlb_set_page_riscv64", on_set_page, &set_page}, {"address_space_ldq_riscv64", on_load_pte, &load_pte},
       {"tlb_flush_by_mmuidx_riscv64", on_flush, &flush}, {"tlb_flush_page_by_mmuidx_riscv64", on_flush_page, &flush_page},
       {"riscv_cpu_tlb_fill_riscv64", on_fill, &fill}, {"helper_check_exit_request_riscv64", on_check_exit, &check_exit}, {"uc_emu_stop", 0, &stop},
       {"helper_lookup_tb_ptr_riscv64", on_lookup, &lookup}, {"tb_flush_riscv64", on_drop_blocks, &drop_blocks},
+      {"tcg_gen_code_riscv64", on_gen_code, &gen_code}, {"gettimeofday", on_gettimeofday, 0},
       {"tlb_reset_dirty_riscv64", 0, &reset_dirty}, {"tb_invalidate_phys_range_riscv64", 0, &drop_code}};
+  enum { FUNCTIONS = sizeof wanted / sizeof *wanted };
+  struct function functions[FUNCTIONS];
   const char *const get_name = "riscv_get_csr_ops_riscv64", *const set_name = "riscv_set_csr_ops_riscv64";
   void (*get_csr)(int, struct csr *) = (void (*)(int, struct csr *))dlsym(unicorn, get_name);
   void (*set_csr)(int, struct csr *) = (void (*)(int, struct csr *))dlsym(unicorn, set_name);
   struct link_map *map;
   if (!get_csr || !set_csr || dlinfo(unicorn, RTLD_DI_LINKMAP, &map)) return get_name;
-  for (size_t i = 0; i < sizeof functions / sizeof *functions; i++) {
-    void *original = dlsym(unicorn, functions[i].name);
-    if (!original) return functions[i].name;
-    if (functions[i].original) *(void **)functions[i].original = original;
+  for (int i = 0; i < FUNCTIONS; i++) {
+    functions[i] = (struct function){wanted[i].name, wanted[i].ours, dlsym(unicorn, wanted[i].name), 0};
+    if (!functions[i].original) return wanted[i].name;
+    if (wanted[i].original) *(void **)wanted[i].original = functions[i].original;
   }
-  for (size_t i = 0; i < sizeof functions / sizeof *functions; i++)
-    if (functions[i].ours && !replace(map, functions[i].name, functions[i].ours)) return functions[i].name;
-  if (!replace(map, "gettimeofday", on_gettimeofday)) return "gettimeofday";
+  replace(map, functions, FUNCTIONS);
+  for (int i = 0; i < FUNCTIONS; i++)
+    if (functions[i].ours && !functions[i].found) return functions[i].name;
   get_csr(SSTATUS_CSR, &sstatus), get_csr(MSTATUS_CSR, &mstatus), get_csr(TIME_CSR, &time_csr);
   struct csr ours = sstatus;
   ours.write = write_sstatus, set_csr(SSTATUS_CSR, &ours);

@@ -28,7 +28,7 @@ SWITCH = "PYEMU_NATIVE"
 _U64 = ctypes.c_uint64
 _MANY = 1 << 60
 _PAGE_BITS = 12
-_UC_NEXT_PC = 2024  # struct uc_struct: uint64_t next_pc, which is MIPS's
+_PADDING = 8  # of IcountDecr, before the CPU state: eight bytes that nobody uses, where blocks are counted
 _HART = 194  # word of the CPU state: QEMUTimer *timer, of which Unicorn makes no use
 # Sizes of Unicorn's TLB: CPUTLBEntry, CPUTLBDesc, CPUTLBCommon, CPUTLBDescFast; IcountDecr follows.
 _MODES, _VICTIMS, _ENTRIES = 4, 8, 256
@@ -78,7 +78,9 @@ class Native:
         word = _U64.from_address(state + 8 * _HART)
         if word.value or uclib.qemu_ram_addr_from_host_riscv64(ctypes.c_void_p(uc), ctypes.c_void_p(ram)):
             raise NotNativeError("this build of unicorn does not fit")
-        library.native_layout(_U64(state - cpu), _U64(exit_chain - cpu))
+        if state - exit_chain != 2 * _PADDING:
+            raise NotNativeError("this build of unicorn does not fit: there is no room to count blocks in")
+        library.native_layout(_U64(state - cpu))
         self._library = library
         self._has_code = (ctypes.c_uint8 * (ram_size >> _PAGE_BITS))()
         self._blocks = (_U64 * _JUMPS)()
@@ -89,7 +91,7 @@ class Native:
             jump_cache=ctypes.addressof(jump_cache), blocks=ctypes.addressof(self._blocks),
         )  # fmt: skip
         word.value = ctypes.addressof(self._hart)
-        self._left = ctypes.c_int64.from_address(uc + _UC_NEXT_PC)
+        self._left = ctypes.c_int64.from_address(state - _PADDING)
         #: A callback for Unicorn's exceptions, and the user data that it needs.
         self.trap = library.native_trap
         self.user = ctypes.c_void_p(word.value)
