@@ -197,6 +197,7 @@ static __attribute__((noinline)) void on_exit_request(void *uc, uint32_t in_dela
 
 /* Each block begins with this question, whether to stop. */
 static void on_check_exit(void *uc, uint32_t in_delay_slot) {
+  if (!env_offset) { check_exit(uc, in_delay_slot); return; } /* no CPU is ours */
   u64 *state = (u64 *)(*(char **)((char *)uc + CPU) + env_offset);
   if (likely(++*blocks_left(state) <= 0) && likely(*(int32_t *)((char *)state + EXIT) >= 0)) return;
   on_exit_request(uc, in_delay_slot, state);

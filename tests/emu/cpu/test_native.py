@@ -1,9 +1,11 @@
 """The native part: in use, the same as Python in everything, and done without where it does not fit."""
 
 import ctypes
+import platform
 import random
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -25,6 +27,7 @@ from tests.emu.asm import (
     Csr,
     addi,
     assemble,
+    bne,
     csrwi,
     ecall,
     j,
@@ -47,6 +50,8 @@ from tests.emu.cpu.paging import R, Sv, W, X
 ROOT = Path(native.__file__).parents[1]
 #: Words of HostClock.shared.
 ORIGIN = 2  # of what HostClock shares
+#: Where TranslationBlock has its code.
+CODE = 32
 
 
 def test_it_is_in_use() -> None:
@@ -212,6 +217,34 @@ def test_its_cache_of_blocks_is_emptied_with_unicorns() -> None:
     assert any(bare.engine.native._blocks)
     bare.engine._uc.ctl_flush_tb()
     assert not any(bare.engine.native._blocks)
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="elsewhere a block calls a function instead")
+def test_a_block_asks_itself_whether_to_stop() -> None:
+    bare = Bare()
+    bare[S0] = BASE + PAGE
+    bare.put(BASE + PAGE, ret())
+    bare.run(jalr(RA, S0), sfence_vma(), jalr(RA, S0), wfi())
+    block = next(block for block in bare.engine.native._blocks if block)
+    code = ctypes.string_at(ctypes.c_uint64.from_address(block + CODE).value, 4)
+    assert code == b"\x48\xff\x45\xf8"  # incq -8(%rbp)
+
+
+def test_blocks_that_call_a_function_for_it_are_counted_alike() -> None:
+    """Where Unicorn's handle is near the code, as it can be in a thread, the call is shorter, and stays."""
+    counted = []
+
+    def count() -> None:
+        bare = Bare()
+        bare.engine.count_blocks()
+        bare.run(li(T0, 1000), addi(T0, T0, -1), bne(T0, ZERO, -4), wfi())
+        counted.append(bare.engine.blocks)
+
+    count()
+    thread = threading.Thread(target=count)
+    thread.start()
+    thread.join()
+    assert counted[0] == counted[1] > 1000
 
 
 def test_several_engines_at_once_keep_their_code_apart() -> None:
