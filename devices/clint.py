@@ -6,9 +6,8 @@ into the low half, then the high half.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
-from typing import Annotated, TypedDict
+from typing import Annotated, NamedTuple, TypedDict
 
 from devices.contracts import NEVER_NS, Clock, Event, Events, IrqLine, Property, Ref, cpu_intc
 from devices.registers import U32 as LOW_HALF
@@ -45,8 +44,7 @@ def ns_from_ticks(ticks: int) -> int:
     return ticks * NS_PER_TICK
 
 
-@dataclass(frozen=True, slots=True)
-class HartLines:
+class HartLines(NamedTuple):
     """The two interrupt lines to a hart: MSIP and MTIP of its ``mip``."""
 
     software: IrqLine

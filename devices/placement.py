@@ -1,14 +1,13 @@
 """Where a device sits on the board: both the bus and the device tree are built from one list of these."""
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from devices.contracts import MmioDevice
 
 __all__ = ["Placement"]
 
 
-@dataclass(frozen=True, slots=True)
-class Placement:
+class Placement(NamedTuple):
     """A device, the physical address of its first register, and its PLIC source if it has one."""
 
     device: MmioDevice

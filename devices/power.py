@@ -1,8 +1,8 @@
 """What the guest can ask of the machine's power switch, by whichever route (test device, SBI SRST)."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from enum import Enum
+from typing import NamedTuple
 
 __all__ = ["PowerAction", "PowerRequest", "PowerSwitch"]
 
@@ -15,8 +15,7 @@ class PowerAction(Enum):
     FAIL = "power off after a failure"
 
 
-@dataclass(frozen=True, slots=True)
-class PowerRequest:
+class PowerRequest(NamedTuple):
     """One request; ``code`` (16 bits) says what failed and is otherwise 0."""
 
     action: PowerAction

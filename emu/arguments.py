@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from devices.audio import AudioBackend, NullSink, parse
 from devices.errors import UsageError
-from devices.virtio.disk import Disk
 from emu.chance import Chance
 from emu.jitter import USUAL_SEED, draw_ps_per_block, shifts_timing
 from emu.options import parse_disk, parse_size
@@ -17,6 +16,7 @@ from emu.timing.clock import Clock, make_clock
 from emu.timing.warp import WarpClock
 
 if TYPE_CHECKING:
+    from devices.virtio.disk import Disk
     from emu.memory import RamImage
     from emu.recording import Reader, Recorder, Replayer, Writer
     from emu.snapshot.snapshot import Snapshot
@@ -169,7 +169,7 @@ def open_journal(
     return Recorder(record if isinstance(record, Writer) else opened.enter_context(Writer(record)))
 
 
-def open_disks(disks: Sequence[Disk | str], snapshot: "Snapshot | None") -> Iterator[Disk]:
+def open_disks(disks: "Sequence[Disk | str]", snapshot: "Snapshot | None") -> "Iterator[Disk]":
     """Open the disks, those that are not open: by default the snapshot's. Raises UsageError."""
     if snapshot is not None and not disks:
         yield from snapshot.open_disks()

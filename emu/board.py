@@ -12,7 +12,7 @@
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from devices.clint import Clint, HartLines
 from devices.contracts import Clock, Events, GuestMemory, IrqLine, MmioDevice
@@ -37,8 +37,7 @@ VIRTIO_BASE, VIRTIO_STRIDE, VIRTIO_SLOTS, MOST_VIRTIO_SLOTS, VIRTIO_FIRST_IRQ = 
 RAM_BASE = 0x8000_0000
 
 
-@dataclass(frozen=True, slots=True)
-class Lines:
+class Lines(NamedTuple):
     """The interrupt inputs of the hart: MSIP, MTIP, MEIP and SEIP of its ``mip``."""
 
     machine_software: IrqLine
@@ -47,8 +46,7 @@ class Lines:
     supervisor_external: IrqLine
 
 
-@dataclass(frozen=True, slots=True)
-class Board:
+class Board(NamedTuple):
     """The devices in their places, which is all that the bus and the device tree are made from, and two of them."""
 
     placements: tuple[Placement, ...]

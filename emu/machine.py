@@ -19,10 +19,8 @@ from devices.errors import MachineError, UsageError
 from devices.power import PowerAction, PowerRequest
 from devices.stimer import SupervisorTimer
 from devices.virtio.aside import Aside, at_once
-from devices.virtio.blk import BlockDevice
 from devices.virtio.console import ConsoleDevice
 from devices.virtio.device import VirtioDevice
-from devices.virtio.disk import Disk
 from devices.virtio.rng import EntropyDevice
 from devices.virtio.sound import SoundDevice
 from emu import arguments
@@ -36,7 +34,6 @@ from emu.joints import Joints
 from emu.memory import Ram
 from emu.options import last_console
 from emu.panic import Suspicion
-from emu.timing.aside import AsideThread
 from emu.timing.clock import Clock, HostClock
 from emu.timing.loop import Loop
 from emu.timing.warp import WarpClock
@@ -45,6 +42,7 @@ from firmware.sbi import Sbi, SbiHart
 
 if TYPE_CHECKING:
     from devices.contracts import Event, Events, Moment
+    from devices.virtio.disk import Disk
     from emu.counters import Counters
     from emu.monitor import Monitor
     from emu.recording import Reader, Recorder, Replayer, Writer
@@ -107,8 +105,8 @@ class Machine:
         bios: str | os.PathLike[str] | None = None,
         memory: str | int | None = None,
         append: str | None = None,
-        disk: Disk | str | None = None,
-        disks: Sequence[Disk | str] = (),
+        disk: "Disk | str | None" = None,
+        disks: "Sequence[Disk | str]" = (),
         audio: AudioBackend | str | None = None,
         clock: Clock | str = "host",
         output: Callable[[bytes], None] | None = None,
@@ -163,10 +161,7 @@ class Machine:
             )
             #: hvc0; ``hvc.resize(columns, rows)`` tells the guest the size of the window that it is shown in.
             self.hvc: ConsoleDevice = ConsoleDevice(self.console.print, self.clock, self.events)
-            blocks = [
-                BlockDevice(one, f"pyemu-disk{number}", self._make_aside(opened))
-                for number, one in enumerate(self.disks)
-            ]
+            blocks = [self._make_block_device(number, opened) for number in range(len(self.disks))]
             entropy = EntropyDevice(partial(self.chance.draw, "entropy"))
             self.virtio: list[VirtioDevice] = [*blocks, self.sound, entropy, self.hvc]
             board = self._build_board(ram, joints)
@@ -386,10 +381,17 @@ class Machine:
 
     # ---------------------------------------------------------------- wiring
 
+    def _make_block_device(self, number: int, opened: ExitStack) -> VirtioDevice:
+        from devices.virtio.blk import BlockDevice  # noqa: PLC0415 - not needed to boot
+
+        return BlockDevice(self.disks[number], f"pyemu-disk{number}", self._make_aside(opened))
+
     def _make_aside(self, opened: ExitStack) -> Aside:
         """By the host's clock, the guest goes on while the host's disk is busy; by others, that takes no time."""
         if type(self.clock) is not HostClock:  # warp time is none
             return at_once
+        from emu.timing.aside import AsideThread  # noqa: PLC0415 - not needed to boot
+
         thread = AsideThread(self.post)
         opened.callback(thread.close)
         return thread

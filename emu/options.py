@@ -2,9 +2,12 @@
 
 import logging
 import re
+from typing import TYPE_CHECKING
 
 from devices.errors import UsageError
-from devices.virtio.disk import Disk, open_disk
+
+if TYPE_CHECKING:
+    from devices.virtio.disk import Disk
 
 __all__ = ["last_console", "parse_disk", "parse_size"]
 
@@ -32,8 +35,10 @@ def last_console(append: str) -> str:
     return names[-1] if names else ""
 
 
-def parse_disk(text: str) -> Disk:
+def parse_disk(text: str) -> "Disk":
     """Open the disk ``FILE[,readonly][,snapshot][,raw]``; raises UsageError."""
+    from devices.virtio.disk import open_disk  # noqa: PLC0415 - not needed to boot
+
     name, *options = text.split(",")
     unknown = [option for option in options if option not in ("readonly", "snapshot", "raw")]
     if unknown or not name:

@@ -2,8 +2,8 @@
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from devices.clint import TIMEBASE_HZ
 from devices.placement import Placement
@@ -20,8 +20,7 @@ FW_JUMP_FDT_OFFSET = 0x220_0000
 _PAGE = 4096
 
 
-@dataclass(frozen=True, slots=True)
-class Boot:
+class Boot(NamedTuple):
     """Where to begin, in S mode or, with firmware, in M mode, and the values of a1 and a2."""
 
     machine_mode: bool

@@ -8,7 +8,6 @@ A tree is plain data until it is encoded: nodes with their properties and childr
 # mypy: allow-untyped-calls
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 
 from pyfdt import pyfdt
 
@@ -22,14 +21,19 @@ __all__ = ["Node", "board_tree", "encode"]
 ALIGNMENT = 8
 
 
-@dataclass(slots=True)
 class Node:
     """A node of the tree; a ``Ref`` finds it by its ``label``."""
 
-    name: str
-    properties: dict[str, Property] = field(default_factory=dict)
-    children: list["Node"] = field(default_factory=list)
-    label: str | None = None
+    def __init__(
+        self,
+        name: str,
+        properties: dict[str, Property] | None = None,
+        children: "list[Node] | None" = None,
+        label: str | None = None,
+    ) -> None:
+        self.name, self.label = name, label
+        self.properties = {} if properties is None else properties
+        self.children = [] if children is None else children
 
     def walk(self) -> Iterator["Node"]:
         """Yield this node and everything below it, in the order of the blob."""

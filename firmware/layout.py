@@ -1,7 +1,7 @@
 """Where in RAM the loader puts the device tree and the initramfs."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from devices.errors import UsageError
 from firmware.files import MIB
@@ -13,8 +13,7 @@ PAGE = 4096
 DTB_SPACE = 64 << 10
 
 
-@dataclass(frozen=True, slots=True)
-class Layout:
+class Layout(NamedTuple):
     """The physical addresses that the loader chooses."""
 
     dtb: int

@@ -1,6 +1,6 @@
 """What runs first, whatever kind of file it came from."""
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 __all__ = ["FIRMWARE_SPACE", "Program"]
 
@@ -8,8 +8,7 @@ __all__ = ["FIRMWARE_SPACE", "Program"]
 FIRMWARE_SPACE = 2 << 20
 
 
-@dataclass(frozen=True, slots=True)
-class Program:
+class Program(NamedTuple):
     """A program as it goes into RAM: ``data`` at the physical address ``start``, entered at ``entry``.
 
     It uses ``size`` bytes from ``start``, at least those of ``data``.

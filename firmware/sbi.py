@@ -4,7 +4,7 @@ BASE, TIME, IPI, RFENCE, HSM, SRST, DBCN and four legacy calls; every other call
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from devices.contracts import GuestMemory, IrqLine, OutsideRamError
 from devices.power import PowerAction, PowerRequest, PowerSwitch
@@ -33,8 +33,7 @@ _CONSOLE_CHUNK = 4096
 _Answer = tuple[int, int]
 
 
-@dataclass(frozen=True, slots=True)
-class SbiHart:
+class SbiHart(NamedTuple):
     """What the firmware does to its hart.
 
     ``set_timer(ticks)`` programs the S-mode timer, ``software`` is the S-mode software interrupt, ``fence_i`` and

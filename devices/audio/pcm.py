@@ -3,13 +3,12 @@
 Samples are little-endian and interleaved, as in virtio sound (virtio 1.3, 5.14.6.6.1).
 """
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 __all__ = ["FORMATS", "PcmParams", "SampleFormat"]
 
 
-@dataclass(frozen=True, slots=True)
-class SampleFormat:
+class SampleFormat(NamedTuple):
     """A sample format, under ALSA's ``name``."""
 
     name: str
@@ -44,8 +43,7 @@ FORMATS = {
 }  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
-class PcmParams:
+class PcmParams(NamedTuple):
     """What a stream's frames are: format, frames per second, samples per frame."""
 
     format: SampleFormat

@@ -7,9 +7,8 @@ takes any. Any other load reads as zero, and any other store is ignored and logg
 
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import partial
-from typing import TypedDict
+from typing import NamedTuple, TypedDict
 
 from devices import state as bits
 from devices.contracts import Clock, Event, Events, GuestMemory, IrqLine, Moment, Property
@@ -46,8 +45,7 @@ _ABSENT = 0xFFFF_FFFF  # both halves of the length and of the base of a shared m
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class Register:
+class Register(NamedTuple):
     """One 32-bit control register; without a reader it reads as zero, without a writer it ignores stores."""
 
     offset: int
@@ -84,15 +82,14 @@ class TransportState(TypedDict):
     again: list[Moment | None]
 
 
-@dataclass(slots=True)
 class _QueueRegisters:
     """What the driver has configured for one queue, checked only when it sets DRIVER_OK."""
 
-    size: int
-    ready: bool = False
-    descriptors: int = 0
-    driver_area: int = 0
-    device_area: int = 0
+    def __init__(
+        self, size: int, ready: bool = False, descriptors: int = 0, driver_area: int = 0, device_area: int = 0
+    ) -> None:
+        self.size, self.ready = size, ready
+        self.descriptors, self.driver_area, self.device_area = descriptors, driver_area, device_area
 
     def layout(self) -> QueueLayout:
         return QueueLayout(self.size, self.descriptors, self.driver_area, self.device_area)

@@ -11,9 +11,8 @@ signalled from then on, and the transport is told once, so that it can ask the d
 import struct
 from bisect import bisect_right
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from itertools import accumulate
-from typing import TypedDict
+from typing import NamedTuple, TypedDict
 
 from devices.contracts import GuestMemory
 from devices.state import U16, U32, U64, check
@@ -65,8 +64,7 @@ class _CorruptError(Exception):
     """The driver's ring makes no sense; the message says why. Never leaves this module."""
 
 
-@dataclass(frozen=True, slots=True)
-class QueueLayout:
+class QueueLayout(NamedTuple):
     """What the driver configured: the number of entries and the addresses of the three parts of the queue."""
 
     size: int

@@ -2,15 +2,12 @@
 
 import os
 import sys
+from importlib import import_module
 from typing import NoReturn, cast
 
 import click
 
-from emu.cli.audio import audio_group
-from emu.cli.boot import boot_command
-from emu.cli.completion import VARIABLE, completion
-from emu.cli.guest import guest_group
-from emu.cli.sweep import sweep_command
+from emu.cli.completion import VARIABLE
 from emu.terminal.terminal import say
 
 __all__ = ["main"]
@@ -52,11 +49,12 @@ def main(arguments: list[str] | None = None) -> NoReturn:
 
 def _next_step(error: click.ClickException, arguments: list[str] | None) -> str:
     """Return what to do about wrong usage."""
-    path, command = "pyemu", cast("click.Command", cli)
+    path, command, context = "pyemu", cast("click.Command", cli), click.Context(cli)
     for word in sys.argv[1:] if arguments is None else arguments:
-        if not isinstance(command, click.Group) or word not in command.commands:
+        called = command.get_command(context, word) if isinstance(command, click.Group) else None
+        if called is None:
             break
-        path, command = f"{path} {word}", command.commands[word]
+        path, command = f"{path} {word}", called
     if command is cli and isinstance(error, click.UsageError):
         return "to switch on a machine: pyemu boot [OPTIONS] [IMAGE [ROOTFS]]; see pyemu --help"
     return f"see {path} --help"
@@ -107,12 +105,33 @@ def _native_part() -> str:
         engine.close()
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}, epilog=_FIRST_STEPS)
+#: Each in a module of its own, which is not imported for another's sake: that is a tenth of what it takes to boot.
+_COMMANDS = {
+    "audio": ("emu.cli.audio", "audio_group"),
+    "boot": ("emu.cli.boot", "boot_command"),
+    "completion": ("emu.cli.completion", "completion"),
+    "guest": ("emu.cli.guest", "guest_group"),
+    "sweep": ("emu.cli.sweep", "sweep_command"),
+}
+
+
+class _Commands(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        if cmd_name not in _COMMANDS:
+            return None
+        module, name = _COMMANDS[cmd_name]
+        return cast("click.Command", getattr(import_module(module), name))
+
+
+@click.group(
+    cls=_Commands,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog=_FIRST_STEPS,
+)
 @click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=_print_version,
               help="Show the version.")  # fmt: skip
 def cli() -> None:
     """A RISC-V machine that boots Linux and plays sound. To begin: pyemu boot."""
-
-
-for _command in (boot_command, audio_group, completion, guest_group, sweep_command):
-    cli.add_command(_command)

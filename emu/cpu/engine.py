@@ -17,18 +17,20 @@ The native part (native.c), where it was built, does more of that, and without P
 import ctypes
 import mmap
 from collections.abc import Callable, Sequence
-from typing import Any, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from devices.errors import PyemuError
 from devices.state import U64, Ns, check
 from emu.cpu import layout, unicorn
-from emu.cpu.blockhook import BlockHook
 from emu.cpu.codepages import PAGE, CodePages
 from emu.cpu.layout import EXIT_NOW, INTERRUPT_HARD, Reg
 from emu.cpu.native import Native, NotNativeError, install
 from emu.cpu.operand import memory_operand
 from emu.cpu.unicorn import uclib
 from emu.cpu.words import check_words, put_words, take_words
+
+if TYPE_CHECKING:
+    from emu.cpu.blockhook import BlockHook
 
 __all__ = ["CpuState", "Engine", "Reg"]
 
@@ -218,6 +220,8 @@ class Engine:
             self.native.count_blocks()
             self._counter = self.native
             return
+        from emu.cpu.blockhook import BlockHook  # noqa: PLC0415 - not needed with the native part
+
         try:
             self._counter = self._block_hook = BlockHook(self._address, self._hook)
         except LookupError as error:

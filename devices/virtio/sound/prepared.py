@@ -26,7 +26,7 @@ STOP and RELEASE
 from abc import ABC, abstractmethod
 from collections import deque
 from dataclasses import dataclass
-from typing import Generic, TypedDict, TypeVar
+from typing import Generic, NamedTuple, TypedDict, TypeVar
 
 from devices.audio import AudioBackend, PcmParams, Period
 from devices.audio.base import Port
@@ -72,8 +72,7 @@ class ParamsState(TypedDict):
     period_bytes: U32
 
 
-@dataclass(frozen=True, slots=True)
-class StreamParams:
+class StreamParams(NamedTuple):
     """What SET_PARAMS has set."""
 
     pcm: PcmParams
@@ -154,8 +153,7 @@ class StreamStats:
             setattr(self, name, value)
 
 
-@dataclass(frozen=True, slots=True)
-class Surroundings:
+class Surroundings(NamedTuple):
     """What stream ``number`` of its direction works with, from one reset to the next."""
 
     number: int
@@ -166,8 +164,7 @@ class Surroundings:
     stats: StreamStats
 
 
-@dataclass(frozen=True, slots=True)
-class Message:
+class Message(NamedTuple):
     """An I/O message waiting its turn."""
 
     chain: Chain
