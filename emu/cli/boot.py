@@ -211,6 +211,9 @@ def boot_command(
         _tracing(trace, trace_file, signals) as tracer,
         recording(image, record, replay, commands, hardware),
     ):
+        from emu.cpu.library import load_meanwhile  # noqa: PLC0415
+
+        load_meanwhile()
         from emu.arguments import DEFAULT_APPEND, GUEST_APPEND  # noqa: PLC0415
         from emu.cli import session  # noqa: PLC0415
         from emu.machine import Machine  # noqa: PLC0415

@@ -5,11 +5,11 @@ on each start of pyemu. It may be used in the same process, on the same library.
 """
 
 import ctypes
-import os
 import weakref
-from importlib.util import find_spec, module_from_spec, spec_from_file_location
-from pathlib import Path
+from importlib.util import module_from_spec, spec_from_file_location
 from typing import Any
+
+from emu.cpu import library
 
 __all__ = ["Uc", "UcError", "__version__", "riscv_const", "uclib"]
 
@@ -56,28 +56,21 @@ _PROTOTYPES = {
 }
 
 
-def _package() -> Path:
-    spec = find_spec("unicorn")  # without running it
-    if spec is None or spec.origin is None:
-        raise ModuleNotFoundError("No module named 'unicorn'", name="unicorn")
-    return Path(spec.origin).parent
-
-
 def _load_library() -> ctypes.CDLL:
-    path = _package() / "lib" / "libunicorn.so.2"
-    if "LIBUNICORN_PATH" in os.environ or not path.exists():
+    path = library.path()
+    if path is None:
         from unicorn.unicorn_py3 import unicorn  # noqa: PLC0415 - it knows other systems and places
 
         path = unicorn.uclib._name  # noqa: SLF001
-    library = ctypes.CDLL(str(path))
+    loaded = ctypes.CDLL(str(path))
     for name, arguments in _PROTOTYPES.items():
-        getattr(library, name).argtypes = arguments
-    library.uc_strerror.restype = ctypes.c_char_p
-    return library
+        getattr(loaded, name).argtypes = arguments
+    loaded.uc_strerror.restype = ctypes.c_char_p
+    return loaded
 
 
 def _load_constants(name: str) -> Any:
-    spec = spec_from_file_location(f"{__name__}.{name}", _package() / f"{name}.py")
+    spec = spec_from_file_location(f"{__name__}.{name}", library.package() / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
     module = module_from_spec(spec)
