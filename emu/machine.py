@@ -431,7 +431,7 @@ class Machine:
         paths = {name: None if file is None else Path(file) for name, file in files.items()}
         with arguments.blaming_the_cache(origin.kernel, origin.initrd):
             return boot.load(
-                ram.load,
+                ram.room,
                 range(ram.base, ram.base + ram.size),
                 board.placements,
                 bootargs=origin.append,

@@ -99,11 +99,11 @@ class Ram:
             self._view[offset : offset + size] = data
             self.changed(address, size)
 
-    def load(self, address: int, data: bytes) -> None:
-        """Copy ``data`` in before the CPU has run; raises OutsideRamError."""
-        if not self.contains(address, len(data)):
-            raise OutsideRamError(f"{len(data)} bytes at {address:#x} are not RAM")
-        self._view[address - self.base : address - self.base + len(data)] = data
+    def room(self, address: int, size: int) -> memoryview:
+        """Return ``size`` bytes to be filled before the CPU has run; raises OutsideRamError."""
+        if not self.contains(address, size):
+            raise OutsideRamError(f"{size} bytes at {address:#x} are not RAM")
+        return self._view[address - self.base : address - self.base + size]
 
     # ---------------------------------------------------------------- images
 

@@ -30,7 +30,7 @@ class Boot(NamedTuple):
 
 
 def load(
-    store: Callable[[int, bytes], None],
+    room: Callable[[int, int], memoryview],
     ram: range,
     placements: Sequence[Placement],
     *,
@@ -40,14 +40,13 @@ def load(
     bootargs: str,
     rng_seed: bytes | None = None,
 ) -> tuple[Boot, bytes]:
-    """Put everything into ``ram`` with ``store(address, data)``; return where to begin, and the device tree.
+    """Put everything into ``ram``, where ``room(address, size)`` is; return where to begin, and the device tree.
 
     There must be a kernel or M-mode firmware; firmware alone is all the software that its machine runs.
 
     Raises UsageError for files that cannot be booted.
     """
     image = load_kernel(kernel, ram) if kernel is not None else None
-    archive = load_initrd(initrd, for_linux=image is not None and image.is_linux) if initrd is not None else b""
     firmware = load_bios(bios, ram) if bios is not None else None
     next_stage = ram.start + FIRMWARE_SPACE  # where firmware expects it unless told otherwise
     info = range(ram.stop - _PAGE, ram.stop)
@@ -58,7 +57,16 @@ def load(
         if firmware is not None:
             fdt = ram.start + FW_JUMP_FDT_OFFSET
             reserved.append(range(fdt, fdt + DTB_SPACE))
-    layout = place(ram, kernel_space, len(archive), reserved)
+    layout = place(ram, kernel_space, 0, reserved)
+
+    def room_for_initrd(size: int) -> memoryview:
+        nonlocal layout
+        layout = place(ram, kernel_space, size, reserved)
+        assert layout.initrd is not None
+        return room(layout.initrd.start, size)
+
+    if initrd is not None:
+        load_initrd(initrd, room_for_initrd, for_linux=image is not None and image.is_linux)
     dtb = board_tree(
         placements,
         ram=ram,
@@ -68,13 +76,13 @@ def load(
         initrd=layout.initrd,
         rng_seed=os.urandom(32) if rng_seed is None else rng_seed,
     )
+    pieces = [(layout.dtb, dtb)]
     if image is not None:
-        store(image.start, image.data)
-    store(layout.dtb, dtb)
-    if layout.initrd is not None:
-        store(layout.initrd.start, archive)
+        pieces.append((image.start, image.data))
+    if firmware is not None:
+        pieces += (firmware.start, firmware.data), (info.start, fw_dynamic_info(next_stage))
+    for start, data in pieces:
+        room(start, len(data))[:] = data
     if firmware is None:
         return Boot(False, next_stage, layout.dtb, 0), dtb
-    store(firmware.start, firmware.data)
-    store(info.start, fw_dynamic_info(next_stage))
     return Boot(True, firmware.entry, layout.dtb, info.start), dtb

@@ -4,10 +4,13 @@ A file is recognised by its contents, never by its name. One that cannot work is
 the file is and what to do (UsageError).
 """
 
+import os
 import re
 import stat
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from io import BufferedReader
 from pathlib import Path
 from typing import Protocol
 
@@ -17,6 +20,7 @@ __all__ = [
     "CPIO_MAGICS",
     "MAX_SIZE",
     "MIB",
+    "PEEKED",
     "SIGNATURE_SIZE",
     "describe_disk_image",
     "describe_elf",
@@ -28,6 +32,7 @@ __all__ = [
     "is_whole_cpio",
     "peek",
     "read_file",
+    "read_file_into",
     "unpack",
 ]
 
@@ -77,7 +82,32 @@ COMPRESSIONS: tuple[tuple[bytes, str, Callable[[], _Decompressor] | None], ...] 
 
 
 def read_file(path: Path, what: str) -> bytes:
-    """Read all of a file that the user gave as ``what`` ("kernel")."""
+    """Read all of a file that the user gave as ``what`` ("kernel"); raises UsageError."""
+    with _opened(path, what) as file:
+        data = file.read(MAX_SIZE + 1)
+    _check_size(len(data), path, what)
+    return data
+
+
+def read_file_into(room: Callable[[int], memoryview], path: Path, what: str) -> memoryview:
+    """Read all of a file that the user gave to where ``room(size)`` says, and return that: half as long as a copy."""
+    with _opened(path, what) as file:
+        size = os.fstat(file.fileno()).st_size  # 0 for a pipe
+        if size:
+            _check_size(size, path, what)
+            there = room(size)
+            if file.readinto(there) == size and not file.read(1):
+                return there
+            file.seek(0)  # it changes just now
+        data = file.read(MAX_SIZE + 1)
+    _check_size(len(data), path, what)
+    there = room(len(data))
+    there[:] = data
+    return there
+
+
+@contextmanager
+def _opened(path: Path, what: str) -> Iterator[BufferedReader]:
     try:
         mode = path.stat().st_mode
         if stat.S_ISDIR(mode):
@@ -85,16 +115,18 @@ def read_file(path: Path, what: str) -> bytes:
         if not (stat.S_ISREG(mode) or stat.S_ISFIFO(mode)):
             raise UsageError(f"{path}: the {what} must be a regular file, but this is a device or a socket")
         with path.open("rb") as file:
-            data = file.read(MAX_SIZE + 1)
+            yield file
     except OSError as error:
         raise UsageError(f"{path}: cannot read the {what}: {error.strerror}") from error
     except ValueError as error:  # a NUL in the name
         raise UsageError(f"{str(path)!r}: cannot read the {what}: {error}") from error
-    if not data:
+
+
+def _check_size(size: int, path: Path, what: str) -> None:
+    if not size:
         raise UsageError(f"{path}: the {what} is empty")
-    if len(data) > MAX_SIZE:
+    if size > MAX_SIZE:
         raise UsageError(f"{path}: the {what} is larger than {MAX_SIZE // MIB} MiB")
-    return data
 
 
 def _compression(data: bytes) -> tuple[str, Callable[[], _Decompressor] | None] | None:
@@ -130,7 +162,7 @@ def is_compressed(data: bytes) -> bool:
 
 
 def peek(data: bytes, size: int) -> bytes:
-    """Return the first bytes of what ``data`` unpacks to, without unpacking the rest; b"" if that is impossible."""
+    """Return the first bytes of what ``data``, of which PEEKED bytes do, unpacks to; b"" if that is impossible."""
     compression = _compression(data)
     if compression is None:
         return data[:size]
@@ -138,7 +170,7 @@ def peek(data: bytes, size: int) -> bytes:
     if make_decompressor is None:
         return b""
     try:
-        return make_decompressor().decompress(data[: 64 << 10], size)
+        return make_decompressor().decompress(data[:PEEKED], size)
     except _damages():
         return b""
 
@@ -163,6 +195,8 @@ _ONE_MORE_CPIO = re.compile(rb"\0*07070[12]")
 _TEXT = bytes((*b"\t\n\f\r", *range(0x20, 0x7F), *range(0x80, 0xF5)))
 #: As many bytes of a file as it takes to tell what it is.
 SIGNATURE_SIZE = 2048
+#: As many bytes of a compressed one as are looked at for that.
+PEEKED = 64 << 10
 
 
 def is_riscv_image(head: bytes) -> bool:
@@ -175,7 +209,7 @@ def is_text(head: bytes) -> bool:
     return not head.translate(None, _TEXT)
 
 
-def is_whole_cpio(data: bytes) -> bool:
+def is_whole_cpio(data: bytes | memoryview) -> bool:
     """Whether an archive runs from file to file up to its end mark; archives after it, which Linux also unpacks, too.
 
     Finding the mark somewhere proves nothing: a program that unpacks archives, like busybox, contains it.

@@ -5,6 +5,7 @@ A kernel's header is described in Linux's Documentation/riscv/boot-image-header.
 
 import logging
 import struct
+from collections.abc import Callable
 from pathlib import Path
 
 from devices.errors import UsageError
@@ -13,6 +14,7 @@ from firmware.files import (
     CPIO_MAGICS,
     MAX_SIZE,
     MIB,
+    PEEKED,
     SIGNATURE_SIZE,
     describe_disk_image,
     describe_foreign_kernel,
@@ -23,6 +25,7 @@ from firmware.files import (
     is_whole_cpio,
     peek,
     read_file,
+    read_file_into,
     unpack,
 )
 from firmware.program import FIRMWARE_SPACE, Program
@@ -153,22 +156,23 @@ def _bss_distance(code: bytes) -> int | None:
     return distance
 
 
-def load_initrd(path: Path, *, for_linux: bool) -> bytes:
-    """Read an initramfs as it is: any file, if the kernel is not Linux.
+def load_initrd(path: Path, room: Callable[[int], memoryview], *, for_linux: bool) -> None:
+    """Read an initramfs as it is to where ``room(size)`` says: any file, if the kernel is not Linux.
 
     Linux takes a cpio archive (newc), plain or compressed in any way, which it unpacks itself; raises UsageError for
     what it cannot take. What it could take as an old RAM disk (root=/dev/ram0) gets a warning.
     """
-    data = read_file(path, "initramfs")
+    data = read_file_into(room, path, "initramfs")
     if not for_linux:
-        return data
-    head = peek(data, SIGNATURE_SIZE)
+        return
+    begin = bytes(data[:PEEKED])
+    head = peek(begin, SIGNATURE_SIZE)
     if head.startswith(CPIO_MAGICS):
-        if head == data[: len(head)] and not is_whole_cpio(data):
+        if begin.startswith(head) and not is_whole_cpio(data):
             raise UsageError(f"{path}: the initramfs is a truncated or damaged cpio archive; make or copy it again")
-        return data
-    if not head and is_compressed(data):
-        return data  # a compression that only the kernel knows, or a damaged file, which the kernel will report
+        return
+    if not head and is_compressed(begin):
+        return  # a compression that only the kernel knows, or a damaged file, which the kernel will report
     if is_riscv_image(head) or describe_foreign_kernel(head):
         raise UsageError(f"{path}: not an initramfs but a kernel; {SWAPPED}")
     hint = "make it with: find . | cpio -o -H newc"
@@ -178,7 +182,6 @@ def load_initrd(path: Path, *, for_linux: bool) -> bytes:
     if disk is not None:
         hint = "give it with --disk and root=/dev/vda, or, if the kernel has RAM disks, root=/dev/ram0"
     logger.warning("%s: not a cpio archive (newc) but %s; %s", path, disk or "something unknown", hint)
-    return data
 
 
 def load_bios(path: Path, ram: range) -> Program:

@@ -35,7 +35,7 @@ class Loader:
     def load(self, initrd: Path | None = None, bios: Path | None = None, bootargs: str = "") -> tuple[Boot, bytes]:
         power: list[PowerRequest] = []
         return load(
-            self.ram.load,
+            self.ram.room,
             range(BASE, BASE + SIZE),
             [Placement(TestDevice(power.append), 0x10_0000)],
             kernel=self.kernel,

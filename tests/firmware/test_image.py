@@ -3,6 +3,7 @@ import gzip
 import lzma
 import os
 import struct
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -25,6 +26,18 @@ BUSYBOX = cpio.pack([cpio.file("bin/busybox", b"\x7fELF" + CPIO, 0o755)])
 
 
 A3, A4 = 13, 14
+
+
+def initrd(path: Path, *, for_linux: bool) -> bytes:
+    """Return what is loaded."""
+    places = []
+
+    def room(size: int) -> memoryview:
+        places.append(memoryview(bytearray(size)))
+        return places[-1]
+
+    load_initrd(path, room, for_linux=for_linux)
+    return bytes(places[-1])
 
 
 def _jal(distance: int) -> bytes:
@@ -168,8 +181,8 @@ def test_wrong_kernel_gets_one_line(user_file: UserFile, data: bytes, message: s
     "load",
     [
         lambda path: load_kernel(path, RAM),
-        lambda path: load_initrd(path, for_linux=True),
-        lambda path: load_initrd(path, for_linux=False),
+        lambda path: initrd(path, for_linux=True),
+        lambda path: initrd(path, for_linux=False),
         lambda path: load_bios(path, RAM),
     ],
 )
@@ -202,18 +215,40 @@ def test_bomb_is_bounded(user_file: UserFile, monkeypatch: pytest.MonkeyPatch) -
 
 @pytest.mark.parametrize("data", [BUSYBOX, CPIO + bytes(1 << 20), CPIO + BUSYBOX, CPIO + gzip.compress(CPIO)])
 def test_whole_archives(user_file: UserFile, data: bytes) -> None:
-    assert load_initrd(user_file(data), for_linux=True) == data
+    assert initrd(user_file(data), for_linux=True) == data
 
 
 @pytest.mark.parametrize("pack", [bytes, gzip.compress, lzma.compress, bz2.compress])
 def test_initramfs_is_left_as_it_is(user_file: UserFile, pack: Callable[[bytes], bytes]) -> None:
     data = pack(CPIO)
-    assert load_initrd(user_file(data), for_linux=True) == data
+    assert initrd(user_file(data), for_linux=True) == data
 
 
 def test_initramfs_in_a_compression_of_the_kernels_is_left_to_it(user_file: UserFile) -> None:
     data = b"\x28\xb5\x2f\xfd" + bytes(100)
-    assert load_initrd(user_file(data), for_linux=True) == data
+    assert initrd(user_file(data), for_linux=True) == data
+
+
+def test_an_initramfs_may_come_through_a_pipe(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    writer = threading.Thread(target=pipe.write_bytes, args=(CPIO,))
+    writer.start()
+    assert initrd(pipe, for_linux=True) == CPIO
+    writer.join()
+
+
+def test_an_initramfs_that_grows_while_it_is_read(user_file: UserFile) -> None:
+    path, places = user_file(CPIO), []
+
+    def room(size: int) -> memoryview:
+        if not places:
+            path.write_bytes(CPIO + CPIO)
+        places.append(memoryview(bytearray(size)))
+        return places[-1]
+
+    load_initrd(path, room, for_linux=True)
+    assert places[-1] == CPIO + CPIO
 
 
 WRONG_INITRDS = {
@@ -232,7 +267,7 @@ WRONG_INITRDS = {
 @pytest.mark.parametrize(("data", "message"), WRONG_INITRDS.values(), ids=WRONG_INITRDS)
 def test_wrong_initramfs_gets_one_line(user_file: UserFile, data: bytes, message: str) -> None:
     with pytest.raises(UsageError, match=message) as error:
-        load_initrd(user_file(data), for_linux=True)
+        initrd(user_file(data), for_linux=True)
     assert "\n" not in str(error.value)
 
 
@@ -253,7 +288,7 @@ def test_linux_may_have_another_use_for_what_is_no_archive(
 ) -> None:
     """Linux takes a file system as a RAM disk if it was built that way, which pyemu cannot know."""
     path = user_file(data)
-    assert load_initrd(path, for_linux=True) == data
+    assert initrd(path, for_linux=True) == data
     (record,) = caplog.records
     assert record.levelname == "WARNING"
     assert record.getMessage().startswith(f"{path}: not a cpio archive (newc) {warning}")
@@ -261,7 +296,7 @@ def test_linux_may_have_another_use_for_what_is_no_archive(
 
 @pytest.mark.parametrize("data", [b"hello", riscv_image(), CPIO[:100], gzip.compress(b"x"), NOTHING])
 def test_another_kernel_gets_any_file(user_file: UserFile, caplog: pytest.LogCaptureFixture, data: bytes) -> None:
-    assert load_initrd(user_file(data), for_linux=False) == data
+    assert initrd(user_file(data), for_linux=False) == data
     assert caplog.records == []
 
 
