@@ -440,7 +440,7 @@ WRONG = {
     "an empty disk": (["boot", "{image}", "--disk", "{tmp}/empty"], "truncate -s 64M {tmp}/empty"),
     "a disk twice": (["boot", "{image}", "--disk", "{disk}", "--disk", "{disk}"], "in use"),
     "a disk option": (["boot", "{image}", "--disk", "{disk},fast"], "'fast'"),
-    "many disks": (["boot", "{image}", *["--disk", "{disk},readonly"] * 9], "room for 8"),
+    "many disks": (["boot", "{image}", *["--disk", "{disk},readonly"] * 14], "room for 16"),
     "no such firmware": (["boot", "{image}", "--bios", "{tmp}/nothing"], "nothing"),
     "no time": (["boot", "{image}", "--timeout", "0"], "--timeout"),
     "not a number": (["boot", "{image}", "--timeout", "nan"], "--timeout"),
