@@ -33,6 +33,11 @@ In the ini file, for both fixtures (paths are relative to the root directory):
     pyemu_ready                  true: ``fresh_machine`` need not boot pyemu_kernel, which has a shell
     pyemu_restore                true: ``machine`` is for each test what it was when it had booted
 
+Under pytest-xdist (``pytest -n 4``), each worker has a ``machine`` of its own, and all of them go on from one snapshot,
+which the first to need it makes while the others wait (if it is killed meanwhile, another takes over). What a failed
+test leaves is in its worker's own folder. A disk is for one machine at a time; FILE,snapshot and FILE,readonly are for
+all.
+
 When a test fails, its report shows the end of its console output, and where to find the WAV file and the picture of
 it: waveform, spectrogram and defects, and for a fresh machine how late each period was. Pictures need matplotlib:
 pip install 'pyemu-riscv[plot]'. Under warp, it has the command that repeats the machine's run, to the bit: run.pyemu is
@@ -182,13 +187,19 @@ def _default_guest(config: pytest.Config) -> tuple[Path, Path]:
 
 def _reporter(config: pytest.Config) -> Callable[[str], None]:
     """Return what shows a line of progress although pytest captures output."""
+    from emu.terminal.terminal import say  # noqa: PLC0415
+
     reporter = config.pluginmanager.get_plugin("terminalreporter")
     capture = config.pluginmanager.get_plugin("capturemanager")
+    if hasattr(config, "workerinput"):  # one of pytest-xdist's, whose reporter nobody hears; its stderr is the user's
+        reporter = None
 
     def progress(line: str) -> None:
         with capture.global_and_fixture_disabled() if capture is not None else contextlib.nullcontext():
             if reporter is not None:
                 reporter.write_line(f"pyemu: {line}")
+            else:
+                say(line)
 
     return progress
 

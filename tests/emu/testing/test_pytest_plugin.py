@@ -1,41 +1,17 @@
 """The pytest plugin with kernels of a few instructions; tests/guest/test_python.py has it with a real guest."""
 
-import os
 import re
 import shlex
 import subprocess
 import sys
-from importlib import metadata
 from pathlib import Path
 
 import pytest
 
-import emu
 from emu.console import CommandResult
 from emu.shell import ShellError
 from emu.testing.pytest_plugin import SharedMachine
 from tests.emu.tiny import ECHO, WAIT, say, write_image
-
-ROOT = Path(emu.__file__).parents[1]
-INSTALLED = any(point.value == "emu.testing.pytest_plugin" for point in metadata.entry_points(group="pytest11"))
-
-
-@pytest.fixture
-def project(tmp_path):
-    """``project(ini, tests, *options)`` returns pytest's output."""
-
-    def run(ini: str, tests: str, *options: str) -> str:
-        (tmp_path / "pytest.ini").write_text(f"[pytest]\n{ini}")
-        (tmp_path / "test_it.py").write_text(tests)
-        load = [] if INSTALLED else ["-p", "emu.testing.pytest_plugin"]
-        kept = f"--basetemp={tmp_path / 'kept'}"  # elsewhere, another pytest may clear up
-        command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", kept, *load, *options]
-        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-        return subprocess.run(
-            command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60, check=False
-        ).stdout
-
-    return run
 
 
 def test_a_kernel_without_a_shell(project, tmp_path):
