@@ -1,6 +1,7 @@
 """Dask as the engine of a sweep: its scheduler and its workers are anybody's, on any number of computers."""
 
 import contextlib
+import logging
 from collections.abc import Iterator
 from concurrent.futures import Executor
 
@@ -23,6 +24,7 @@ def connect(address: str, timeout: float = 30.0) -> Iterator[Executor]:
         client = Client(address, timeout=timeout)
     except (OSError, ValueError, TypeError) as error:
         raise UsageError(f"there is no Dask scheduler at {address}: {error}") from error
+    logging.getLogger("distributed").setLevel(logging.CRITICAL)  # what goes wrong is told by us, in a line
     try:
         # A worker that is lost, with whatever it was doing, is none of a case's faults.
         yield client.get_executor(pure=False)

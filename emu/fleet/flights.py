@@ -3,7 +3,7 @@
 import hashlib
 import pickle
 from collections.abc import Callable, Mapping
-from concurrent.futures import CancelledError, Executor, Future
+from concurrent.futures import Executor, Future
 from dataclasses import dataclass
 from functools import partial
 from queue import SimpleQueue
@@ -73,15 +73,17 @@ class Flights:
         fresh, packed = flight.first is not None, self._packed if flight.loaded else {}
         try:
             flight.future = executor.submit(self.run, flight.pickled, flight.seed, fresh, packed)
-        except RuntimeError as error:  # shut down, or broken
+        except Exception as error:  # shut down, or broken, in whatever way its kind is
             raise PyemuError(f"the executor takes no more cases: {error}") from error
         flight.future.add_done_callback(lambda _future: self._landed.put(flight))
 
     def land(self, executor: Executor) -> Outcome | None:
-        """Wait for the next; return None if it has to start again."""
+        """Wait for the next; return None if it has to start again. Raises PyemuError if the executor has given up."""
         flight = self._landed.get()
         assert flight.future is not None
-        error = CancelledError() if flight.future.cancelled() else flight.future.exception()
+        if flight.future.cancelled():  # not by us; as Dask does when it has lost its scheduler
+            raise PyemuError("the executor has gone, or cancelled a case; those without an outcome can be run again")
+        error = flight.future.exception()
         report = flight.future.result() if error is None else Report(failure=Failure.of(error))  # the executor's own
         self._supply(executor, flight, report)
         if report.lacks:

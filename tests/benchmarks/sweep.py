@@ -32,6 +32,7 @@ from emu.arguments import GUEST_APPEND
 from emu.fleet import sweep
 from emu.fleet.cluster import connect
 from tests.emu import tiny
+from tests.emu.fleet.cluster import cluster
 
 _RATES, _PERIODS = (8000, 44100, 48000), (64, 256, 1024)
 _TONE = "TONE_FILE"  # the environment's name for it
@@ -159,34 +160,11 @@ def killed(times: int, seed: int, folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def _dask() -> Iterator[tuple[Executor, list["subprocess.Popen[bytes]"]]]:
-    """Start a scheduler and two workers, each a process of its own."""
-    dask = (sys.executable, "-m", "distributed.cli.dask_")
-    with contextlib.ExitStack() as ended, tempfile.TemporaryDirectory() as name:
-
-        def start(what: str, *options: str) -> "subprocess.Popen[bytes]":
-            command = [*dask[:2], f"{dask[2]}{what}", *options, "--no-dashboard"]
-            process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
-            ended.callback(process.wait)
-            ended.callback(process.kill)
-            return process
-
-        file = Path(name) / "scheduler.json"
-        start("scheduler", "--host", "127.0.0.1", "--port", "0", "--scheduler-file", str(file))
-        while not file.exists() or not file.read_text():
-            time.sleep(0.05)
-        address = json.loads(file.read_text())["address"]
-        workers: list[subprocess.Popen[bytes]] = []
-
-        def worker() -> None:
-            workers.append(start("worker", address, "--no-nanny", "--nthreads", "1", "--local-directory", name))
-
-        worker()
-        worker()
-        with connect(address) as executor:
-            client = executor._client  # type: ignore[attr-defined]
-            client.wait_for_workers(2, timeout=30)
-            yield executor, workers
+def _dask(workers: int = 2) -> Iterator[tuple[Executor, list["subprocess.Popen[bytes]"]]]:
+    """Start a scheduler and its workers, and connect to them."""
+    with cluster(workers) as started, connect(started.address) as executor:
+        executor._client.wait_for_workers(workers, timeout=30)  # type: ignore[attr-defined]
+        yield executor, started.workers
 
 
 def dask(times: int, seed: int, folder: Path) -> None:

@@ -184,15 +184,15 @@ def studio(
 
 def aplay(params: PcmParams, size: int, options: str = "") -> str:
     """The command that plays the first ``size`` bytes of /dev/vda."""
-    return f"aplay -q -D hw:0,0 {_raw(params)} -s {size // params.frame_size} {options} /dev/vda"
+    return f"aplay -q -D hw:0,0 {raw(params)} -s {size // params.frame_size} {options} /dev/vda"
 
 
 def arecord(params: PcmParams, frames: int, options: str = "") -> str:
     """The command that records ``frames`` frames to /dev/vdb."""
-    return f"arecord -q -D hw:0,0 {_raw(params)} -s {frames} {options} > /dev/vdb"
+    return f"arecord -q -D hw:0,0 {raw(params)} -s {frames} {options} > /dev/vdb"
 
 
-def _raw(params: PcmParams) -> str:
+def raw(params: PcmParams) -> str:
     name = params.format.name
     endian = {"S24_3": "S24_3LE"}.get(name, name if params.format.size == 1 else f"{name}_LE")
     return f"-t raw -f {endian} -r {params.rate} -c {params.channels}"

@@ -6,7 +6,6 @@ import re
 import shlex
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from importlib import metadata
 from pathlib import Path
 
@@ -276,11 +275,21 @@ def test_workers_that_start_at_once_share_one_snapshot(repository, guest_files, 
     for file in guest_files:
         (cache / file.parent.name).symlink_to(file.parent)
     monkeypatch.setenv("PYEMU_CACHE", str(cache))
-    repository.write("test_it.py", "def test_it(fresh_machine): assert fresh_machine().console.run('true').status == 0")
-    with ThreadPoolExecutor(2) as workers:
-        done = list(workers.map(lambda worker: repository.pytest("-s", f"--basetemp={worker}").stdout, "ab"))
-    assert all("1 passed" in text for text in done), done
-    assert "".join(done).count("booting the guest") == 1
+    repository.write(
+        "test_it.py",
+        """
+import pytest
+
+@pytest.mark.parametrize("n", range(4))
+def test_it(fresh_machine, machine, n):
+    for one in fresh_machine(), machine:
+        assert one.console.run(f"echo {n}; aplay -q -D hw:0,0 /root/tone.wav") == (0, f"{n}\\n")
+        assert len(one.audio.frames) == 48000
+""",
+    )
+    done = repository.pytest("-n", "2")
+    assert "4 passed" in done.stdout, done.stdout
+    assert (done.stdout + done.stderr).count("booting the guest") == 1
     assert len(list(cache.glob("ready-*/ready.pyemu"))) == 1
 
 

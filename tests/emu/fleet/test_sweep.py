@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -232,6 +232,20 @@ def test_an_executor_that_loses_a_case_says_so_in_its_outcome(run):
     executor.shutdown()
     with pytest.raises(PyemuError, match="takes no more cases"):
         run(subjects.nothing, executor=executor)
+
+
+def test_an_executor_that_cancels_a_case_has_given_up(run):
+    """As Dask's does when its scheduler is gone: these cases have no outcome, and can be run again."""
+
+    class Gone(ThreadPoolExecutor):
+        def submit(self, function, *arguments):
+            future = Future()
+            future.cancel()
+            future.set_running_or_notify_cancel()
+            return future
+
+    with pytest.raises(PyemuError, match="can be run again"):
+        run(subjects.nothing, executor=Gone(1))
 
 
 # ---------------------------------------------------------------- the end of processes
