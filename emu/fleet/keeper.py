@@ -16,7 +16,7 @@ import tempfile
 import threading
 import time
 import weakref
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from multiprocessing.connection import Connection
 from typing import Any, cast
@@ -26,7 +26,7 @@ from emu.fleet.files import find, keep
 from emu.fleet.job import Job, Limits
 from emu.fleet.outcome import Failure, Report, tail
 
-__all__ = ["Keeper", "run_case"]
+__all__ = ["Keeper", "run_cases"]
 
 #: How often a running process is looked at.
 _LOOK_S = 0.25
@@ -187,14 +187,17 @@ def _kill(process: "subprocess.Popen[bytes]") -> None:
         os.killpg(process.pid, signal.SIGKILL)
 
 
-#: Of the process that an executor of any kind calls ``run_case`` in.
+#: Of the process that an executor of any kind calls ``run_cases`` in.
 _KEEPER = Keeper()
 
 
-def run_case(job: bytes, case: bytes, seed: int, fresh: bool, packed: Mapping[str, bytes]) -> Report:
-    """Run a case on this computer: what an executor of any kind is given to do.
+def run_cases(
+    job: bytes, cases: Sequence[tuple[bytes, int]], fresh: bool, packed: Mapping[str, bytes]
+) -> Sequence[Report]:
+    """Run cases on this computer: what an executor of any kind is given to do.
 
-    The ``job`` is pickled, and ``packed`` may have the contents of its files, by their names.
+    The ``job`` and the ``cases`` are pickled, and ``packed`` may have the contents of its files, by their names. If one
+    is lacking, there is one report, which says so.
     """
     sent = _job(job)
     try:
@@ -203,10 +206,13 @@ def run_case(job: bytes, case: bytes, seed: int, fresh: bool, packed: Mapping[st
                 keep(sent.files[name], packed[name])
         found = {name: find(file) for name, file in sent.files.items()}
     except (OSError, PyemuError) as error:
-        return Report(failure=Failure.of(error))
+        return [Report(failure=Failure.of(error))] * len(cases)
+    if None in found.values() and not packed:
+        return [Report(lacks=True)]
     if None in found.values():
-        return Report(lacks=not packed, failure=Failure("OSError", "a file that came with the case is gone at once"))
-    return _KEEPER.run(sent._replace(options=sent.options | found), case, seed, fresh)
+        return [Report(failure=Failure("OSError", "a file that came with the case is gone at once"))] * len(cases)
+    complete = sent._replace(options=sent.options | found)
+    return [_KEEPER.run(complete, case, seed, fresh) for case, seed in cases]
 
 
 @lru_cache(maxsize=4)

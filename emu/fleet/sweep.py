@@ -1,7 +1,7 @@
 """A sweep: as many cases on their way as the executor needs, and no more; and an outcome for each."""
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import ExitStack
 from functools import partial
@@ -17,7 +17,9 @@ from emu.fleet.target import Target, Test
 __all__ = ["sweep", "sweep_job"]
 
 #: Cases in flight: for each process here; for an executor, whose number of workers nobody knows.
-_PER_PROCESS, _IN_FLIGHT = 4, 512
+_PER_PROCESS, _IN_FLIGHT = 4, 4096
+#: So many flights at most: enough for a hundred workers, each with one to go on with.
+_FLIGHTS = 256
 
 
 def sweep(
@@ -81,7 +83,7 @@ def sweep_job(
         raise UsageError("only the warp clock makes a run that repeats itself; leave out check_repeat")
     jobs = jobs or len(os.sched_getaffinity(0))
     most = in_flight or (_PER_PROCESS * jobs if executor is None else _IN_FLIGHT)
-    flights = Flights(job if executor is None else job.to_send(), seed, check_repeat)
+    flights = Flights(job if executor is None else job.to_send(), seed, check_repeat, max(1, most // _FLIGHTS))
     return _sweep(flights, iter(cases), executor or jobs, most)
 
 
@@ -96,15 +98,17 @@ def _sweep(
             flights.run = partial(_run_here, keeper, flights.job)
         ended.callback(flights.cancel)
         while True:
-            while flights.count < most and (case := next(cases, None)) is not None:
+            while flights.cases < most and flights.count < _FLIGHTS and (case := next(cases, None)) is not None:
                 flights.start(executor, case)
-            if not flights.count:
+            if not flights.cases:
                 return
             outcome = flights.land(executor)
             if outcome is not None:
                 yield outcome
 
 
-def _run_here(keeper: Keeper, job: Job, case: bytes, seed: int, fresh: bool, _packed: Mapping[str, bytes]) -> Report:
-    """Run a case where all files are."""
-    return keeper.run(job, case, seed, fresh)
+def _run_here(
+    keeper: Keeper, job: Job, cases: Sequence[tuple[bytes, int]], fresh: bool, _packed: Mapping[str, bytes]
+) -> Sequence[Report]:
+    """Run cases where all files are."""
+    return [keeper.run(job, case, seed, fresh) for case, seed in cases]

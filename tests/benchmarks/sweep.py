@@ -163,7 +163,7 @@ def killed(times: int, seed: int, folder: Path) -> None:
 def _dask(workers: int = 2) -> Iterator[tuple[Executor, list["subprocess.Popen[bytes]"]]]:
     """Start a scheduler and its workers, and connect to them."""
     with cluster(workers) as started, connect(started.address) as executor:
-        executor._client.wait_for_workers(workers, timeout=30)  # type: ignore[attr-defined]
+        executor.client.wait_for_workers(workers, timeout=30)
         yield executor, started.workers
 
 

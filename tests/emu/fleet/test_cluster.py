@@ -33,7 +33,7 @@ def slow(machine, n):
 @pytest.fixture(scope="module")
 def dask():
     with cluster() as started, connect(started.address) as executor:
-        executor._client.wait_for_workers(2, timeout=60)
+        executor.client.wait_for_workers(2, timeout=60)
         yield executor
 
 
@@ -81,7 +81,7 @@ def test_what_a_test_does_to_its_process_is_its_own_outcome(run):
 
 def test_a_test_that_hangs_is_ended(run, dask, tmp_path):
     mark = tmp_path / "hanging"
-    dask._client.run(_make_it_late, str(mark))
+    dask.client.run(_make_it_late, str(mark))
     (bad,) = run(subjects.hangs, [{"n": 1, "mark": str(mark)}], timeout=900)
     assert str(bad.error) == "Timeout: it took longer than 900 s"
     (after,) = run(subjects.nothing, 1)
