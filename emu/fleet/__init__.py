@@ -10,7 +10,14 @@
         for outcome in sweep(plays, ({"rate": rate} for rate in (8000, 44100, 48000))):
             print(outcome.case, outcome.error or "passed")
 
-There is no scheduler here: which worker gets which case is the executor's business.
+There is no scheduler here: which worker gets which case is the executor's business. Dask's is
+``client.get_executor(pure=False)``, loky's ``loky.get_reusable_executor()``. Ray has none, but this is one:
+
+    class Rays(concurrent.futures.Executor):
+        call = staticmethod(ray.remote(lambda run, arguments: run(*arguments)).remote)
+
+        def submit(self, run, *arguments):
+            return self.call(run, arguments).future()
 
     target    the test: a function that other processes can find
     job       what a sweep's machines have in common, as it is sent to whoever runs them

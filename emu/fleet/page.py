@@ -13,8 +13,10 @@ from emu.testing.evidence import draw
 __all__ = ["write_page"]
 
 #: More cells are no picture, and more failures no reading: the results' file has all of them.
-_MOST_CELLS, _MOST_FAILURES, _MOST_PICTURES = 20_000, 500, 50
+_MOST_CELLS, _MOST_FAILURES, _MOST_PICTURES = 50_000, 500, 50
 
+
+_NO_GRID = "<p>There are too many cases for a grid.</p>"
 _STYLE = """
 body { font: 15px/1.4 system-ui, sans-serif; margin: 2em; color: #222; }
 table { border-collapse: collapse; font-size: 13px; }
@@ -48,7 +50,7 @@ def write_page(path: Path, name: str, records: Iterable[Mapping[str, Any]], fold
     page = (
         f'<!doctype html>\n<html lang="en"><meta charset="utf-8"><title>{escape(name)}</title><style>{_STYLE}</style>\n'
         f"<h1>{escape(name)}</h1>\n<p>{count:,} cases: {count - failed:,} passed, {failed:,} failed.</p>\n"
-        f"{told}{''.join(shown)}{_grid(cells) if count <= _MOST_CELLS else ''}</html>\n"
+        f"{told}{''.join(shown)}{_grid(cells) if count <= _MOST_CELLS else _NO_GRID}</html>\n"
     )
     try:
         path.write_text(page, encoding="utf-8", errors="replace")

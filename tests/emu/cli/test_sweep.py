@@ -204,6 +204,14 @@ def test_the_page_has_a_grid_and_the_failures(sweep, folder):
     assert "http" not in page  # all in one file
 
 
+def test_a_page_without_its_grid_says_so(sweep, folder, monkeypatch):
+    monkeypatch.setattr("emu.fleet.page._MOST_CELLS", 1)
+    sweep("check", "--matrix", "rate=8000,44100", "--html", "p.html")
+    page = (folder / "p.html").read_text()
+    assert "too many cases for a grid" in page
+    assert "<td" not in page
+
+
 def test_what_a_guest_prints_stays_text(sweep, folder):
     tiny.write_image(folder / "Image", tiny.say("<script>]]>&\x01\x1b[31m\n"), tiny.POWER_OFF)
     sweep("dies", "--matrix", "n=1", "--html", "p.html", "--junit", "j.xml")
