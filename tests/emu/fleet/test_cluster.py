@@ -13,6 +13,7 @@ import pytest
 from devices.errors import PyemuError, UsageError
 from emu.fleet import keeper, sweep
 from emu.fleet.cluster import connect
+from emu.fleet.files import find
 from tests.emu import tiny
 from tests.emu.fleet import subjects
 from tests.emu.fleet.cluster import cluster
@@ -91,6 +92,21 @@ def test_a_test_that_hangs_is_ended(run, dask, tmp_path):
 def _make_it_late(mark: str) -> None:
     """On a worker: once a test has made the file ``mark``, it is much later by the keeper's clock."""
     keeper.time = SimpleNamespace(monotonic=lambda: time.monotonic() + 1000 * Path(mark).exists())
+
+
+def test_workers_on_computers_without_the_kernel_get_it_with_a_case(run, dask, hello, tmp_path):
+    dask.client.run(_are_elsewhere, str(tmp_path))
+    outcomes = run(subjects.prints, 6)
+    assert {outcome.error for outcome in outcomes} == {None}
+    assert {outcome.value[0] for outcome in outcomes} == {b"hello\n"}
+    (kept,) = (tmp_path / "fleet").iterdir()
+    assert kept.read_bytes() == hello.read_bytes()
+
+
+def _are_elsewhere(cache: str) -> None:
+    """On a worker: no path is of this computer."""
+    os.environ["PYEMU_CACHE"] = cache
+    keeper.find = lambda file: find(file._replace(path="/nowhere"))
 
 
 def test_a_worker_that_is_killed_costs_no_case(hello, tmp_path):
