@@ -46,9 +46,10 @@ def sweep(
     ``test`` is a function at the top level of a file or module, since each runs in a process of its own; what it
     returns must be picklable. ``cases`` may be endless: a bounded number, ``in_flight``, is taken ahead. They are
     spread over this computer, ``jobs`` at a time (default: one for each core), or by any ``executor``, whose workers
-    have pyemu; it is not shut down. A case that takes longer than ``timeout`` seconds, or whose process crashes or
-    takes more memory than ``memory_limit``, has an outcome that says so, and the others go on. With ``check_repeat``,
-    that share of the cases is run once more, in a new process, and one that was not the same to the bit has failed.
+    have pyemu: it gets quick ones several at a time, and is not shut down. A case that takes longer than ``timeout``
+    seconds, or whose process crashes or takes more memory than ``memory_limit``, has an outcome that says so, and the
+    others go on. With ``check_repeat``, that share of the cases is run once more, in a new process, and one that was
+    not the same to the bit has failed.
 
     Whoever stops iterating ends the machines that still run. Raises UsageError for arguments that can't work.
     """

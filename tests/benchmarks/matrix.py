@@ -196,9 +196,14 @@ def cases(points: dict[str, Any], share: float) -> Iterator[dict[str, Any]]:
 
 def _points(only: Iterable[str]) -> dict[str, Any]:
     points: dict[str, Any] = dict(POINTS)
-    for name, values in matrix_of(list(only)).items():
-        if name not in POINTS or not set(values) <= set(POINTS[name]):
-            raise UsageError(f"--only {name}: there are {', '.join(f'{name}={POINTS[name]}' for name in POINTS)}")
+    try:
+        chosen = matrix_of(list(only))
+    except UsageError as error:
+        raise click.UsageError(str(error)) from error
+    for name, values in chosen.items():
+        if not set(values) <= set(POINTS.get(name, ())):
+            there_are = (f"{name}={','.join(map(str, values))}" for name, values in POINTS.items())
+            raise click.UsageError(f"--only {name}: there are {'; '.join(there_are)}")
         points[name] = values
     return points
 
