@@ -43,6 +43,7 @@ from firmware.sbi import Sbi, SbiHart
 if TYPE_CHECKING:
     from devices.contracts import Event, Events, Moment
     from devices.virtio.disk import Disk
+    from devices.virtio.fs import Export
     from emu.counters import Counters
     from emu.monitor import Monitor
     from emu.recording import Reader, Recorder, Replayer, Writer
@@ -66,6 +67,7 @@ class Machine:
     there, with its RAM, command line and disks. ``memory`` is a size ("256M" or bytes); ``append`` the kernel's line,
     all of it, whose last ``console=`` (ttyS0 or hvc0) gets what is typed;
     ``disk`` and ``disks`` opened disks or texts like "disk.img,snapshot", the guest's vda, vdb ... (13 at most);
+    ``share`` and ``shares`` texts like "directory,readonly", which the default guest has at /mnt (only the first);
     ``audio`` a backend, or a text like "wav:out.wav" (default: played nowhere, in time); ``clock`` "host", "warp" or a
     clock; ``output`` gets what the guest prints; ``trace`` is a Trace of what happens. ``seed`` is where random bytes
     and the calendar's time at power-on come from: of the host, unless there is one; with the warp clock it is 0 unless
@@ -107,6 +109,8 @@ class Machine:
         append: str | None = None,
         disk: "Disk | str | None" = None,
         disks: "Sequence[Disk | str]" = (),
+        share: "Export | str | None" = None,
+        shares: "Sequence[Export | str]" = (),
         audio: AudioBackend | str | None = None,
         clock: Clock | str = "host",
         output: Callable[[bytes], None] | None = None,
@@ -164,6 +168,7 @@ class Machine:
             blocks = [self._make_block_device(number, opened) for number in range(len(self.disks))]
             entropy = EntropyDevice(partial(self.chance.draw, "entropy"))
             self.virtio: list[VirtioDevice] = [*blocks, self.sound, entropy, self.hvc]
+            self._share(shares if share is None else (share, *shares), opened)
             board = self._build_board(ram, joints)
             self.console.connect(board.uart)
             if last_console(self.append).startswith("hvc"):
@@ -315,6 +320,7 @@ class Machine:
             "seed": None if self.chance.seed is None else str(self.chance.seed),
             "calendar": self._calendar() - self.clock.now(),
             "streams": self.audio.streams,
+            "shares": [device.export.tag for device in self.virtio if hasattr(device, "export")],
         }
 
     def _body(self) -> "Body":
@@ -395,6 +401,12 @@ class Machine:
         thread = AsideThread(self.post)
         opened.callback(thread.close)
         return thread
+
+    def _share(self, shares: "Sequence[Export | str]", opened: ExitStack) -> None:
+        if shares:
+            from emu.shares import devices  # noqa: PLC0415 - not needed to boot
+
+            self.virtio += devices(shares, self._make_aside, opened, recorded=self.journal is not None)
 
     def _build_board(self, ram: Ram, joints: Joints) -> Board:
         msip, mtip, meip, seip = map(self._engine.line, (MSIP, MTIP, MEIP, SEIP))

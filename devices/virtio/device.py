@@ -15,7 +15,7 @@ from devices.virtio.queue import Queue
 __all__ = ["DEVICE_NAMES", "VirtioDevice"]
 
 #: Device types (virtio 1.3 section 5), as the kernel names their drivers.
-DEVICE_NAMES = {1: "net", 2: "blk", 3: "console", 4: "rng", 25: "sound"}
+DEVICE_NAMES = {1: "net", 2: "blk", 3: "console", 4: "rng", 25: "sound", 26: "fs"}
 
 
 class VirtioDevice(ABC):

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from devices.errors import UsageError
-from emu.cli.completion import complete_audio, complete_file
+from emu.cli.completion import complete_audio, complete_directory, complete_file
 from emu.cli.repeating import Failure, recording
 from emu.cli.reporting import debug_option, reporting
 from emu.cli.signals import Signals
@@ -81,6 +81,15 @@ def _check_timeout(_context: click.Context, _option: click.Parameter, seconds: f
     shell_complete=complete_file,
     help="A raw disk image, the guest's vda, vdb ... (at most 13). A snapshot is writable, but its changes are "
     "discarded. With raw, FILE is taken as raw even if it looks compressed or like another kind of image.",
+)
+@click.option(
+    "--share",
+    "shares",
+    metavar="DIR[,readonly][,tag=NAME]",
+    multiple=True,
+    shell_complete=complete_directory,
+    help="A directory of the host as a file system of the guest; the default guest has the first at /mnt. In others: "
+    "mount -t virtiofs share /mnt (the tags are share, share1 and so on).",
 )
 @click.option(
     "--audio",
@@ -258,8 +267,8 @@ def boot_command(
 
 def _ready(image: Path, rootfs: Path | None, audio: str, hardware: dict[str, Any]) -> tuple[Path, Path | None]:
     """Return a snapshot of the guest, whose options are taken out of ``hardware``; or what it must boot from."""
-    if hardware["disks"] or "streams=" in audio:
-        say("the guest is booted: disks, and streams of sound, can't be given to one that has booted")
+    if hardware["disks"] or hardware["shares"] or "streams=" in audio:
+        say("the guest is booted: disks, shares, and streams of sound, can't be given to one that has booted")
         return image, rootfs
     from emu.snapshot.ready import ready  # noqa: PLC0415
 

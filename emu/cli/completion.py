@@ -9,7 +9,7 @@ import click
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
-__all__ = ["VARIABLE", "complete_audio", "complete_file", "completion"]
+__all__ = ["VARIABLE", "complete_audio", "complete_directory", "complete_file", "completion"]
 
 #: The environment variable that is set when a shell asks for completions.
 VARIABLE = "_PYEMU_COMPLETE"
@@ -62,6 +62,15 @@ def complete_file(_context: click.Context, _option: click.Parameter, incomplete:
     from click.shell_completion import CompletionItem  # noqa: PLC0415
 
     return [CompletionItem(incomplete, "file")]
+
+
+def complete_directory(
+    _context: click.Context, _option: click.Parameter, incomplete: str
+) -> "list[CompletionItem[str]]":
+    """Let the shell complete the name of a directory."""
+    from click.shell_completion import CompletionItem  # noqa: PLC0415
+
+    return [CompletionItem(incomplete, "dir")]
 
 
 def complete_audio(_context: click.Context, _option: click.Parameter, incomplete: str) -> "list[CompletionItem[str]]":

@@ -66,7 +66,7 @@ class Bench:
         if self._machine is None:
             options: dict[str, Any] = {"audio": WavSink(path)} if own_sound else {}
             self._machine = machine = Machine(**self._options, **options, seed=seed)
-            if not {"disk", "disks"} & self._options.keys():
+            if not {"disk", "disks", "share", "shares"} & self._options.keys():
                 self._ready = machine.snapshot()
         else:
             machine = self._machine

@@ -40,6 +40,8 @@ class Made(TypedDict):
     calendar: I64
     #: The sound device's: for playing, for recording.
     streams: tuple[U8, U8]
+    #: The tags of the directories that it shares with the guest; which directories these are, only the user says.
+    shares: list[str]
 
 
 class _Plain(TypedDict):
@@ -143,6 +145,8 @@ class Snapshot:
         for name in ("memory", "bios", "streams"):
             if made[name] != self.made[name]:
                 raise UsageError(f"the snapshot has {name}: {self.made[name]}, and this machine {made[name]}")
+        if made["shares"] != self.made["shares"]:
+            raise UsageError(_other_shares(self.made["shares"]))
 
     def open_disks(self) -> list[Disk]:
         """Open the disks that its machine had; raises UsageError, naming one that cannot be, or has changed."""
@@ -209,6 +213,13 @@ def _regions(body: Body) -> dict[str, tuple[int, Callable[[RamImage], None]]]:
 
 def _save_changes(disk: Disk, place: RamImage) -> None:
     disk.copy_changes(lambda offset, data: write_all(place.file, place.offset + offset, data))
+
+
+def _other_shares(tags: list[str]) -> str:
+    if not tags:
+        return "the snapshot's machine has no shared directory, and can be given none; boot one with --share"
+    again = " ".join(f"--share DIR,tag={tag}" for tag in tags)
+    return f"the snapshot's machine shares directories with its guest; name them again: {again}"
 
 
 def _refuse_writing(state: DiskState) -> None:

@@ -130,7 +130,7 @@ def _switch_on(config: pytest.Config, folder: Path, **options: Any) -> "Machine"
         options["initrd"] = overlay(Path(options["initrd"]), Path(tree), folder / "initrd")
     if ready and not boot and _can_be_ready(options):
         options["kernel"] = _ready(config, options)
-    if options["clock"] == "warp" and not {"record", "replay"} & options.keys():
+    if options["clock"] == "warp" and not {"record", "replay", "share", "shares"} & options.keys():
         options["record"] = folder / "run.pyemu"
     machine = Machine(**options)
     if options.get("record") is not None:
