@@ -207,7 +207,7 @@ class FsDevice(VirtioDevice):
                 _refuse(queue, chain, request.header, error)
                 return LEAST
         request.position += done
-        if not done or request.position == transfer.size:  # a READ behind the end, or all of it
+        if done < piece or request.position == transfer.size:  # at the end of the file or of a full disk, or all of it
             self._request = None
             self._finish(queue, request)
         return max(done, LEAST)

@@ -206,11 +206,9 @@ class Tree:
             os.close(descriptor)
 
     def _forget_oldest(self) -> None:
-        number, node = next(iter(self._nodes.items()))
-        if node.opened:
-            self._nodes.move_to_end(number)  # there are far fewer open files than nodes
-        else:
-            self._drop(node)
+        while (node := next(iter(self._nodes.values()))).opened:  # there are far fewer of those than nodes
+            self._nodes.move_to_end(node.id)
+        self._drop(node)
 
     def _drop(self, node: Node) -> None:
         self._nodes.pop(node.id, None)
