@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable
-from typing import NamedTuple, Protocol, TypedDict
+from typing import NamedTuple, Protocol, TypedDict, TypeVar
 
 from devices.contracts import NEVER_NS, Event
 from devices.errors import PyemuError, UsageError
@@ -20,6 +20,9 @@ _KNOCKS = 500
 _LONGEST_LINE = 1024
 #: What a panicking kernel prints, wherever the cursor was and whatever comes before it; not its "end" line.
 _PANIC = re.compile(rb"(?<!end )Kernel panic - not syncing: ?([^\r\n]{0,%d})\r?\n" % _LONGEST_LINE)
+
+
+_T = TypeVar("_T")
 
 
 class ExpectError(PyemuError):
@@ -57,6 +60,10 @@ class CommandShell(Protocol):
 
     def capture(self, command: str) -> tuple[int, bytes]:
         """Run a command; return its exit status and what it printed."""
+        ...
+
+    def give(self, command: str, data: bytes) -> int:
+        """Run a command that reads lines of text, ``data``, up to their end; return its exit status."""
         ...
 
 
@@ -214,6 +221,19 @@ class Console:
         Raises ShellError if there is no shell, if the guest is switched off, or after ``timeout`` seconds of real time:
         the command may then still be running, and the next call interrupts it.
         """
+        status, output = self._use_shell(lambda shell: shell.capture(command), timeout)
+        return CommandResult(status, output.decode(errors="replace").replace("\r\n", "\n"))
+
+    def give(self, command: str, data: bytes, timeout: float = 60.0) -> int:
+        """Run ``command``, which reads what is typed: lines of text, ``data``; return its exit status.
+
+        They have less than 4 kB each, no control characters, and 60 kB in all, which is what Linux keeps of them for
+        a program that is slow to read. Otherwise it is like ``run``.
+        """
+        return self._use_shell(lambda shell: shell.give(command, data), timeout)
+
+    def _use_shell(self, use: Callable[[CommandShell], _T], timeout: float) -> _T:
+        """Have ``use(shell)`` called with the guest's shell, at its prompt, and keep that for the next time."""
         assert self._new_shell is not None
         self._running = True
         shell, self._shell = self._shell, None
@@ -224,13 +244,13 @@ class Console:
             if shell is None:
                 found.find()
             self._interrupt = True
-            status, output = found.capture(command)
+            result = use(found)
             self._interrupt = False
         finally:
             self._running = False
         self._shell = None if found.ended else found
         self._seen = len(self.text)
-        return CommandResult(status, output.decode(errors="replace").replace("\r\n", "\n"))
+        return result
 
     def since(self, position: int) -> bytes:
         """Return what was printed after the first ``position`` bytes, as far as it is kept."""

@@ -261,6 +261,25 @@ class Machine:
             self._closing.callback(self._monitor.close)
         return self._monitor.execute(line)
 
+    def put(self, source: str | os.PathLike[str] | bytes, path: str, timeout: float = 60.0) -> None:
+        """Write a file of the host, or bytes, to the file ``path`` of the guest.
+
+            machine.put("build/driver.ko", "/root/driver.ko")
+
+        That is typed at its shell (see ``console.run``), some 50 kB a second: for more, ``share`` a directory. What is
+        there is replaced when all of the new one has arrived. Raises UsageError, or ShellError with what the guest
+        said, or where a step takes more than ``timeout`` seconds of real time.
+        """
+        from emu.transfer import put  # noqa: PLC0415 - not needed to boot
+
+        put(self.console, source, path, timeout)
+
+    def get(self, path: str, timeout: float = 60.0) -> bytes:
+        """Read the file ``path`` of the guest, as ``put`` writes one."""
+        from emu.transfer import get  # noqa: PLC0415 - not needed to boot
+
+        return get(self.console, path, timeout)
+
     @property
     def counters(self) -> "Counters":
         """What has happened since power-on, in numbers: a snapshot."""

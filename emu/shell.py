@@ -40,6 +40,7 @@ _NUDGE = 3.0
 _SILENT = 90.0
 #: The keys that end a command, the gentle one first, and how long a command may take to react.
 _INTERRUPT, _QUIT = b"\x03", b"\x1c"
+_END_OF_INPUT = b"\x04"
 _HEED = 3.0
 #: How long a shell may take to accept a line, or to log in.
 _PROMPTLY = 20.0
@@ -182,6 +183,29 @@ class Shell:
             if begun and prompt is not None:
                 return status, output[: prompt.start()]
         raise ShellError(f"{self._user} {command!r}: its output is too long, or garbled; redirect it to a file")
+
+    def give(self, command: str, data: bytes) -> int:
+        """Run ``command``, which reads the lines ``data`` up to their end; return its exit status.
+
+        They are typed once it reads, and not echoed. Raises ShellError.
+        """
+        start, mark = self._console.printed, self.word.replace("-", "=")
+        self._busy = True
+        line = f"stty -echo; echo {_cut(mark)}; {command}; _pyemu=$?; stty echo; (exit $_pyemu)"
+        self._forget()
+        for typed in _lines(line.encode(errors="surrogateescape")):
+            if self._position != start:
+                self._wait_for_status()
+            self._forget()
+            self._console.sendline(typed)
+        while not self._run(lambda: mark.encode() in self._console.since(start), _NUDGE):
+            if self._is_another_shell():
+                raise self.error(command)
+        self._console.send(data + _END_OF_INPUT)
+        status = self._wait_for_status()
+        if status is None:
+            raise self.error(command)
+        return status
 
     def limit(self, seconds: float) -> None:
         """Give up with a ShellError ``seconds`` of real time from now, whatever is being waited for."""

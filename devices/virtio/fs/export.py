@@ -388,7 +388,8 @@ class Export:
         """Return a descriptor of a regular file."""
         access = flags & ACCESS_MODE
         if access not in _ACCESS or node.kind != stat.S_IFREG:
-            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+            number = errno.EISDIR if node.kind == stat.S_IFDIR else errno.EINVAL
+            raise OSError(number, os.strerror(number))
         if access in _WRITABLE or flags & O_TRUNC:
             self._check_writable()
         host = _ACCESS[access] | _OPEN
