@@ -11,7 +11,6 @@ signalled from then on, and the transport is told once, so that it can ask the d
 import struct
 from bisect import bisect_right
 from collections.abc import Callable, Iterator
-from itertools import accumulate
 from typing import NamedTuple, TypedDict
 
 from devices.contracts import GuestMemory
@@ -58,6 +57,10 @@ _AVAIL_NO_INTERRUPT = 0x1
 # Both rings are flags and idx (2 bytes each), the elements, and one 2-byte event index.
 _RING_HEADER = 4
 _RING_OVERHEAD = 6
+
+
+#: Address, length, flags, next.
+_Descriptor = tuple[int, int, int, int]
 
 
 class _CorruptError(Exception):
@@ -108,21 +111,26 @@ class Buffer:
     is as recent as the device wants, and may differ between two reads: read once, use the copy.
     """
 
-    __slots__ = ("_ends", "_queue", "segments")
+    __slots__ = ("_ends", "_queue", "_size", "segments")
 
     def __init__(self, queue: "Queue", segments: list[tuple[int, int]]) -> None:
         self._queue = queue
         #: The pieces that it is made of, (address, length); no length is zero.
         self.segments = segments
-        self._ends = list(accumulate(length for _, length in segments))
+        self._ends = ends = []
+        end = 0
+        for _, length in segments:
+            end += length
+            ends.append(end)
+        self._size = end
 
     def __len__(self) -> int:
-        return self._ends[-1] if self._ends else 0
+        return self._size
 
     def read(self, offset: int, size: int) -> bytes:
         """Copy ``size`` bytes out, from ``offset``; raises ValueError if there are not that many."""
-        read = self._queue.memory.read
-        return b"".join([read(address, length) for address, length in self._spans(offset, size)])
+        read, spans = self._queue.memory.read, self._spans(offset, size)
+        return read(*spans[0]) if len(spans) == 1 else b"".join([read(*span) for span in spans])
 
     def write(self, offset: int, data: bytes | bytearray | memoryview) -> None:
         """Copy ``data`` in, at ``offset``; raises ValueError, writing nothing, if it does not fit."""
@@ -133,19 +141,23 @@ class Buffer:
             memory.write(address, view[position : position + length])
             position += length
 
-    def _spans(self, offset: int, size: int) -> Iterator[tuple[int, int]]:
+    def _spans(self, offset: int, size: int) -> list[tuple[int, int]]:
         """Find the pieces of guest memory, (address, length), that make up ``[offset, offset + size)``."""
-        if offset < 0 or size < 0 or offset + size > len(self):
-            raise ValueError(f"{size} bytes at {offset} are not in a buffer of {len(self)}")
-        index = bisect_right(self._ends, offset)
-        while size:
-            address, length = self.segments[index]
-            skipped = offset - (self._ends[index] - length)
-            taken = min(size, length - skipped)
-            yield address + skipped, taken
+        end = offset + size
+        if offset < 0 or size < 0 or end > self._size:
+            raise ValueError(f"{size} bytes at {offset} are not in a buffer of {self._size}")
+        spans: list[tuple[int, int]] = []
+        ends, segments = self._ends, self.segments
+        index = bisect_right(ends, offset) if offset else 0
+        while offset < end:
+            address, length = segments[index]
+            until = ends[index]
+            skipped = length - (until - offset)
+            taken = (until if until < end else end) - offset
+            spans.append((address + skipped, taken))
             offset += taken
-            size -= taken
             index += 1
+        return spans
 
 
 class ChainState(TypedDict):
@@ -373,7 +385,7 @@ class Queue:
         writable: list[tuple[int, int]] = []
         contains = self.memory.contains
         total = 0
-        for address, length, flags in self._descriptors_from(head):
+        for address, length, flags, _ in self._descriptors_from(head):
             if flags & _DESC_WRITE:
                 segments = writable
             elif writable:
@@ -393,25 +405,26 @@ class Queue:
         self._segments += len(readable) + len(writable)
         return Chain(head, Buffer(self, readable), Buffer(self, writable))
 
-    def _descriptors_from(self, index: int) -> Iterator[tuple[int, int, int]]:
-        """Follow a chain of descriptors, (address, length, flags), into the indirect table where it ends in one."""
+    def _descriptors_from(self, index: int) -> list[_Descriptor]:
+        """Follow a chain of descriptors, into the indirect table where it ends in one."""
         table = self._descriptors
-        read = self.memory.read
+        read, unpack = self.memory.read, _DESCRIPTOR.unpack
+        found: list[_Descriptor] = []
         for _ in range(self._size):  # a longer chain is a loop
             if index >= self._size:
                 raise _CorruptError(f"there is no descriptor {index} in a table of {self._size}")
-            address, length, flags, index = _DESCRIPTOR.unpack(read(table + _DESCRIPTOR.size * index, 16))
+            descriptor: _Descriptor = unpack(read(table + _DESCRIPTOR.size * index, 16))
+            address, length, flags, index = descriptor
             if flags & _DESC_INDIRECT:
                 if not self._indirect or flags & _DESC_NEXT:
                     raise _CorruptError("an indirect descriptor was not negotiated, or has a next one")
-                yield from self._indirect_descriptors(address, length)
-                return
-            yield address, length, flags
+                return found + self._indirect_descriptors(address, length)
+            found.append(descriptor)
             if not flags & _DESC_NEXT:
-                return
+                return found
         raise _CorruptError("a descriptor chain is a loop")
 
-    def _indirect_descriptors(self, address: int, length: int) -> Iterator[tuple[int, int, int]]:
+    def _indirect_descriptors(self, address: int, length: int) -> list[_Descriptor]:
         """Follow the chain in an indirect table of ``length`` bytes (virtio 1.2 section 2.7.5.3)."""
         entries, remainder = divmod(length, _DESCRIPTOR.size)
         if remainder or not 0 < entries <= MAX_INDIRECT_ENTRIES:
@@ -419,14 +432,16 @@ class Queue:
         if not self.memory.contains(address, length):
             raise _CorruptError(f"an indirect table at {address:#x} is not RAM")
         table = list(_DESCRIPTOR.iter_unpack(self.memory.read(address, length)))
+        found: list[_Descriptor] = []
         index = 0
         for _ in table:
             if index >= entries:
                 raise _CorruptError(f"there is no descriptor {index} in an indirect table of {entries}")
-            address, length, flags, index = table[index]
+            descriptor = table[index]
+            flags, index = descriptor[2], descriptor[3]
             if flags & _DESC_INDIRECT:
                 raise _CorruptError("an indirect table has an indirect descriptor")
-            yield address, length, flags
+            found.append(descriptor)
             if not flags & _DESC_NEXT:
-                return
+                return found
         raise _CorruptError("an indirect descriptor chain is a loop")
