@@ -10,7 +10,7 @@ __all__ = ["CATEGORIES", "DEFAULT", "Detail", "Emit", "Record", "parse_categorie
 #: What can be traced, in the order in which a viewer shows it.
 CATEGORIES = {
     "snd": "control requests and their status, stream states, each period, xruns",
-    "virtio": "notifications, used buffers, interrupts, status and features of each device",
+    "virtio": "notifications, used buffers, interrupts, status and features of each device; requests to a share",
     "plic": "interrupts: raised, claimed, completed",
     "timer": "the timer interrupt",
     "sbi": "calls to the built-in firmware and their results",

@@ -27,6 +27,8 @@ from emu.trace.virtio import Slot
 
 __all__ = ["Trace"]
 
+_SHARE = 26
+
 
 class Trace:
     """For ``Machine(trace=...)``: ``sink`` gets a Record of each event in ``categories``.
@@ -81,6 +83,10 @@ class _WatchedJoints(Joints):
         if "virtio" in self._categories:
             self._slots[virtio_irq(slot)] = watched = Slot(slot, device, self._emit)
             device = watched.device
+            if device.device_id == _SHARE:
+                from emu.trace.files import watch_share  # noqa: PLC0415 - few machines have one
+
+                device = watch_share(device, self._emit)
         return watch_sound(device, self._emit) if "snd" in self._categories else device
 
     def irq(self, source: int, name: str, line: IrqLine) -> IrqLine:

@@ -29,7 +29,12 @@ _STATUS = {
 }  # fmt: skip
 _CAUSES = {USED_BUFFER: "USED_BUFFER", CONFIG_CHANGE: "CONFIG_CHANGE"}
 _FEATURES = {F_INDIRECT_DESC: "INDIRECT_DESC", F_EVENT_IDX: "EVENT_IDX", F_VERSION_1: "VERSION_1"}
-_QUEUES = {"sound": ("controlq", "eventq", "txq", "rxq"), "blk": ("requestq",), "rng": ("requestq",)}
+_QUEUES = {
+    "sound": ("controlq", "eventq", "txq", "rxq"),
+    "blk": ("requestq",),
+    "rng": ("requestq",),
+    "fs": ("hiprio", "requestq"),
+}
 
 
 class Slot:
