@@ -117,7 +117,8 @@ class Buffer:
         self._queue = queue
         #: The pieces that it is made of, (address, length); no length is zero.
         self.segments = segments
-        self._ends = ends = []
+        self._ends: list[int] = []
+        ends = self._ends
         end = 0
         for _, length in segments:
             end += length
