@@ -13,7 +13,7 @@ import pytest
 
 from devices.errors import UsageError
 from emu.memory import PAGE, RamImage
-from emu.snapshot.file import _HEAD, Region, read, write
+from emu.snapshot.file import _HEAD, FORMAT, Region, read, write
 from emu.snapshot.magic import MAGIC, is_snapshot
 
 PLAIN = json.dumps({"version": "1", "states": {"uart": {"fifo": [1, 2, 3]}}}).encode()
@@ -121,7 +121,7 @@ def test_another_format_is_refused(path: Path) -> None:
     data = bytearray(path.read_bytes())
     data[16] += 1
     path.write_bytes(data)
-    with pytest.raises(UsageError, match="has format 2, and this pyemu reads 1; save it again"):
+    with pytest.raises(UsageError, match="has format 3, and this pyemu reads 2; save it again"):
         read(path)
 
 
@@ -157,13 +157,13 @@ def test_each_truncation_and_each_flipped_bit_is_noticed(path: Path) -> None:
 def test_plain_data_that_are_none_though_their_checksum_is_right(path: Path, plain: bytes) -> None:
     import zlib  # noqa: PLC0415
 
-    path.write_bytes(_HEAD.pack(MAGIC, 1, zlib.crc32(plain), len(plain)) + plain + bytes(9999))
+    path.write_bytes(_HEAD.pack(MAGIC, FORMAT, zlib.crc32(plain), len(plain)) + plain + bytes(9999))
     with pytest.raises(UsageError, match="the snapshot is damaged"):
         read(path)
 
 
 def test_a_claim_takes_no_memory(path: Path) -> None:
-    path.write_bytes(_HEAD.pack(MAGIC, 1, 0, 1 << 62))
+    path.write_bytes(_HEAD.pack(MAGIC, FORMAT, 0, 1 << 62))
     with pytest.raises(UsageError, match="damaged or truncated"):
         read(path)
 
