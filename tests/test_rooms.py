@@ -11,6 +11,7 @@ ROOT = Path(__file__).parents[1]
 #: From the ground floor up. ``emu`` itself is the machine and its console.
 ROOMS = (
     "devices.audio",
+    "devices.net",
     "devices.virtio",
     "devices",
     "firmware",
