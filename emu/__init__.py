@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from devices.audio import AudioBackend, Loopback, NullSink, WavSink
     from devices.errors import MachineError, MissingPackageError, PyemuError, UsageError
+    from devices.net.base import NetBackend
+    from devices.net.wire import Wire
     from devices.power import PowerAction, PowerRequest
     from devices.virtio.disk import open_disk
     from emu.console import CommandResult, ExpectError
@@ -40,6 +42,7 @@ __all__ = [
     "MachineError",
     "ManualClock",
     "MissingPackageError",
+    "NetBackend",
     "NullSink",
     "PowerAction",
     "PowerRequest",
@@ -53,11 +56,14 @@ __all__ = [
     "UsageError",
     "WarpClock",
     "WavSink",
+    "Wire",
     "open_disk",
 ]
 
 _MODULES = {
     "devices.audio": ("AudioBackend", "Loopback", "NullSink", "WavSink"),
+    "devices.net.base": ("NetBackend",),
+    "devices.net.wire": ("Wire",),
     "devices.power": ("PowerAction", "PowerRequest"),
     "devices.virtio.disk": ("open_disk",),
     "emu.timing.clock": ("Clock", "HostClock", "ManualClock"),

@@ -16,14 +16,17 @@ from emu.timing.clock import Clock, make_clock
 from emu.timing.warp import WarpClock
 
 if TYPE_CHECKING:
+    from devices.net import NetBackend
     from devices.virtio.disk import Disk
+    from devices.virtio.net import NetDevice
+    from emu.machine import Machine
     from emu.memory import RamImage
     from emu.recording import Reader, Recorder, Replayer, Writer
     from emu.snapshot.snapshot import Snapshot
 
 __all__ = [
     "DEFAULT_APPEND", "DEFAULT_MEMORY", "GUEST_APPEND", "File", "Origin", "blaming_the_cache", "check", "open_audio",
-    "open_disks", "open_journal", "origin", "time_and_chance",
+    "open_cards", "open_disks", "open_journal", "origin", "time_and_chance",
 ]  # fmt: skip
 
 DEFAULT_MEMORY = "256M"
@@ -42,6 +45,7 @@ _ARGUMENTS = {
     "bios": _FILE,
     "append": (("encode",), "a text"),
     "disk": (("write_zeroes", "encode"), 'a text like "disk.img,snapshot", or an opened disk'),
+    "net": (("transmit", "encode"), 'a text like "user", or a Wire'),
     "audio": (("open_playback", "encode"), 'a text like "wav:out.wav", or a backend'),
     "clock": (("now", "encode"), '"host", "warp" or a clock'),
     "trace": (("joints",), "a Trace"),
@@ -49,7 +53,7 @@ _ARGUMENTS = {
     "record": (("__fspath__", "encode", "write"), "the name of a file"),
     "replay": (("__fspath__", "encode", "take"), "the name of a file"),
 }
-_REQUIRED = ("clock", "disk")
+_REQUIRED = ("clock", "disk", "net")
 
 
 def check(**arguments: object) -> None:
@@ -176,6 +180,17 @@ def open_disks(disks: "Sequence[Disk | str]", snapshot: "Snapshot | None") -> "I
     for disk in disks:
         check(disk=disk)
         yield parse_disk(disk) if isinstance(disk, str) else disk
+
+
+def open_cards(nets: "Sequence[NetBackend | str]", machine: "Machine", opened: ExitStack) -> "list[NetDevice]":
+    """Make a card for each of ``nets``; ``opened`` closes those that are opened here. Raises UsageError."""
+    if not nets:
+        return []
+    for net in nets:
+        check(net=net)
+    from emu.cards import make_cards  # noqa: PLC0415 - most machines have none
+
+    return make_cards(nets, machine, opened)
 
 
 def open_audio(audio: AudioBackend | str | None, *, real_time: bool) -> AudioBackend:

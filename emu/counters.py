@@ -39,6 +39,12 @@ class Counters:
     #: Periods with exactly the bytes played one buffer earlier, silence excluded: old sound heard again because the
     #: guest was late (it may not know), or a sound that happens to repeat itself.
     repeats: int
+    #: Frames of all network cards, and the bytes in them; what was dropped by a card or by what it is plugged into.
+    net_sent: int
+    net_sent_bytes: int
+    net_received: int
+    net_received_bytes: int
+    net_lost: int
 
     @property
     def skew_ns(self) -> int:
@@ -49,7 +55,7 @@ class Counters:
 def count(machine: "Machine", real_ns: int) -> Counters:
     """Take a snapshot of ``machine``, on its thread."""
     outputs = machine.audio.streams[0]
-    stats = machine.sound.stats
+    stats, cards = machine.sound.stats, [card.stats for card in machine.cards]
     return Counters(
         guest_ns=machine.clock.now(),
         real_ns=real_ns,
@@ -67,4 +73,9 @@ def count(machine: "Machine", real_ns: int) -> Counters:
         stalls=sum(one.stalls for one in stats),
         lateness_max_ns=max((one.lateness_max_ns for one in stats), default=0),
         repeats=sum(one.repeats for one in stats),
+        net_sent=sum(one.sent for one in cards),
+        net_sent_bytes=sum(one.sent_bytes for one in cards),
+        net_received=sum(one.received for one in cards),
+        net_received_bytes=sum(one.received_bytes for one in cards),
+        net_lost=sum(one.lost for one in cards) + sum(card.backend.lost for card in machine.cards),
     )

@@ -42,8 +42,10 @@ from firmware.sbi import Sbi, SbiHart
 
 if TYPE_CHECKING:
     from devices.contracts import Event, Events, Moment
+    from devices.net import NetBackend
     from devices.virtio.disk import Disk
     from devices.virtio.fs import Export
+    from devices.virtio.net import NetDevice
     from emu.counters import Counters
     from emu.monitor import Monitor
     from emu.recording import Reader, Recorder, Replayer, Writer
@@ -68,6 +70,7 @@ class Machine:
     all of it, whose last ``console=`` (ttyS0 or hvc0) gets what is typed;
     ``disk`` and ``disks`` opened disks or texts like "disk.img,snapshot", the guest's vda, vdb ... (13 at most);
     ``share`` and ``shares`` texts like "directory,readonly", which the default guest has at /mnt (only the first);
+    ``net`` and ``nets`` what the guest's eth0, eth1 ... are plugged into: texts like "user", or backends like a Wire;
     ``audio`` a backend, or a text like "wav:out.wav" (default: played nowhere, in time); ``clock`` "host", "warp" or a
     clock; ``output`` gets what the guest prints; ``trace`` is a Trace of what happens. ``seed`` is where random bytes
     and the calendar's time at power-on come from: of the host, unless there is one; with the warp clock it is 0 unless
@@ -111,6 +114,8 @@ class Machine:
         disks: "Sequence[Disk | str]" = (),
         share: "Export | str | None" = None,
         shares: "Sequence[Export | str]" = (),
+        net: "NetBackend | str | None" = None,
+        nets: "Sequence[NetBackend | str]" = (),
         audio: AudioBackend | str | None = None,
         clock: Clock | str = "host",
         output: Callable[[bytes], None] | None = None,
@@ -169,12 +174,12 @@ class Machine:
             entropy = EntropyDevice(partial(self.chance.draw, "entropy"))
             self.virtio: list[VirtioDevice] = [*blocks, self.sound, entropy, self.hvc]
             self._share(shares if share is None else (share, *shares), opened)
+            self._plug_in(nets if net is None else (net, *nets), opened)
             board = self._build_board(ram, joints)
             self.console.connect(board.uart)
             if last_console(self.append).startswith("hvc"):
                 self.console.type_on(self.hvc)
-            self.plic = board.plic
-            self.placements = board.placements
+            self.plic, self.placements = board.plic, board.placements
             start, self.dtb = self._load(origin, ram, board)
             self._timer = self._begin(start, ram, joints)
             if origin.snapshot is not None:
@@ -340,6 +345,7 @@ class Machine:
             "calendar": self._calendar() - self.clock.now(),
             "streams": self.audio.streams,
             "shares": [device.export.tag for device in self.virtio if hasattr(device, "export")],
+            "cards": len(self.cards),
         }
 
     def _body(self) -> "Body":
@@ -426,6 +432,11 @@ class Machine:
             from emu.shares import devices  # noqa: PLC0415 - not needed to boot
 
             self.virtio += devices(shares, self._make_aside, opened, recorded=self.journal is not None)
+
+    def _plug_in(self, nets: "Sequence[NetBackend | str]", opened: ExitStack) -> None:
+        #: The network cards, the guest's eth0, eth1 ...
+        self.cards: list[NetDevice] = arguments.open_cards(nets, self, opened)
+        self.virtio += self.cards
 
     def _build_board(self, ram: Ram, joints: Joints) -> Board:
         msip, mtip, meip, seip = map(self._engine.line, (MSIP, MTIP, MEIP, SEIP))

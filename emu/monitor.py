@@ -6,6 +6,7 @@ A table of commands; each takes its arguments and returns the text to show. All 
 import shlex
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from devices.audio import WavSink
 from devices.errors import UsageError
@@ -13,6 +14,9 @@ from devices.virtio.device import DEVICE_NAMES
 from devices.virtio.sound.controls import VOLUME_MAX
 from emu.counters import Counters
 from emu.machine import Machine
+
+if TYPE_CHECKING:
+    from devices.virtio.net import NetDevice
 
 __all__ = ["Monitor"]
 
@@ -46,11 +50,13 @@ class Monitor:
             "cpu": self._cpu,
             "devices": self._devices,
             "irqs": self._irqs,
+            "net": self._net,
             "sound": self._sound,
         }
         self.commands = {
             "info": Command(f"[{'|'.join(self._topics)}]", "show how the machine is doing", self._info),
             "jack": Command("[NAME plug|unplug]", "list the jacks, or plug or unplug one", self._jack),
+            "link": Command("[NAME up|down]", "list the network cards, or plug in or pull out a cable", self._link),
             "volume": Command("[playback|capture] [N%]", "show the volume, or set it (playback)", self._volume),
             "mute": Command("[playback|capture]", "mute one direction (playback)", lambda words: self._mute(words, 0)),
             "unmute": Command(
@@ -159,6 +165,26 @@ class Monitor:
             )
         yield from machine.audio.summary()
 
+    def _net(self) -> Iterator[str]:
+        for number, card in enumerate(self._machine.cards):
+            stats = card.stats
+            yield f"eth{number}: {card.mac.hex(':')}, {_up_or_down(card)}, {card.backend.describe()}"
+            yield (
+                f"eth{number}: sent {stats.sent} frames ({stats.sent_bytes} bytes), received {stats.received} "
+                f"({stats.received_bytes} bytes), {stats.lost} lost in the card, {card.backend.lost} outside"
+            )
+
+    def _link(self, words: list[str]) -> str:
+        cards = {f"eth{number}": card for number, card in enumerate(self._machine.cards)}
+        if not words:
+            return "\n".join(f"{name}: {_up_or_down(card)}" for name, card in cards.items())
+        if len(words) != 2 or words[1] not in {"up", "down"}:
+            raise _MisuseError
+        if words[0] not in cards:
+            raise UsageError(f"there is no network card {words[0]!r}: {', '.join(cards) or 'give the machine a --net'}")
+        cards[words[0]].link = words[1] == "up"
+        return ""
+
     # ---------------------------------------------------------------- the sound card
 
     def _jack(self, words: list[str]) -> str:
@@ -232,3 +258,7 @@ class Monitor:
         synopses = {name: f"{name} {self.commands[name].arguments}".rstrip() for name in words or self.commands}
         width = max(map(len, synopses.values()))
         return "\n".join(f"{synopsis:{width}}  {self.commands[name].help}" for name, synopsis in synopses.items())
+
+
+def _up_or_down(card: "NetDevice") -> str:
+    return "up" if card.link else "down"

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from devices.errors import UsageError
-from emu.cli.completion import complete_audio, complete_directory, complete_file
+from emu.cli.completion import complete_audio, complete_directory, complete_file, complete_net
 from emu.cli.repeating import Failure, recording
 from emu.cli.reporting import debug_option, reporting
 from emu.cli.signals import Signals
@@ -35,6 +35,8 @@ Examples:
       What the guest plays goes to a file, as fast as the host can compute.
   pyemu boot Image rootfs.cpio -m 1G --disk data.img,snapshot
       A kernel and a root file system of your own, and a disk that stays as it is.
+  pyemu boot --net user,forward=tcp:127.0.0.1:2222-:22
+      A network: the guest gets its address by itself, and its port 22 is the host's 2222.
   pyemu boot --clock warp --record run.pyemu
   pyemu boot --replay run.pyemu
       A session that is kept in a file; and the same once more, to the bit, with nobody at the keyboard.
@@ -90,6 +92,16 @@ def _check_timeout(_context: click.Context, _option: click.Parameter, seconds: f
     shell_complete=complete_directory,
     help="A directory of the host as a file system of the guest; the default guest has the first at /mnt. In others: "
     "mount -t virtiofs share /mnt (the tags are share, share1 and so on).",
+)
+@click.option(
+    "--net",
+    "nets",
+    metavar="user[,forward=tcp:127.0.0.1:2222-:22]|socket:PATH",
+    multiple=True,
+    shell_complete=complete_net,
+    help="A network card, the guest's eth0, eth1 ..., and what it is plugged into: this user's network, where the host "
+    "is 10.0.2.2 and a forwarded port of the host leads to one of the guest; or another machine that is given the same "
+    "PATH, pyemu or QEMU (-netdev stream).  With either: mac=, mtu=, log=OUT.pcap (for Wireshark)",
 )
 @click.option(
     "--audio",
@@ -249,6 +261,7 @@ def boot_command(
                 _write_file(dump_dtb, machine.dtb)
             return 0
         with (
+            _networks(hardware),
             _sound(audio, real_time=hardware["clock"] != "warp") as backend,
             _metering(meter, lambda output: switch_on(output, backend), signals) as switch_on_and_show,
         ):
@@ -267,8 +280,8 @@ def boot_command(
 
 def _ready(image: Path, rootfs: Path | None, audio: str, hardware: dict[str, Any]) -> tuple[Path, Path | None]:
     """Return a snapshot of the guest, whose options are taken out of ``hardware``; or what it must boot from."""
-    if hardware["disks"] or hardware["shares"] or "streams=" in audio:
-        say("the guest is booted: disks, shares, and streams of sound, can't be given to one that has booted")
+    if hardware["disks"] or hardware["shares"] or hardware["nets"] or "streams=" in audio:
+        say("the guest is booted: disks, shares, networks, and streams of sound, can't be given to one that has booted")
         return image, rootfs
     from emu.snapshot.ready import ready  # noqa: PLC0415
 
@@ -304,6 +317,18 @@ def _sound(spec: str, *, real_time: bool) -> "Iterator[AudioBackend]":
         backend.close()
         for line in backend.summary():
             say(line)
+
+
+@contextlib.contextmanager
+def _networks(hardware: dict[str, Any]) -> "Iterator[None]":
+    """Open what ``--net`` names, once for a guest that reboots."""
+    if not hardware["nets"]:
+        yield
+        return
+    from emu.cards import open_networks  # noqa: PLC0415
+
+    with open_networks(hardware["nets"], hardware["clock"]) as hardware["nets"]:
+        yield
 
 
 def _tracing(

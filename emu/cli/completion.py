@@ -9,7 +9,7 @@ import click
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
-__all__ = ["VARIABLE", "complete_audio", "complete_directory", "complete_file", "completion"]
+__all__ = ["VARIABLE", "complete_audio", "complete_directory", "complete_file", "complete_net", "completion"]
 
 #: The environment variable that is set when a shell asks for completions.
 VARIABLE = "_PYEMU_COMPLETE"
@@ -37,6 +37,8 @@ _BACKENDS = {
     "host": "the host's device",
     "auto": "the host's device, if there is one",
 }
+#: What a cable may lead to, as devices/net/spec.py knows it.
+_NETS = {"user": "this user's network", "socket:": "another machine, through a socket of this name"}
 #: Names that need no quotes in any shell.
 _PLAIN = re.compile(r"[\w./+@%~-]+")
 
@@ -86,6 +88,13 @@ def complete_audio(_context: click.Context, _option: click.Parameter, incomplete
     if any(item.value == "wav:" for item in found):
         found.append(CompletionItem("wav:out.wav", help="into this file"))
     return found
+
+
+def complete_net(_context: click.Context, _option: click.Parameter, incomplete: str) -> "list[CompletionItem[str]]":
+    """Complete ``--net``, as far as there is a choice."""
+    from click.shell_completion import CompletionItem  # noqa: PLC0415
+
+    return [CompletionItem(name, help=text) for name, text in _NETS.items() if name.startswith(incomplete)]
 
 
 def _sounds(incomplete: str) -> list[str]:

@@ -112,7 +112,7 @@ def _default_guest(options: dict[str, Any]) -> dict[str, Any]:
 
     kernel, rootfs = guest.files()
     options = {"initrd": str(rootfs), **options}
-    if options.keys() & {"disk", "disks", "share", "shares"} or "streams=" in str(options.get("audio")):
+    if options.keys() & {"disk", "disks", "share", "shares", "net", "nets"} or "streams=" in str(options.get("audio")):
         return {"kernel": str(kernel), "append": GUEST_APPEND, **options}
     sooner: dict[str, Any] = {name: options.pop(name) for name in ("memory", "append") if name in options}
     return {"kernel": str(ready(kernel, Path(options.pop("initrd")), sooner)), **options}

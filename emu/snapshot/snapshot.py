@@ -42,6 +42,8 @@ class Made(TypedDict):
     streams: tuple[U8, U8]
     #: The tags of the directories that it shares with the guest; which directories these are, only the user says.
     shares: list[str]
+    #: How many network cards it has; what they are plugged into is the user's affair.
+    cards: U8
 
 
 class _Plain(TypedDict):
@@ -142,9 +144,10 @@ class Snapshot:
 
     def check_fits(self, made: Made) -> None:
         """Raise UsageError if a machine that is ``made`` so can't become this one."""
-        for name in ("memory", "bios", "streams"):
+        for name in ("memory", "bios", "streams", "cards"):
             if made[name] != self.made[name]:
-                raise UsageError(f"the snapshot has {name}: {self.made[name]}, and this machine {made[name]}")
+                hint = "; give each its --net again" if name == "cards" else ""
+                raise UsageError(f"the snapshot has {name}: {self.made[name]}, and this machine {made[name]}{hint}")
         if made["shares"] != self.made["shares"]:
             raise UsageError(_other_shares(self.made["shares"]))
 

@@ -18,9 +18,9 @@
     Makes machines for this test only: ``fresh_machine(memory="64M", disk="data.img,snapshot")``, with any argument of
     Machine, for a clean or special guest. The default guest, under warp, goes on from a snapshot of it at its shell,
     made once and kept in pyemu's cache, for all workers of pytest-xdist, too: that takes 30 ms. With ``boot=True``, or
-    what a guest that has booted can't be given (disks, bios, more streams of sound), the machine is only switched on:
-    ``console.run`` waits for the shell, and a kernel without one can be used with ``console.expect``. Other kernels
-    are booted, too, unless ``ready=True`` says that they have a shell.
+    what a guest that has booted can't be given (disks, network cards, bios, more streams of sound), the machine is
+    only switched on: ``console.run`` waits for the shell, and a kernel without one can be used with
+    ``console.expect``. Other kernels are booted, too, unless ``ready=True`` says that they have a shell.
 
 In the ini file, for both fixtures (paths are relative to the root directory):
 
@@ -130,7 +130,7 @@ def _switch_on(config: pytest.Config, folder: Path, **options: Any) -> "Machine"
         options["initrd"] = overlay(Path(options["initrd"]), Path(tree), folder / "initrd")
     if ready and not boot and _can_be_ready(options):
         options["kernel"] = _ready(config, options)
-    if options["clock"] == "warp" and not {"record", "replay", "share", "shares"} & options.keys():
+    if options["clock"] == "warp" and not {"record", "replay", "share", "shares", "net", "nets"} & options.keys():
         options["record"] = folder / "run.pyemu"
     machine = Machine(**options)
     if options.get("record") is not None:

@@ -34,6 +34,7 @@ _QUEUES = {
     "blk": ("requestq",),
     "rng": ("requestq",),
     "fs": ("hiprio", "requestq"),
+    "net": ("receiveq", "transmitq"),
 }
 
 

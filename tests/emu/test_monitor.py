@@ -7,7 +7,7 @@ import pytest
 
 from devices.audio.pcm import FORMATS, PcmParams
 from devices.power import PowerAction
-from emu import Machine, UsageError, WavSink
+from emu import Machine, UsageError, WavSink, Wire
 from emu.terminal.prompt import Prompt
 from tests.emu.tiny import WAIT, write_image
 
@@ -27,7 +27,7 @@ def test_an_empty_line_does_nothing(machine):
 def test_help_has_a_line_for_each_command(machine):
     lines = machine.monitor("help").splitlines()
     assert [line.split()[0] for line in lines] == [
-        "info", "jack", "volume", "mute", "unmute", "pause", "resume", "wav", "save", "quit", "help",
+        "info", "jack", "link", "volume", "mute", "unmute", "pause", "resume", "wav", "save", "quit", "help",
     ]  # fmt: skip
     assert machine.monitor("help quit") == "quit  switch the machine off"
 
@@ -37,10 +37,13 @@ def test_help_has_a_line_for_each_command(machine):
     [
         ("reboot", "there is no command 'reboot'; help lists them"),
         ("'", "': no closing quotation"),
-        ("info all", "info takes [clock|cpu|devices|irqs|sound]"),
+        ("info all", "info takes [clock|cpu|devices|irqs|net|sound]"),
         ("jack mic", "jack takes [NAME plug|unplug]"),
         ("jack mic remove", "jack takes [NAME plug|unplug]"),
         ("jack cd plug", "there is no jack 'cd': line, mic"),
+        ("link eth0", "link takes [NAME up|down]"),
+        ("link eth0 off", "link takes [NAME up|down]"),
+        ("link eth0 down", "there is no network card 'eth0': give the machine a --net"),
         ("volume 101%", "volume takes [playback|capture] [N%]"),
         ("volume -1", "volume takes [playback|capture] [N%]"),
         ("volume playback", "volume takes [playback|capture] [N%]"),
@@ -93,6 +96,22 @@ def test_rates_are_those_since_the_last_time(machine):
     frozen = machine.clock.now()
     machine.clock.now = lambda: frozen + 2_000_000_000
     assert machine.monitor("info cpu").startswith("traps 1500 (500/s)")
+
+
+def test_network_cards(tmp_path):
+    nets = [Wire(), Wire(mac=bytes(5) + b"x")]
+    with Machine(write_image(tmp_path / "Image", WAIT), clock="warp", nets=nets) as machine:
+        assert machine.monitor("link") == "eth0: up\neth1: up"
+        machine.monitor("link eth1 down")
+        assert machine.monitor("link") == "eth0: up\neth1: down"
+        assert not machine.cards[1].link
+        with pytest.raises(UsageError, match=r"there is no network card 'eth2': eth0, eth1$"):
+            machine.monitor("link eth2 up")
+        assert machine.monitor("info net").splitlines()[::2] == [
+            "eth0: 52:54:00:70:79:00, up, a wire to Python", "eth1: 00:00:00:00:00:78, down, a wire to Python",
+        ]  # fmt: skip
+        assert "sent 0 frames (0 bytes), received 0 (0 bytes), 0 lost" in machine.monitor("info net")
+        assert "virtio-net" in machine.monitor("info devices")
 
 
 def test_jacks(machine):

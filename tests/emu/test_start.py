@@ -7,7 +7,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 #: The package of Unicorn, 10 ms; numpy, 100 ms; and what the default machine does not use.
 LATER = {"unicorn", "numpy", "sounddevice", "bz2", "lzma", "tempfile", "devices.audio.wav", "emu.trace", "emu.shell",
-         "devices.virtio.fs", "emu.transfer"}  # fmt: skip
+         "devices.virtio.fs", "emu.transfer", "devices.net", "devices.virtio.net", "emu.cards"}  # fmt: skip
 
 
 def test_a_machine_at_its_first_instruction() -> None:

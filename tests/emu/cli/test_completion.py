@@ -63,6 +63,8 @@ def complete(folder):
         (["boot", "--clock", "w"], ["warp"]),
         (["boot", "--audio", "n"], ["null"]),
         (["boot", "--audio", ""], [*_BACKENDS, "wav:out.wav"]),
+        (["boot", "--net", "u"], ["user"]),
+        (["boot", "--net", ""], ["user", "socket:"]),
         (["completion", "z"], ["zsh"]),
     ],
     ids=" ".join,
