@@ -115,7 +115,7 @@ class Buffer:
 
     def __init__(self, queue: "Queue", segments: list[tuple[int, int]]) -> None:
         self._queue = queue
-        #: The pieces that it is made of, (address, length); no length is zero.
+        #: The pieces that it is made of, (address, length), as large as possible; no length is zero.
         self.segments = segments
         self._ends: list[int] = []
         ends = self._ends
@@ -400,6 +400,9 @@ class Queue:
             total += length
             if total > MAX_CHAIN_BYTES:
                 raise _CorruptError("a chain is longer than 4 GiB")
+            if segments and segments[-1][0] + segments[-1][1] == address:  # as the pages of a file often are
+                segments[-1] = (segments[-1][0], segments[-1][1] + length)
+                continue
             segments.append((address, length))
             if self._segments + len(readable) + len(writable) > MAX_SEGMENTS_IN_FLIGHT:
                 raise _CorruptError(f"more than {MAX_SEGMENTS_IN_FLIGHT} descriptors in flight")
