@@ -89,8 +89,9 @@ class Export:
         self._user, self._group = os.geteuid(), os.getegid()
 
     def close(self) -> None:
-        """Close everything."""
+        """Close everything, when nothing is being done any longer."""
         self.files.close()
+        self.files.close_held()
         self.tree.close()
 
     def forget(self) -> None:

@@ -95,7 +95,7 @@ class OpenFile:
     def close(self) -> None:
         """Close the descriptor, as soon as nobody holds it."""
         self._closed = True
-        if not self._users and self.descriptor >= 0:
+        if self._users <= 0 <= self.descriptor:
             os.close(self.descriptor)
             self.descriptor = -1
 
@@ -152,6 +152,12 @@ class Files:
         """Close everything."""
         for number in list(self._files):
             self.close_file(number)
+
+    def close_held(self) -> None:
+        """Close even what somebody holds: nobody will let it go any longer."""
+        for file in self._held:
+            while file.descriptor >= 0:
+                file.let_go()
 
     def state(self) -> FilesState:
         """Return what is open."""

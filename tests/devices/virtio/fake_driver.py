@@ -382,7 +382,10 @@ class Driver:
         """Fail if, since the last check, the device wrote anything it should not have."""
         allowed = [(queue.used, 6 + 8 * queue.size) for queue in self.queues.values()]
         allowed += [
-            span for queue in self.queues.values() for token in queue.tokens.values() for span in token.writable
+            span
+            for queue in self.queues.values()
+            for token in queue.tokens.values()
+            for span in _adjoined(token.writable)
         ]
         for address, length in self.memory.written:
             assert any(start <= address and address + length <= start + size for start, size in allowed), (
@@ -399,3 +402,14 @@ class Driver:
         ring.free.extend(token.descriptors)
         for address, length in (*token.readable, *token.writable, *([token.table] if token.table else [])):
             self.memory.free(address, length)
+
+
+def _adjoined(spans: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Return ``spans``, of which those that adjoin each other are one: a device may write to them at once."""
+    joined: list[tuple[int, int]] = []
+    for address, length in spans:
+        if joined and sum(joined[-1]) == address:
+            joined[-1] = (joined[-1][0], joined[-1][1] + length)
+        else:
+            joined.append((address, length))
+    return joined

@@ -176,6 +176,17 @@ def test_closed_files_that_are_being_synchronised_count(folder: Path) -> None:
     guest.close()
 
 
+def test_a_machine_that_ends_while_files_are_synchronised_leaves_none_open(folder: Path) -> None:
+    before = sum(1 for _ in Path("/proc/self/fd").iterdir())
+    guest = FsGuest(folder, aside=lambda work, done: None)
+    _, file = guest.create("file")
+    for _ in range(3):
+        guest.driver.submit(REQUESTS, [request(fuse.FSYNC, ROOT, struct.pack("<QII", file, 0, 0))], [ANSWER.size])
+    guest.driver.kick(REQUESTS)
+    guest.close()
+    assert sum(1 for _ in Path("/proc/self/fd").iterdir()) == before
+
+
 def test_open_directories_are_bounded_and_any_is_reached_again(guest: FsGuest, folder: Path) -> None:
     nodes = []
     for number in range(2 * tree.MOST_DIRECTORIES):
