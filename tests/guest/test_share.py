@@ -104,7 +104,7 @@ def test_put_and_get(boot, tmp_path):
 
 def test_while_the_kernel_prints_on_the_console(boot):
     guest = boot()
-    guest.ok("(while :; do echo something happens >/dev/kmsg; sleep 0.1; done) & echo $! >/tmp/pid")
+    guest.machine.console.run("(while :; do echo something happens >/dev/kmsg; sleep 0.1; done) & echo $! >/tmp/pid")
     data = os.urandom(30_000)
     guest.machine.put(data, "/tmp/data")
     assert guest.machine.get("/tmp/data") == data

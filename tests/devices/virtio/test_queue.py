@@ -224,6 +224,22 @@ def test_zero_length_descriptors_are_skipped_wherever_they_point() -> None:
     assert len(chain.writable) == 2
 
 
+def test_descriptors_that_adjoin_are_one_piece_of_memory() -> None:
+    rig = Rig()
+    data = rig.buffer()
+    rig.memory.store(data, b"abcdefgh")
+    rig.ring.put_descriptor(0, data, 3, NEXT, 1)
+    rig.ring.put_descriptor(1, data + 3, 2, NEXT, 2)
+    rig.ring.put_descriptor(2, data + 6, 2, NEXT, 3)
+    rig.ring.put_descriptor(3, data + 8, 4, NEXT | WRITE, 4)  # of another direction
+    rig.ring.put_descriptor(4, data + 8, 4, WRITE)  # the same again
+    rig.ring.make_available(0)
+    chain = rig.pop()
+    assert chain.readable.segments == [(data, 5), (data + 6, 2)]
+    assert chain.writable.segments == [(data + 8, 4), (data + 8, 4)]
+    assert content(chain) == b"abcdegh"
+
+
 def test_chain_of_nothing() -> None:
     rig = Rig()
     rig.ring.put_descriptor(0, 0, 0)
