@@ -121,7 +121,7 @@ def test_another_format_is_refused(path: Path) -> None:
     data = bytearray(path.read_bytes())
     data[16] += 1
     path.write_bytes(data)
-    with pytest.raises(UsageError, match="has format 3, and this pyemu reads 2; save it again"):
+    with pytest.raises(UsageError, match=f"has format {FORMAT + 1}, and this pyemu reads {FORMAT}; save it again"):
         read(path)
 
 
