@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from devices.virtio.fs import Export
     from devices.virtio.net import NetDevice
     from emu.counters import Counters
+    from emu.debug.debugger import Debugger
     from emu.monitor import Monitor
     from emu.recording import Reader, Recorder, Replayer, Writer
     from emu.shell import Shell
@@ -99,6 +100,7 @@ class Machine:
     _open = False
     _suspicion: Suspicion | None = None
     _monitor: "Monitor | None" = None
+    _debugger: "Debugger | None" = None
     #: What the calendar showed at guest time 0, in ns since the epoch; None if it shows the right time.
     _calendar_began: int | None = None
 
@@ -209,7 +211,7 @@ class Machine:
         It doesn't when the guest switches the machine off, or after ``timeout`` seconds of real time, whatever the
         guest does. Raises UsageError if the machine is paused: the guest would do nothing, for ever.
         """
-        if self.paused and timeout is None:
+        if self.paused and timeout is None and self._debugger is None:
             raise UsageError("the machine is paused; resume it first")
         try:
             return self._loop.run_until(done, timeout)
@@ -239,11 +241,30 @@ class Machine:
         self.clock.pause()
 
     def resume(self) -> None:
-        """Go on where it was: for the guest, no time has passed."""
+        """Go on where it was: for the guest, no time has passed. Raises UsageError if a debugger has it stand."""
         self._loop.check_thread()
+        if self._debugger is not None:
+            self._debugger.check_stands_not()
         if self.paused:
             self._loop.paused = False
             self.clock.resume()
+
+    def gdb(self, port: int = 0, host: str = "127.0.0.1", *, wait: bool = False) -> int:
+        """Let gdb connect, to ``port`` (0: one that is free) of ``host``; return the port.
+
+            gdb-multiarch vmlinux -ex "target remote :1234"
+
+        While gdb has the machine stand, guest time and sound stand. With ``wait``, it stands until gdb says otherwise.
+        With the warp clock gdb can go backwards. Raises UsageError if the port cannot be had.
+        """
+        self._loop.check_open()
+        self._loop.check_thread()
+        if self._debugger is None:
+            from emu.debug.debugger import Debugger  # noqa: PLC0415 - not needed to boot
+
+            self._debugger = Debugger(self, (self._engine, self._loop, self._ram), (host, port), wait=wait)
+            self._closing.callback(self._debugger.close)
+        return self._debugger.port
 
     def switch_off(self) -> None:
         """Take the power away: the machine doesn't run any more, whatever the guest was doing."""
@@ -332,7 +353,7 @@ class Machine:
     def _check_between_steps(self) -> None:
         self._loop.check_open()
         self._loop.check_thread()
-        if self._loop.stepping:
+        if self._loop.stepping or self._loop.suspended:
             raise UsageError("a machine cannot be saved or restored in the middle of a step; post a message that does")
 
     def _made(self) -> "Made":
@@ -365,7 +386,7 @@ class Machine:
         """Be what ``snapshot`` is."""
         snapshot.check_fits(self._made())
         self.power = self._suspicion = None
-        self._engine.changed(self._ram.go_back(snapshot.ram))
+        self._engine.changed(self._ram.go_back(snapshot.ram, self._engine.code_pages()))
         try:
             with self._joints.muted():
                 snapshot.restore(self._body(), same_seed=snapshot.seed == self.chance.seed)

@@ -4,7 +4,7 @@ import ctypes
 import mmap
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from io import FileIO
 from typing import NamedTuple
@@ -123,14 +123,20 @@ class Ram:
         """Be a copy of ``image`` from now on, which was just saved: only what changes then takes memory of its own."""
         self._map(image)
 
-    def go_back(self, image: RamImage) -> list[tuple[int, int]] | None:
-        """Become what ``image`` holds; return which ranges (offset, end) that changed, None where nobody knows."""
+    def go_back(self, image: RamImage, code: Sequence[int] | None = None) -> list[tuple[int, int]] | None:
+        """Become what ``image`` holds; return which ranges (offset, end) that changed, None where nobody knows.
+
+        ``code`` are the pages, by their offsets, where that matters.
+        """
         if image != self._image:
+            view = self._view
+            before = [(page, bytes(view[page : page + PAGE])) for page in code or ()]
             self._map(image)
-            return None
-        changed = self._pages(_CHANGED)
+            changed = [(page, page + PAGE) for page, content in before if view[page : page + PAGE] != content]
+            return None if code is None else changed
+        pages = self._pages(_CHANGED)
         self.buffer.madvise(mmap.MADV_DONTNEED)
-        return None if changed is None else [(run.start() * PAGE, run.end() * PAGE) for run in _RUN.finditer(changed)]
+        return None if pages is None else [(run.start() * PAGE, run.end() * PAGE) for run in _RUN.finditer(pages)]
 
     def _map(self, image: RamImage) -> None:
         """Put ``image`` in the place of what is there: the CPU knows the address."""

@@ -21,6 +21,7 @@ from emu.terminal.terminal import say
 if TYPE_CHECKING:
     from devices.audio import AudioBackend
     from emu.cli.watching import SwitchOn, SwitchOnFor
+    from emu.machine import Machine
     from emu.trace import Trace
 
 __all__ = ["boot_command"]
@@ -43,6 +44,9 @@ Examples:
   pyemu boot --exec "modprobe my_driver" --save ready.pyemu
   pyemu boot ready.pyemu
       Boot once, and go on from there in a blink, as often as you like.
+  pyemu boot --gdb 1234
+  gdb-multiarch "$(pyemu guest path --vmlinux)" -ex "target remote :1234"
+      Linux in gdb, in another terminal: (gdb) break virtsnd_pcm_trigger
   pyemu boot --bios kernel/kernel --disk fs.img
       xv6, or anything else that runs in M mode, alone on the machine.
 
@@ -192,6 +196,12 @@ def _check_timeout(_context: click.Context, _option: click.Parameter, seconds: f
 @click.option(
     "--meter", is_flag=True, help="Show levels, xruns, clock skew and CPU usage at the bottom of the terminal."
 )
+@click.option(
+    "--gdb",
+    metavar="[HOST:]PORT[,wait]",
+    help="Let gdb connect to PORT (of this computer alone, unless HOST says otherwise; 0: any). While it has the "
+    "machine stand, guest time and sound stand. With wait, the guest does not begin before gdb says so.",
+)
 @click.option("--clipboard", is_flag=True, help="Let the guest read and write your terminal's clipboard (OSC 52).")
 @debug_option
 def boot_command(
@@ -205,6 +215,7 @@ def boot_command(
     trace: str | None,
     trace_file: Path | None,
     meter: bool,
+    gdb: str | None,
     clipboard: bool,
     debug: bool,
     record: Path | None,
@@ -254,7 +265,8 @@ def boot_command(
             image, rootfs = _ready(image, rootfs, audio, hardware)
 
         def switch_on(output: Callable[[bytes], None] | None, backend: "AudioBackend | None") -> Machine:
-            return Machine(image, rootfs, audio=backend, output=output, close_audio=False, trace=tracer, **hardware)
+            machine = Machine(image, rootfs, audio=backend, output=output, close_audio=False, trace=tracer, **hardware)
+            return machine if gdb is None else _debugged(machine, gdb)
 
         if dump_dtb is not None:
             with switch_on(None, None) as machine:
@@ -349,6 +361,13 @@ def _metering(
     from emu.cli import watching  # noqa: PLC0415
 
     return watching.metering(switch_on, signals)
+
+
+def _debugged(machine: "Machine", spec: str) -> "Machine":
+    """Let gdb connect to ``machine``, as ``--gdb`` says; say where. Raises UsageError, the machine being closed."""
+    from emu.cli import debugging  # noqa: PLC0415
+
+    return debugging.debugged(machine, spec)
 
 
 def _write_file(path: Path, data: bytes) -> None:

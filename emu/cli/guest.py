@@ -16,6 +16,8 @@ Examples:
       Ahead of time, or in CI, so that no pyemu boot has to wait.
   pyemu boot "$(pyemu guest path --kernel)" rootfs.cpio
       The default guest's kernel with a root file system of your own.
+  gdb-multiarch "$(pyemu guest path --vmlinux)" -ex "target remote :1234"
+      Debug the default guest's kernel; before that: pyemu boot --gdb 1234
   PYEMU_CACHE=/var/cache/pyemu pyemu guest build
       Somewhere other than ~/.cache/pyemu.
 """
@@ -42,15 +44,18 @@ def guest_build(debug: bool) -> None:
 @guest_group.command("path", epilog=_EPILOG, short_help="Print where its Image and rootfs.cpio are.")
 @click.option("--kernel", is_flag=True, help="Only the kernel's, Image.")
 @click.option("--rootfs", is_flag=True, help="Only the root file system's, rootfs.cpio.")
+@click.option("--vmlinux", is_flag=True, help="The kernel's, with its debug information, vmlinux; for gdb.")
 @debug_option
-def guest_path(kernel: bool, rootfs: bool, debug: bool) -> None:
+def guest_path(kernel: bool, rootfs: bool, vmlinux: bool, debug: bool) -> None:
     """Print where the default guest's Image and rootfs.cpio are, one per line; builds them first if necessary.
 
     In a script, ask for one at a time, and quote it: the path may contain spaces.
     """
     with reporting(debug), Signals():
-        for path, wanted in zip(_default_guest(), (kernel, rootfs), strict=True):
-            if wanted or not (kernel or rootfs):
+        image, cpio = _default_guest()
+        files = ((image, kernel), (cpio, rootfs), (image.with_name("vmlinux"), vmlinux))
+        for path, wanted in files if kernel or rootfs or vmlinux else files[:2]:
+            if wanted or not (kernel or rootfs or vmlinux):
                 click.echo(path)
 
 

@@ -43,7 +43,8 @@ class BlockHook:
         self._stop = False
         callback = _hook_count_cb()
         # Named so, Unicorn takes it for the one that it would make when it is given a count, and makes none.
-        _U64.from_address(handle + _UC_COUNT_HOOK).value = hook(unicorn.UC_HOOK_BLOCK, ctypes.c_void_p(callback))
+        self._known = _U64.from_address(handle + _UC_COUNT_HOOK)
+        self._known.value = hook(unicorn.UC_HOOK_BLOCK, ctypes.c_void_p(callback))
 
     @property
     def blocks(self) -> int:
@@ -75,15 +76,34 @@ class BlockHook:
         """Have the CPU look for interrupts at the start of the next block."""
         self._limit.value = min(self._counter.value, self._limit.value)
 
+    def refuse(self) -> None:
+        """From another hook of a block, which comes after this one: it does not begin, and is not counted."""
+        self._stop = True
+        self._limit.value = min(self._counter.value - 1, self._limit.value)
+        uclib.uc_emu_stop(self._handle)
+
+    def count_exactly(self, _exactly: bool) -> None:
+        """It does."""
+
     def run(self, pc: Callable[[], int], over: Callable[[], bool]) -> int:
         """Start the CPU, and again after an ``interrupt``, until it is ``over``; return Unicorn's error number."""
         self._stop = False
         while True:
-            error: int = self._start(self._handle, pc(), 0, 0, self._last - self._before)
+            error: int = self._begin(pc(), self._last - self._before)
             self._before, self._counter.value = self.blocks, 0
             self._limit.value = self._last - self._before
             if error or self._stop or self.blocks_left <= 0 or over():
                 return error
+
+    def _begin(self, pc: int, most: int) -> int:
+        """Start the CPU. Unicorn takes away its hook where nothing may be executed, if it knows of it."""
+        if most > 0:
+            return int(self._start(self._handle, pc, 0, 0, most))
+        hook, self._known.value = self._known.value, 0
+        try:
+            return int(self._start(self._handle, pc, 0, 0, 0))
+        finally:
+            self._known.value = hook
 
 
 @functools.cache

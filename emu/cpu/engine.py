@@ -19,18 +19,20 @@ import mmap
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypedDict
 
-from devices.errors import PyemuError
+from devices.errors import PyemuError, UsageError
 from devices.state import U64, Ns, check
 from emu.cpu import layout, unicorn
 from emu.cpu.codepages import PAGE, CodePages
-from emu.cpu.layout import EXIT_NOW, INTERRUPT_HARD, Reg
+from emu.cpu.layout import BLOCK_COUNT, EXIT_NOW, INTERRUPT_HARD, NO_FLAGS, Reg
 from emu.cpu.native import Native, NotNativeError, install
 from emu.cpu.operand import memory_operand
 from emu.cpu.unicorn import uclib
+from emu.cpu.walk import walk
 from emu.cpu.words import check_words, put_words, take_words
 
 if TYPE_CHECKING:
     from emu.cpu.blockhook import BlockHook
+    from emu.cpu.stepper import Stepper
 
 __all__ = ["CpuState", "Engine", "Reg"]
 
@@ -94,14 +96,15 @@ class Engine:
         layout.check_release()
         self.exception: Callable[[int, int], None] = lambda _cause, _pc: self.stop()
         self._time: Callable[[], int] = lambda: 0
-        self._watched = False
-        self._time_reads = 0
+        self._watched, self._time_reads = False, 0
         self._failure: BaseException | None = None
         self._before_store: bytes | None = None  # the state before a store to nothing, see _on_unmapped_store
         self._keep: list[Any] = []  # callbacks live as long as the engine
         self.native: Native | None = None
         self._counter: Native | BlockHook | None = None
         self._block_hook: BlockHook | None = None
+        self._stepper: Stepper | None = None  # a debugger's
+        self._held, self._raised = False, 0  # whether interrupts are; exceptions
         #: Why the native part is not in use; "" if it is.
         self.why_not_native = ""
         library = None
@@ -117,7 +120,7 @@ class Engine:
         self._ram, self._ram_base = ram, ram_base
         self._uc.mem_map_ptr(ram_base, len(ram), unicorn.UC_PROT_ALL, ctypes.addressof(ctypes.c_char.from_buffer(ram)))
         found = layout.find(self._uc)
-        self.state, self._halted = found.state, found.halted
+        self._found, self.state, self._halted = found, found.state, found.halted
         self._interrupt_request, self._exit_chain = found.interrupt_request, found.exit_chain
         found.no_exit_request.value = 1
         python = _ExceptionCallback(self._on_exception)
@@ -163,9 +166,15 @@ class Engine:
 
         Raises whatever a handler raised, and PyemuError if Unicorn itself gives up.
         """
-        state = self.state
+        if self._stepper is not None:
+            return self._stepper.run()
         if self._counter is not None and self._counter.blocks_left <= 0:
             return False
+        return self.go()
+
+    def go(self) -> bool:
+        """Do what ``run`` does without a debugger, even if there are no blocks left."""
+        state = self.state
         if self._block_hook is None:
             error = uclib.uc_emu_start(self._handle, state[Reg.PC], 0, 0, 0)
         else:
@@ -237,7 +246,10 @@ class Engine:
 
         With 0 in a handler, the block that it is called from is the last one.
         """
-        self._counted.stop_after(blocks)
+        if self._stepper is None:
+            self._counted.stop_after(blocks)
+        else:
+            self._stepper.stop_after(blocks)
 
     def share_work(self, shared: memoryview) -> None:
         """Let the native part tell the time by the blocks that were counted and by what a WarpClock shares.
@@ -269,6 +281,8 @@ class Engine:
 
         Without effect when the CPU is not running: whoever needs it to stop asks again until it has.
         """
+        if self._stepper is not None:
+            self._stepper.stop()
         if self._block_hook is None:
             uclib.uc_emu_stop(self._handle)
         else:
@@ -282,6 +296,8 @@ class Engine:
         if pending == mip:
             return
         state[Reg.MIP] = pending
+        if self._held:
+            return
         if pending:
             self._interrupt_request[0] |= INTERRUPT_HARD
             if self._block_hook is None:
@@ -301,6 +317,108 @@ class Engine:
         self._keep.clear()
         del self._uc
         self._ram.madvise(mmap.MADV_DONTNEED)  # the object may live until cycles are looked for
+
+    # ---------------------------------------------------------------- for a debugger
+
+    def debug(self) -> "Stepper":
+        """Have a debugger run the CPU, from now on; the same one each time. Raises UsageError without a count."""
+        if self._stepper is None:
+            from emu.cpu.stepper import Stepper  # noqa: PLC0415 - not needed to boot
+
+            counter = self.native if self._counter is None else self._counter
+            if counter is None:
+                raise UsageError("debugging needs the clock host or warp, or the native part of the engine")
+            self._stepper = Stepper(self, counter, self._hook)
+        return self._stepper
+
+    def leave_debugger(self) -> None:
+        """Run by itself again."""
+        if self._stepper is not None:
+            self._stepper.unhook()
+            left, self._stepper = self._stepper.blocks_left, None
+            if self._counter is not None:
+                self._counter.stop_after(left)
+
+    @property
+    def blocks_left(self) -> int | None:
+        """How many more blocks may begin; None where they are not counted."""
+        if self._counter is None:
+            return None
+        return self._counter.blocks_left if self._stepper is None else self._stepper.blocks_left
+
+    def set_word(self, word: int, value: int) -> None:
+        """Change a word of the CPU's ``state``, but a pointer; raises UsageError for what no guest can bring about."""
+        words = take_words(self.state)
+        words[word] = value
+        check_words(words, self._new)
+        self.state[word] = value
+        self.flush_tlb()
+
+    @property
+    def counts_blocks(self) -> bool:
+        """Whether the CPU stops after a number of blocks."""
+        return self._counter is not None
+
+    @property
+    def raised(self) -> int:
+        """How many exceptions there have been, more or less: it has changed if there was one."""
+        return self._raised + (0 if self.native is None else self.native.traps)
+
+    def hold_interrupts(self) -> None:
+        """Have no interrupt entered until ``release_interrupts``."""
+        self._held = True
+        self._interrupt_request[0] &= ~INTERRUPT_HARD
+
+    def release_interrupts(self) -> None:
+        """Have those that are pending entered, if they are enabled, at the start of the next block."""
+        self._held = False
+        if self.state[Reg.MIP]:
+            self._interrupt_request[0] |= INTERRUPT_HARD
+
+    def limit_next_block(self, instructions: int | None) -> None:
+        """Have the first block of the next ``go`` end after so many instructions, at the latest."""
+        self._found.next_flags[0] = NO_FLAGS if instructions is None else instructions
+
+    def translated(self, pc: int) -> int:
+        """Return how many instructions the block at ``pc`` has that was translated last; 0 if there is none."""
+        address = self._found.jump_cache[(pc ^ pc >> 6) >> 6 & 0xFC0 | (pc ^ pc >> 6) & 0x3F]
+        if not address or _U64.from_address(address).value != pc:
+            return 0
+        return ctypes.c_uint16.from_address(address + BLOCK_COUNT).value
+
+    def physical(self, address: int) -> int | None:
+        """Return the physical address of a virtual one in the current mode, without asking whether it is allowed."""
+        return walk(self._word, self.state[Reg.SATP], self.state[Reg.PRIV], address)
+
+    def _word(self, address: int) -> int | None:
+        offset = address - self._ram_base
+        return int.from_bytes(self._ram[offset : offset + 8], "little") if 0 <= offset <= len(self._ram) - 8 else None
+
+    def instructions(self, pc: int, count: int) -> list[int]:
+        """Return where the instructions of a block at ``pc`` are."""
+        physical = self.physical(pc)
+        page = -1 if physical is None else (physical & -PAGE) - self._ram_base
+        code = self._ram[page : page + PAGE] if 0 <= page < len(self._ram) else bytes(PAGE)
+        found, at, start = [], pc % PAGE, pc & -PAGE
+        for _ in range(count):
+            found.append(start + at)
+            at += 4 if at < PAGE and code[at] & 3 == 3 else 2
+        return found
+
+    def drop_code(self, page: int) -> None:
+        """Drop what was translated from the page at this virtual address, in any address space."""
+        physical = self.physical(page) if page >> 63 or not self.state[Reg.SATP] >> 60 else None
+        if physical is not None and self._word(physical) is not None:
+            self.invalidate(physical, PAGE)
+            return
+        self._uc.ctl_flush_tb()
+        if self.native is None:
+            self._code.clear()
+
+    @property
+    def handle(self) -> Any:
+        """Unicorn's handle."""
+        return self._handle
 
     # ---------------------------------------------------------------- memory
 
@@ -356,6 +474,10 @@ class Engine:
             if self.native is None:
                 self._code.clear()
 
+    def code_pages(self) -> list[int] | None:
+        """Return the pages of RAM, by their offsets, that something was translated from; None where nobody knows."""
+        return None if self.native is None else self.native.code_pages()
+
     def flush_tlb(self) -> None:
         """Drop all cached address translations."""
         self._uc.ctl(unicorn.UC_CTL_TLB_FLUSH, unicorn.UC_CTL_IO_WRITE)
@@ -398,6 +520,8 @@ class Engine:
             self._counter.blocks = state["blocks"]
         self._time_reads += state["time_reads"] - self.time_reads
         self.flush_tlb()
+        if self._stepper is not None:
+            self._stepper.forget()
 
     # ---------------------------------------------------------------- accesses to nothing
 
@@ -450,6 +574,7 @@ class Engine:
             self._raise(cause, pc)
 
     def _raise(self, cause: int, pc: int) -> None:
+        self._raised += 1
         try:
             self.exception(cause, pc)
         except BaseException as failure:  # noqa: BLE001

@@ -11,7 +11,9 @@ from devices.errors import PyemuError
 from emu.cpu import unicorn
 from emu.cpu.unicorn import riscv_const
 
-__all__ = ["EXIT_NOW", "INTERRUPT_HARD", "Internals", "Reg", "check_release", "find", "misfit"]
+__all__ = [
+    "BLOCK_COUNT", "EXIT_NOW", "INTERRUPT_HARD", "NO_FLAGS", "Internals", "Reg", "check_release", "find", "misfit",
+]  # fmt: skip
 
 _RELEASE = "2.1.4"
 _U64 = ctypes.c_uint64
@@ -19,7 +21,7 @@ _U64 = ctypes.c_uint64
 # Offsets in bytes, the same on every 64-bit POSIX system (they lie before the first jmp_buf).
 _UC_CPU = 440  # struct uc_struct: CPUState *cpu
 _UC_NO_EXIT_REQUEST = 2034  # bool no_exit_request, init_done
-_CPU_INTERRUPT_REQUEST = 28  # CPUState: uint32_t interrupt_request
+_CPU_NEXT_FLAGS, _CPU_INTERRUPT_REQUEST = 24, 28  # CPUState: uint32_t cflags_next_tb, interrupt_request
 _CPU_JUMP_CACHE = 16  # TranslationBlock *tb_jmp_cache[4096], from CPUState.env_ptr on
 _CPU_HALTED = 32880  # uint32_t halted, likewise, behind the jmp_buf
 _CPU_UC = 32896  # struct uc_struct *uc, likewise
@@ -31,6 +33,10 @@ _CFG_CHECKED = (0, 3, 4, 5, 6, 7, 8, 9, 11, 12, 13)  # those of the above that a
 
 #: CPU_INTERRUPT_HARD, the bit of ``Internals.interrupt_request`` that has the CPU look at mip.
 INTERRUPT_HARD = 2
+#: ``Internals.next_flags``: none.
+NO_FLAGS = 0xFFFF_FFFF
+#: In a TranslationBlock, which begins with its pc: uint16_t icount, how many instructions it has.
+BLOCK_COUNT = 22
 #: For the upper half of ``Internals.exit_chain``: leave the chained blocks at the start of the next one.
 EXIT_NOW = 0xFFFF
 
@@ -103,6 +109,8 @@ class Internals(NamedTuple):
     state: memoryview
     #: CPUState's flag: the hart waits for an interrupt.
     halted: ctypes.Array[ctypes.c_uint32]
+    #: cflags_next_tb: the flags of the first block that is executed next.
+    next_flags: ctypes.Array[ctypes.c_uint32]
     #: CPUState's flags.
     interrupt_request: ctypes.Array[ctypes.c_uint32]
     #: IcountDecr, its lower and upper half; generated code looks at it at the start of each block.
@@ -153,12 +161,16 @@ def find(uc: unicorn.Uc) -> Internals:
         raise misfit("the halted flag is not where it should be")
     if (ctypes.c_uint8 * 2).from_address(handle + _UC_NO_EXIT_REQUEST)[:] != [0, 1]:  # the other: init_done
         raise misfit("the exit request flag is not where it should be")
+    next_flags = (ctypes.c_uint32 * 1).from_address(cpu + _CPU_NEXT_FLAGS)
+    if next_flags[0] != NO_FLAGS:
+        raise misfit("the flags of the next block are not where they should be")
     if not cpu < exit_chain < cpu + 0xC000:
         raise misfit("the block exit counter was not found")
     return Internals(
         cpu=cpu,
         state=state,
         halted=(ctypes.c_uint32 * 1).from_address(env_ptr + _CPU_HALTED),
+        next_flags=next_flags,
         interrupt_request=(ctypes.c_uint32 * 1).from_address(cpu + _CPU_INTERRUPT_REQUEST),
         exit_chain=(ctypes.c_uint16 * 2).from_address(exit_chain),
         jump_cache=(_U64 * 4096).from_address(env_ptr + _CPU_JUMP_CACHE),

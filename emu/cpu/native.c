@@ -9,6 +9,7 @@
    jumps          the block of code that an indirect jump leads to is found in less time, and more often at once
    changed code   a page with translated code stays write-protected in the TLB, so that each write to it is noticed;
                   Unicorn stops to look after the first one
+   watchpoints    a debugger's; Unicorn has left out what QEMU does about them, but for the question
 
    All but the first replace functions of libunicorn, for the whole process, wherever the loader has put their addresses,
    and in its table of CSRs; CPUs that are not ours get the originals. */
@@ -49,6 +50,7 @@ struct tlb { uint16_t dirty; u64 counts[3]; struct slow slow[MODES]; struct fast
 struct block { u64 pc, cs_base; uint32_t flags, sizes, compiled, trace; void *code; u64 code_size, original, next[2], pages[2]; };
 static const uint32_t ORDINARY = 0xFF000000;
 static const u64 NO_PAGE = -1;
+enum { INTERRUPT_REQUEST = 28, HARD = 2 };                                                 /* CPUState, and a bit of it */
 enum { JUMPS = 1 << 13 };                                                                  /* in hart->blocks */
 
 typedef void trap_callback(void *uc, uint32_t cause, void *user);
@@ -73,12 +75,20 @@ struct hart {
   u64 flushes;             /* of the TLBs, while there is that */
   u64 access;              /* why the TLB is being filled */
   struct block **jump_cache, **blocks; /* CPUState's tb_jmp_cache; and JUMPS more */
+  struct watch *watches;   /* what a debugger watches */
+  u64 watch_count, watching; /* how many; whether it does just now */
+  u64 seen, seen_kind, seen_block, seen_count; /* the access that was about to come, +1; its block's pc, and how many instructions that has */
 };
+
+struct watch { u64 first, last, kinds; }; /* addresses; READ, WRITE */
 
 static u64 env_offset; /* in CPUState: the CPU state */
 static void (*reset_dirty)(void *cpu, u64 host, u64 size), (*set_dirty)(void *cpu, u64 address);
 static void (*reset_dirty_virtual)(void *cpu, u64 address, u64 size), (*drop_code)(void *uc, u64 start, u64 end);
 static void *(*lookup)(u64 *state);
+static struct block *(*find_block)(void *context, u64 code);
+static uint8_t (*restore_state)(void *cpu, u64 code, uint8_t will_exit);
+static __attribute__((noreturn)) void (*leave)(void *cpu);
 static void (*drop_blocks)(void *cpu);
 static int (*gen_code)(void *context, struct block *block);
 static int (*fill)(void *cpu, u64 address, int size, int access, int mode, int probe, u64 caller);
@@ -400,6 +410,36 @@ static u64 on_load_pte(void *uc, void *space, u64 address, uint32_t attributes, 
   return *(u64 *)(hart->ram + offset);
 }
 
+/* ---- watchpoints: a page with one has a mark in the TLB, and its accesses are asked about */
+
+static int on_watched(void *cpu, u64 address, u64 size) {
+  struct hart *hart = of_cpu(cpu);
+  int kinds = 0;
+  for (u64 i = 0; hart && i < hart->watch_count; i++)
+    if (hart->watches[i].first <= address + size - 1 && address <= hart->watches[i].last) kinds |= hart->watches[i].kinds;
+  return kinds;
+}
+
+static __thread struct block *found;
+static struct block *on_find_block(void *context, u64 code) { return found = find_block(context, code); }
+
+/* An access is about to come. If it is to be seen, leave the block before it, as if nothing had happened of that instruction. */
+static void on_access(void *cpu, u64 address, u64 size, uint32_t attributes, int kind, u64 caller) {
+  struct hart *hart = of_cpu(cpu);
+  if (!hart || !hart->watching || !caller) return;
+  for (u64 i = 0; i < hart->watch_count; i++) {
+    struct watch *watch = &hart->watches[i];
+    if (!(watch->kinds & kind) || watch->first > address + size - 1 || address > watch->last) continue;
+    found = 0;
+    if (!restore_state(cpu, caller, 1) || !found) return;
+    hart->seen = (address > watch->first ? address : watch->first) + 1;
+    hart->seen_kind = kind, hart->seen_block = found->pc, hart->seen_count = found->sizes >> 16;
+    *(uint32_t *)((char *)cpu + INTERRUPT_REQUEST) &= ~HARD; /* none is entered in the middle of a block */
+    stop(hart->uc);
+    leave(cpu);
+  }
+}
+
 /* ---- getting in between */
 
 struct function { const char *name; void *ours, *original; int found; };
@@ -450,6 +490,9 @@ const char *native_install(void *unicorn) {
       {"riscv_cpu_tlb_fill_riscv64", on_fill, &fill}, {"helper_check_exit_request_riscv64", on_check_exit, &check_exit}, {"uc_emu_stop", 0, &stop},
       {"helper_lookup_tb_ptr_riscv64", on_lookup, &lookup}, {"tb_flush_riscv64", on_drop_blocks, &drop_blocks},
       {"tcg_gen_code_riscv64", on_gen_code, &gen_code}, {"gettimeofday", on_gettimeofday, 0},
+      {"cpu_watchpoint_address_matches_riscv64", on_watched, 0}, {"cpu_check_watchpoint_riscv64", on_access, 0},
+      {"tcg_tb_lookup_riscv64", on_find_block, &find_block}, {"cpu_restore_state_riscv64", 0, &restore_state},
+      {"cpu_loop_exit_noexc_riscv64", 0, (void *)&leave},
       {"tlb_reset_dirty_riscv64", 0, &reset_dirty}, {"tb_invalidate_phys_range_riscv64", 0, &drop_code}};
   enum { FUNCTIONS = sizeof wanted / sizeof *wanted };
   struct function functions[FUNCTIONS];

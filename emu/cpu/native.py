@@ -8,27 +8,32 @@ import ctypes
 import functools
 import gc
 import os
+import re
 import sys
 from array import array
 from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from zlib import crc32
 
 from emu.cpu.unicorn import uclib
 
-__all__ = ["LIBRARY", "SWITCH", "Native", "NotNativeError", "install"]
+__all__ = ["LIBRARY", "SWITCH", "WATCH_READ", "WATCH_WRITE", "Native", "NotNativeError", "Seen", "install"]
 
 #: What the build makes of native.c.
 LIBRARY = Path(__file__).with_name("libnative.so")
 #: With "off" in this environment variable, new engines do without.
 SWITCH = "PYEMU_NATIVE"
 
+#: What is watched for: QEMU's BP_MEM_READ, BP_MEM_WRITE.
+WATCH_READ, WATCH_WRITE = 1, 2
+
 _U64 = ctypes.c_uint64
 _MANY = 1 << 60
 _PAGE_BITS = 12
 _PADDING = 8  # of IcountDecr, before the CPU state: eight bytes that nobody uses, where blocks are counted
+_NOT_ZERO = re.compile(rb"[^\0]")
 _HART = 194  # word of the CPU state: QEMUTimer *timer, of which Unicorn makes no use
 # Sizes of Unicorn's TLB: CPUTLBEntry, CPUTLBDesc, CPUTLBCommon, CPUTLBDescFast; IcountDecr follows.
 _MODES, _VICTIMS, _ENTRIES = 4, 8, 256
@@ -51,9 +56,19 @@ class _Hart(ctypes.Structure):
         for name in (
             "state", "tlb", "uc", "cpu", "ram", "ram_size", "ram_base", "has_code", "python", "only_python", "traps",
             "last_write", "ascending", "clock", "deadline", "tells_time", "time_reads", "counts", "limit", "work",
-            "flushes", "access", "jump_cache", "blocks",
+            "flushes", "access", "jump_cache", "blocks", "watches", "watch_count", "watching", "seen", "seen_kind",
+            "seen_block", "seen_count",
         )
     ]  # fmt: skip
+
+
+class Seen(NamedTuple):
+    """An access that is watched, and about to come: where; which kind; its block; the number of instructions there."""
+
+    address: int
+    kind: int
+    block: int
+    instructions: int
 
 
 class Native:
@@ -92,6 +107,8 @@ class Native:
         )  # fmt: skip
         word.value = ctypes.addressof(self._hart)
         self._left = ctypes.c_int64.from_address(state - _PADDING)
+        self._counts = False
+        self._uc = ctypes.c_void_p(uc)
         #: A callback for Unicorn's exceptions, and the user data that it needs.
         self.trap = library.native_trap
         self.user = ctypes.c_void_p(word.value)
@@ -122,7 +139,7 @@ class Native:
     def count_blocks(self) -> None:
         """Count the blocks that the guest executes, and look at no clock; see ``Engine.count_blocks``."""
         self._hart.limit, self._left.value = _MANY, -_MANY
-        self._hart.counts = True
+        self._hart.counts = self._counts = True
 
     @property
     def blocks(self) -> int:
@@ -142,6 +159,32 @@ class Native:
         """Have the CPU stop after so many more."""
         self._hart.limit, self._left.value = self.blocks + blocks, -blocks
 
+    def count_exactly(self, exactly: bool) -> None:
+        """Stop after so many blocks, also where there is a clock that is looked at otherwise."""
+        self._hart.counts = exactly or self._counts
+
+    def refuse(self) -> None:
+        """From a hook that is called before a block: it does not begin, and is not counted."""
+        uclib.uc_emu_stop(self._uc)
+
+    def watch(self, watches: Sequence[tuple[int, int, int]]) -> None:
+        """Watch accesses to virtual addresses: (first, last, WATCH_READ | WATCH_WRITE); the TLB has to be flushed."""
+        words = (_U64 * (3 * len(watches)))(*chain.from_iterable(watches))
+        self._watches = words
+        self._hart.watches, self._hart.watch_count = ctypes.addressof(words), len(watches)
+
+    def look(self, looks: bool) -> None:
+        """Stop before accesses that are watched, or don't."""
+        self._hart.watching = looks
+
+    def take_seen(self) -> Seen | None:
+        """Return the access before which the CPU has stopped; interrupts have been held since."""
+        if not self._hart.seen:
+            return None
+        seen = Seen(self._hart.seen - 1, self._hart.seen_kind, self._hart.seen_block, self._hart.seen_count)
+        self._hart.seen = 0
+        return seen
+
     def share_work(self, shared: memoryview) -> None:
         """Tell the time by the blocks that were counted, and by a WarpClock's ``shared`` words."""
         self._clock = shared
@@ -160,6 +203,10 @@ class Native:
     def written(self, offset: int, size: int) -> None:
         """The host has written ``size`` bytes to RAM: drop what was translated from there."""
         self._library.native_written(self.user, _U64(offset), _U64(size))
+
+    def code_pages(self) -> list[int]:
+        """Return the pages of RAM, by their offsets, that something was translated from."""
+        return [found.start() << _PAGE_BITS for found in _NOT_ZERO.finditer(self._has_code)]
 
     def changed(self, ranges: Sequence[tuple[int, int]]) -> None:
         """The same for many ranges of RAM (offset, end)."""

@@ -48,6 +48,7 @@ _PROTOTYPES = {
     "uc_ctl": (_POINTER, _U32),  # further arguments depend on the second
     "uc_emu_start": (_POINTER, _U64, _U64, _U64, ctypes.c_size_t),
     "uc_emu_stop": (_POINTER,),
+    "uc_hook_del": (_POINTER, ctypes.c_size_t),
     "uc_hook_add": (_POINTER, _POINTER, ctypes.c_int, _POINTER, _POINTER, _U64, _U64),
     "uc_mem_map_ptr": (_POINTER, _U64, _U64, _U32, _POINTER),
     "uc_mmio_map": (_POINTER, _U64, _U64, _POINTER, _POINTER, _POINTER, _POINTER),

@@ -39,6 +39,11 @@ class Doorbell:
         self._sleep = threading.Lock()  # as a semaphore: a timed acquire is the most precise sleep that Python has
         self._sleep.acquire()
 
+    @property
+    def deadline(self) -> int:
+        """When it rings, or would have, in the guest that was entered last."""
+        return self._deadline
+
     def ring(self) -> None:
         """Call the machine's thread. For any thread."""
         self._rung = True

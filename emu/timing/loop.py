@@ -54,15 +54,17 @@ class Loop:
         wait: Wait,
         look: Callable[[], None],
     ) -> None:
-        self.run, self.wait = run, wait
+        self.run, self.wait, self.look = run, wait, look
         #: Whether the hart executed WFI, and nothing has woken it yet.
         self.waiting = False
         #: Whether time stands still: the guest does not run, messages are still taken.
         self.paused = False
         #: Whether a step is under way: the guest runs, or an event does; but not what was posted.
         self.stepping = False
+        #: Whether what ran the guest has left it in the middle of its turn, which is to go on there: a debugger.
+        self.suspended = False
+        self._turn_ends = 0  # when it is to end, at the latest
         self._engine, self._hart, self._clock = engine, hart, clock
-        self._look = look
         self._alarm_thread: AlarmThread | None = None
         # Where time is counted, nothing that the host does may change the guest's turns.
         counted = isinstance(clock, WarpClock)
@@ -115,7 +117,7 @@ class Loop:
     def restore(self, state: LoopState) -> None:
         """Go on from ``state``, also after ``halt``."""
         self.waiting = state["waiting"]
-        self._halted = False
+        self._halted = self.suspended = False
 
     def check_thread(self) -> None:
         """Raise UsageError if another thread is running the loop: only ``post`` is safe then."""
@@ -151,15 +153,20 @@ class Loop:
             elif self.waiting and not self._hart.wakes():
                 self.wait(deadline, sleep)
             else:
-                latest = clock.now() + _LONGEST_RUN_NS
-                doorbell.enter(latest if deadline is None else min(deadline, latest))
+                if not self.suspended:
+                    latest = clock.now() + _LONGEST_RUN_NS
+                    self._turn_ends = latest if deadline is None else min(deadline, latest)
+                doorbell.enter(self._turn_ends)
+                self.suspended = False
                 self.waiting = self.run()
+                self._turn_ends = doorbell.deadline
                 clock.settle()
         finally:
             doorbell.acknowledge()
-        if not paused:  # else what is to be done at once would be done without the guest's turns in between
-            events.run_due(clock.now())
-        self._look()
+        if not self.suspended:
+            if not paused:  # else what is to be done at once would be done without the guest's turns in between
+                events.run_due(clock.now())
+            self.look()
         self.stepping = False
         while self._inbox:
             self._inbox.popleft()()
