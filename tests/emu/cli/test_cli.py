@@ -348,7 +348,12 @@ def test_help_has_examples_that_work(path, command, pyemu):
 
 @pytest.mark.parametrize(
     ("options", "names"),
-    [((), ["Image", "rootfs.cpio"]), (("--kernel",), ["Image"]), (("--rootfs",), ["rootfs.cpio"])],
+    [
+        ((), ["Image", "rootfs.cpio"]),
+        (("--kernel",), ["Image"]),
+        (("--rootfs",), ["rootfs.cpio"]),
+        (("--vmlinux",), ["vmlinux"]),
+    ],
 )
 def test_guest_path_prints_a_line_for_each_file(pyemu, monkeypatch, tmp_path, options, names):
     monkeypatch.setattr(guest, "files", lambda *_: (tmp_path / "Image", tmp_path / "rootfs.cpio"))
