@@ -27,7 +27,6 @@ from emu.cpu.layout import BLOCK_COUNT, EXIT_NOW, INTERRUPT_HARD, NO_FLAGS, Reg
 from emu.cpu.native import Native, NotNativeError, install
 from emu.cpu.operand import memory_operand
 from emu.cpu.unicorn import uclib
-from emu.cpu.walk import walk
 from emu.cpu.words import check_words, put_words, take_words
 
 if TYPE_CHECKING:
@@ -388,6 +387,8 @@ class Engine:
 
     def physical(self, address: int) -> int | None:
         """Return the physical address of a virtual one in the current mode, without asking whether it is allowed."""
+        from emu.cpu.walk import walk  # noqa: PLC0415 - not needed to boot
+
         return walk(self._word, self.state[Reg.SATP], self.state[Reg.PRIV], address)
 
     def _word(self, address: int) -> int | None:
