@@ -6,7 +6,8 @@ that it came after, and done again there. Nobody hears or sees a repetition: wha
 what was played is not played again. What comes from outside meanwhile waits until the front is reached, where the
 machine has never been; and so the past does not change.
 
-Not covered: what a debugger itself writes. It is not repeated, so history begins anew with it.
+Not covered: what a debugger itself writes. It is not repeated, so history begins anew with it. And a machine that
+writes to files of the host's, a disk without ``,snapshot`` or a share, has no way back: they would not go with it.
 """
 
 from collections import deque
@@ -25,12 +26,13 @@ from devices.contracts import Events
 from devices.errors import PyemuError
 from emu.cpu.stepper import Place, Stepper
 from emu.timing.loop import Loop, Wait
+from emu.timing.warp import WarpClock
 
 if TYPE_CHECKING:
     from emu.machine import Machine
     from emu.snapshot.snapshot import Snapshot
 
-__all__ = ["History", "Moment"]
+__all__ = ["History", "Mark", "Moment", "can_go_back"]
 
 #: Seconds of the host's time between two marks, each of which takes 50 ms.
 _FAR_S = 1.5
@@ -61,6 +63,14 @@ class Mark(NamedTuple):
     snapshot: "Snapshot"
     #: When it was made: seconds of the host's time.
     made: float
+
+
+def can_go_back(machine: "Machine") -> bool:
+    """Whether the machine's runs can be repeated: nothing of the host's is in them, and they leave nothing behind."""
+    states = [disk.state() for disk in machine.disks]
+    written = any(state["changed"] is None and not state["image"]["read_only"] for state in states)
+    shared = any(hasattr(device, "export") for device in machine.virtio)
+    return isinstance(machine.clock, WarpClock) and machine.journal is None and not (written or shared)
 
 
 class History:

@@ -13,12 +13,11 @@ from devices.errors import UsageError
 from emu.cpu.engine import Engine, Reg
 from emu.cpu.native import WATCH_WRITE
 from emu.cpu.stepper import Stop
-from emu.debug.history import History
+from emu.debug.history import History, can_go_back
 from emu.debug.registers import REGISTERS
 from emu.debug.travel import Travel
 from emu.memory import Ram
 from emu.timing.loop import Loop
-from emu.timing.warp import WarpClock
 
 if TYPE_CHECKING:
     from emu.machine import Machine
@@ -65,7 +64,7 @@ class Target:
         self._journey: Iterator[Stop | None] | None = None
         #: The machine's past, where it can go back.
         self.history: History | None = None
-        if isinstance(machine.clock, WarpClock) and machine.journal is None:
+        if can_go_back(machine):
             self.history = History(machine, loop, self.stepper)
             self.history.arrived = self._arrive
             self.history.passed = self._between
@@ -110,7 +109,7 @@ class Target:
     def go_back(self, *, stepping: bool) -> None:
         """Go back, for a step or until there is a reason to stop; raises UsageError if there is no way back."""
         if self.history is None:
-            raise UsageError("only with the clock warp, and without a recording, there is a way back")
+            raise UsageError("there is no way back")
         travel = Travel(self.history, self.stepper, self._go)
         self._travel, self._journey = travel, travel.step() if stepping else travel.run()
         self._go_further()

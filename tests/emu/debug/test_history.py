@@ -36,6 +36,13 @@ def test_only_warp_goes_back(letters: Path) -> None:
         assert client.ask(b"bs") == b"E16"
 
 
+@pytest.mark.parametrize(("option", "way"), [("", False), (",readonly", True), (",snapshot", True)])
+def test_a_disk_that_is_written_to_does_not_go_back(letters: Path, tmp_path: Path, option: str, way: bool) -> None:
+    (tmp_path / "disk.img").write_bytes(bytes(4096))
+    with debugged(letters, disk=f"{tmp_path / 'disk.img'}{option}") as (_, client):
+        assert (b"Reverse" in client.ask(b"qSupported:")) == way
+
+
 def test_each_step_back_is_where_a_step_was(letters: Path) -> None:
     with debugged(letters) as (machine, client):
         client.ask(b"Z0,%x,4" % PRINTS)
