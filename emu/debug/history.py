@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
-from time import monotonic
+from time import thread_time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from devices.audio.base import AudioBackend, AudioState, Playback
@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 
 __all__ = ["History", "Mark", "Moment", "can_go_back"]
 
-#: Seconds of the host's time between two marks, each of which takes 50 ms.
-_FAR_S = 1.5
+#: Seconds of the processor's time between two marks, each of which takes 50 ms.
+_FAR_S = 2.5
 #: The same while the past is searched.
 _NEAR_S = 0.4
 #: Each holds the pages of RAM that the guest uses.
@@ -61,7 +61,7 @@ class Mark(NamedTuple):
     inputs: int
     awaited: "list[tuple[_Awaited, InHeap]]"
     snapshot: "Snapshot"
-    #: When it was made: seconds of the host's time.
+    #: When it was made: seconds of the processor's time.
     made: float
 
 
@@ -90,7 +90,7 @@ class History:
         self._next_input = 0
         self._waiting: deque[Callable[[], None]] = deque()
         self._asked = False  # for a mark
-        self._began = 0.0  # when a repetition began, of the host's time
+        self._began = 0.0  # when a repetition began, of the processor's time
         #: How far the machine has ever got, while it is somewhere else.
         self.front: Moment | None = None
         self.goal: Moment | None = None
@@ -160,7 +160,7 @@ class History:
             return
         try:
             inputs = self._next_input if self.repeats else len(self._inputs)
-            mark = Mark(self.now, inputs, self._events.pending, self._machine.snapshot(), monotonic())
+            mark = Mark(self.now, inputs, self._events.pending, self._machine.snapshot(), thread_time())
         except PyemuError:  # the host has no room for it
             return
         if self.repeats:
@@ -205,7 +205,7 @@ class History:
         self._turn, self._in_turn = mark.moment.turn, False
         self._started.clear()
         self._next_input = mark.inputs
-        self._began = monotonic()
+        self._began = thread_time()
         self._events.restore(mark.awaited)
         self._repeat_inputs()
 
@@ -269,13 +269,13 @@ class History:
 
     def _wants_mark(self) -> bool:
         if self.goal is not None and not self._stepper.passing:
-            return monotonic() - self._began > _NEAR_S and (
-                self._last is None or monotonic() - self._last.made > _NEAR_S
+            return thread_time() - self._began > _NEAR_S and (
+                self._last is None or thread_time() - self._last.made > _NEAR_S
             )
         if self.goal is not None:  # it may be gone to again, or a little farther
             near = self._near is not None and self._near.moment.turn == self._turn
             return self._turn == self.goal.turn - 1 and not near
-        return not self.repeats and (not self._marks or monotonic() - self._marks[-1].made > _FAR_S)
+        return not self.repeats and (not self._marks or thread_time() - self._marks[-1].made > _FAR_S)
 
     def _ask(self) -> None:
         self._asked = True
