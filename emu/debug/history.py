@@ -7,7 +7,8 @@ what was played is not played again. What comes from outside meanwhile waits unt
 machine has never been; and so the past does not change.
 
 Not covered: what a debugger itself writes. It is not repeated, so history begins anew with it. And a machine that
-writes to files of the host's, a disk without ``,snapshot`` or a share, has no way back: they would not go with it.
+writes to files of the host's (a disk without ``,snapshot``, a share) or has a network has no way back: they would not
+go with it.
 """
 
 from collections import deque
@@ -40,6 +41,9 @@ _FAR_S = 2.5
 _NEAR_S = 0.4
 #: Each holds the pages of RAM that the guest uses.
 _MOST_MARKS = 8
+#: Virtio devices that have nothing of the outside but what is remembered: disks, consoles, entropy, sound; not those of
+#: shares and networks.
+_REPEATABLE = {2, 3, 4, 25}
 
 
 class Moment(NamedTuple):
@@ -69,8 +73,8 @@ def can_go_back(machine: "Machine") -> bool:
     """Whether the machine's runs can be repeated: nothing of the host's is in them, and they leave nothing behind."""
     states = [disk.state() for disk in machine.disks]
     written = any(state["changed"] is None and not state["image"]["read_only"] for state in states)
-    shared = any(hasattr(device, "export") for device in machine.virtio)
-    return isinstance(machine.clock, WarpClock) and machine.journal is None and not (written or shared)
+    alone = all(device.device_id in _REPEATABLE for device in machine.virtio)
+    return isinstance(machine.clock, WarpClock) and machine.journal is None and alone and not written
 
 
 class History:
