@@ -5,6 +5,7 @@
    time           rdtime reads the host's clock, and the CPU looks at it every few blocks and stops at its deadline: neither
                   waits for Python's lock, nor for another thread to wake up
    counted time   instead of that, the CPU counts its blocks, and stops after as many as it was told
+   questions      whether to stop is asked at the start of each block, and on x86-64 within it; Unicorn calls a function
    sstatus.SUM    two TLBs for S mode, one for each value; Unicorn has one, and flushes everything at each change
    jumps          the block of code that an indirect jump leads to is found in less time, and more often at once
    changed code   a page with translated code stays write-protected in the TLB, so that each write to it is noticed;
