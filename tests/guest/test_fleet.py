@@ -52,7 +52,7 @@ def test_a_machine_that_went_back_is_one_that_was_made_to_the_bit(sweep, tmp_pat
     )  # fmt: skip
     assert status == 0, said
     assert len(outcomes) == 4  # the same case again is the same case
-    assert len({outcome["value"][1] for outcome in outcomes}) == 4
+    assert len({(*outcome["value"], outcome["guest_ns"]) for outcome in outcomes}) == 4
 
 
 def test_of_a_case_that_failed_there_is_its_sound_and_a_picture(sweep, tmp_path):
