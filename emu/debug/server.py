@@ -10,7 +10,7 @@ import select
 import socket
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -76,7 +76,7 @@ class Server:
 
     def _run(self) -> None:
         while not self._closed:
-            select.select([self._listener.fileno(), self._wake], [], [])
+            _wait([self._listener.fileno(), self._wake], [], None)
             self._answer_bell()
             with contextlib.suppress(OSError):
                 client = None if self._closed else self._listener.accept()[0]
@@ -101,7 +101,7 @@ class Server:
                 writing = [client.fileno()] if visit.unsent else []
                 reading = [client.fileno()] if visit.listens else []
                 patience = _FAREWELL_S if self._closed else None
-                readable, writable, _ = select.select([*reading, self._wake], writing, [], patience)
+                readable, writable = _wait([*reading, self._wake], writing, patience)
                 if self._closed and not (readable or writable):
                     return
                 self._answer_bell()
@@ -210,6 +210,16 @@ class _Visit:
         if self._stub is not None:
             self._stub = None
             self._part()
+
+
+def _wait(reading: Sequence[int], writing: Sequence[int], seconds: float | None) -> tuple[list[int], list[int]]:
+    """Return which descriptors are ready. A process with many machines has more than select() can tell apart."""
+    poll = select.poll()
+    for descriptor in {*reading, *writing}:
+        poll.register(descriptor, select.POLLIN * (descriptor in reading) | select.POLLOUT * (descriptor in writing))
+    found = poll.poll(None if seconds is None else seconds * 1000)  # what has gone wrong is found out by using it
+    readable = [descriptor for descriptor, event in found if descriptor in reading and event & ~select.POLLOUT]
+    return readable, [descriptor for descriptor, event in found if descriptor in writing and event & ~select.POLLIN]
 
 
 def _reason(error: Exception) -> str:

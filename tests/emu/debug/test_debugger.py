@@ -1,13 +1,15 @@
 """What a debugger can ask of a machine; and that the machine does not notice."""
 
 import hashlib
+import os
 import random
+import resource
 import socket
 import subprocess
 import sys
 import threading
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
@@ -60,6 +62,18 @@ def test_the_guest_does_not_begin_before_the_debugger_says_so(letters: Path) -> 
         assert client.ask(b"?") == b"S05"
         assert client.ask(b"vCont;c") == b"W00"
         assert machine.console.printed == 20 * 26
+
+
+def test_in_a_process_with_many_descriptors(letters: Path) -> None:
+    """With many machines, for example; select() knows none beyond 1,023."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 1200), hard))
+    with ExitStack() as opened:
+        opened.callback(resource.setrlimit, resource.RLIMIT_NOFILE, (soft, hard))
+        for _ in range(1100):
+            opened.callback(os.close, os.open(os.devnull, os.O_RDONLY))
+        with debugged(letters) as (_, client):
+            assert client.ask(b"?") == b"S05"
 
 
 @pytest.mark.parametrize("clock", ["warp", "host"])

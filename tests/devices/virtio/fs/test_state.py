@@ -4,6 +4,7 @@ import errno
 import itertools
 import os
 import struct
+import weakref
 from collections.abc import Sequence
 from pathlib import Path
 from random import Random
@@ -42,6 +43,7 @@ class Life(VirtioLife):
         device = FsDevice(open_export(self.folder))
         device._server = Blind(device.export)
         self.share = device
+        weakref.finalize(self, device.export.close)
         super().__init__(device, FakeEvents(FakeClock()))
 
     def take_over(self, old: Self) -> None:
