@@ -223,26 +223,36 @@ static void on_check_exit(void *uc, uint32_t in_delay_slot) {
                                   1: call answer
                                   2:                        as long as what was there, and it returns to the same place */
 #ifdef __x86_64__
-enum { QUESTION = 17, UC = 2, CALLED = 13 };
+enum { UC = 2, ZERO = 10, CALL = 12, NEAR = 17, FAR = 18, QUESTION = FAR };
 
 static __attribute__((used)) void on_question(u64 *state) { on_exit_request(((struct hart *)state[HART])->uc, 0, state); }
 static __attribute__((naked)) void answer(void) { __asm__("mov %rbp, %rdi\n\tjmp on_question"); }
 
 static void ask_in_block(uint8_t *code) {
-  static const uint8_t movabs[] = {0x48, 0xBF}, xor_call[] = {0x33, 0xF6, 0xE8};
-  static const uint8_t asks[] = {0x48, 0xFF, 0x45, (uint8_t)COUNT, 0x7F, 6, 0x83, 0x7D, (uint8_t)EXIT, 0, 0x7D, 5, 0xE8};
-  int64_t theirs = (u64)on_check_exit - (u64)code - QUESTION, ours = (u64)answer - (u64)code - QUESTION;
-  int32_t called, call = ours;
+  static const uint8_t movabs[] = {0x48, 0xBF}, xor[] = {0x33, 0xF6}, near_call = 0xE8, far_call[] = {0xFF, 0x15};
+  uint8_t asks[CALL] = {0x48, 0xFF, 0x45, (uint8_t)COUNT, 0x7F, 6, 0x83, 0x7D, (uint8_t)EXIT, 0, 0x7D, NEAR - CALL};
   void *uc;
-  memcpy(&called, code + CALLED, sizeof called);
-  if (called != theirs || call != ours || memcmp(code, movabs, sizeof movabs) || memcmp(code + UC + sizeof uc, xor_call, sizeof xor_call)) return;
   memcpy(&uc, code + UC, sizeof uc);
-  if (!of_uc(uc)) return;
+  if (memcmp(code, movabs, sizeof movabs) || memcmp(code + ZERO, xor, sizeof xor)) return;
+  if (code[CALL] == near_call) {
+    int64_t theirs = (u64)on_check_exit - (u64)code - NEAR, ours = (u64)answer - (u64)code - NEAR;
+    int32_t called, call = ours;
+    memcpy(&called, code + NEAR - sizeof called, sizeof called);
+    if (called != theirs || call != ours || !of_uc(uc)) return;
+    memcpy(code + NEAR - sizeof call, &call, sizeof call);
+  } else if (!memcmp(code + CALL, far_call, sizeof far_call)) { /* by an address behind the block */
+    int32_t distance;
+    memcpy(&distance, code + FAR - sizeof distance, sizeof distance);
+    u64 called, ours = (u64)answer;
+    memcpy(&called, code + FAR + distance, sizeof called);
+    if (called != (u64)on_check_exit || !of_uc(uc)) return;
+    memcpy(code + FAR + distance, &ours, sizeof ours);
+    asks[CALL - 1] = FAR - CALL;
+  } else return;
   memcpy(code, asks, sizeof asks);
-  memcpy(code + CALLED, &call, sizeof call);
 }
 #else
-enum { QUESTION = 17 };
+enum { QUESTION = 18 };
 static void ask_in_block(uint8_t *code) { (void)code; }
 #endif
 
