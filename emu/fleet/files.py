@@ -70,8 +70,9 @@ def keep(file: File, packed: bytes) -> None:
         made.flush()
         if digest.hexdigest() != file.sha256:
             raise PyemuError(f"{file.path} has changed since the sweep began; it must not")
-        place.unlink(missing_ok=True)
-        os.link(made.name, place)  # whole, or not at all
+        whole = Path(f"{made.name}.whole")
+        os.link(made.name, whole)
+        whole.replace(place)  # at once, whoever else brings it or looks for it
 
 
 def _place(file: File) -> Path:

@@ -48,6 +48,18 @@ def test_a_file_that_was_brought_is_the_same_holes_included(file, cache):
     assert len(pack(file)) < 300_000
 
 
+def test_workers_that_bring_one_file_at_once_do_not_disturb_each_other(file, cache):
+    elsewhere = file._replace(path=NOWHERE)
+    packed = pack(file)
+    keep(elsewhere, packed)
+    with ThreadPoolExecutor(4) as workers:
+        bringing = [workers.submit(keep, elsewhere, packed) for _ in range(40)]
+        while not all(worker.done() for worker in bringing):
+            assert find(elsewhere) is not None, "it was gone for a moment"
+    assert [worker.result() for worker in bringing] == [None] * 40
+    assert [path.name for path in cache.iterdir()] == [file.sha256]
+
+
 def test_other_contents_are_refused(file, cache):
     whole = pack(file)
     Path(file.path).write_bytes(b"changed")
