@@ -8,6 +8,7 @@
    questions      whether to stop is asked at the start of each block, and on x86-64 within it; Unicorn calls a function
    sstatus.SUM    two TLBs for S mode, one for each value; Unicorn has one, and flushes everything at each change
    jumps          the block of code that an indirect jump leads to is found in less time, and more often at once
+   translation    short blocks are not optimized
    changed code   a page with translated code stays write-protected in the TLB, so that each write to it is noticed;
                   Unicorn stops to look after the first one
    watchpoints    a debugger's; Unicorn has left out what QEMU does about them, but for the question
@@ -92,6 +93,7 @@ static uint8_t (*restore_state)(void *cpu, u64 code, uint8_t will_exit);
 static __attribute__((noreturn)) void (*leave)(void *cpu);
 static void (*drop_blocks)(void *cpu);
 static int (*gen_code)(void *context, struct block *block);
+static void (*optimize)(void *context);
 static int (*fill)(void *cpu, u64 address, int size, int access, int mode, int probe, u64 caller);
 static void (*set_page)(void *cpu, u64 page, u64 physical, int prot, int mode, u64 size);
 static void (*check_exit)(void *uc, uint32_t in_delay_slot), (*stop)(void *uc);
@@ -256,12 +258,18 @@ enum { QUESTION = 18 };
 static void ask_in_block(uint8_t *code) { (void)code; }
 #endif
 
+/* Looking for what can be computed once is a sixth of translating a block, and pays in long ones: a hash function's, not a
+   kernel's that boots. Blocks of less than LONG instructions go without: md5sum is as fast, and booting takes 6 % less. */
+enum { LONG = 12 };
+static __thread int is_long;
+static void on_optimize(void *context) { if (is_long) optimize(context); }
+
 static int on_gen_code(void *context, struct block *block) {
+  is_long = block->sizes >> 16 >= LONG;
   int size = gen_code(context, block);
   if (size >= QUESTION) ask_in_block(block->code);
   return size;
 }
-
 
 /* Unicorn makes a TLB smaller when little of it was in use for 100 ms. Where time is counted, that is so many flushes: each
    clears all of it, and 100 ms of guest time would be thousands. */
@@ -436,6 +444,7 @@ static struct block *on_find_block(void *context, u64 code) { return found = fin
 
 /* An access is about to come. If it is to be seen, leave the block before it, as if nothing had happened of that instruction. */
 static void on_access(void *cpu, u64 address, u64 size, uint32_t attributes, int kind, u64 caller) {
+  (void)attributes;
   struct hart *hart = of_cpu(cpu);
   if (!hart || !hart->watching || !caller) return;
   for (u64 i = 0; i < hart->watch_count; i++) {
@@ -500,7 +509,8 @@ const char *native_install(void *unicorn) {
       {"tlb_flush_by_mmuidx_riscv64", on_flush, &flush}, {"tlb_flush_page_by_mmuidx_riscv64", on_flush_page, &flush_page},
       {"riscv_cpu_tlb_fill_riscv64", on_fill, &fill}, {"helper_check_exit_request_riscv64", on_check_exit, &check_exit}, {"uc_emu_stop", 0, &stop},
       {"helper_lookup_tb_ptr_riscv64", on_lookup, &lookup}, {"tb_flush_riscv64", on_drop_blocks, &drop_blocks},
-      {"tcg_gen_code_riscv64", on_gen_code, &gen_code}, {"gettimeofday", on_gettimeofday, 0},
+      {"tcg_gen_code_riscv64", on_gen_code, &gen_code}, {"tcg_optimize_riscv64", on_optimize, &optimize},
+      {"gettimeofday", on_gettimeofday, 0},
       {"cpu_watchpoint_address_matches_riscv64", on_watched, 0}, {"cpu_check_watchpoint_riscv64", on_access, 0},
       {"tcg_tb_lookup_riscv64", on_find_block, &find_block}, {"cpu_restore_state_riscv64", 0, &restore_state},
       {"cpu_loop_exit_noexc_riscv64", 0, (void *)&leave},
