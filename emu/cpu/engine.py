@@ -9,7 +9,7 @@ data. layout.py knows where, and checks it when the engine is made; another rele
                       the instruction would run again; so a stop from any thread is exact, and memory is faster
     rdtime_fn         set: rdtime is a call instead of an exception
     ext_ifencei       cleared, where there is no native part: fence.i becomes an exception, so that stale translations
-                      can be dropped (_on_translated)
+                      can be dropped (codehook.py)
 
 The native part (native.c), where it was built, does more of that, and without Python.
 """
@@ -17,13 +17,13 @@ The native part (native.c), where it was built, does more of that, and without P
 import ctypes
 import mmap
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from devices.errors import PyemuError, UsageError
 from devices.state import U64, Ns, check
 from emu.cpu import layout, unicorn
-from emu.cpu.codepages import PAGE, CodePages
-from emu.cpu.layout import BLOCK_COUNT, EXIT_NOW, INTERRUPT_HARD, NO_FLAGS, Reg
+from emu.cpu.layout import EXIT_NOW, INTERRUPT_HARD, Reg
 from emu.cpu.native import Native, NotNativeError, install
 from emu.cpu.operand import memory_operand
 from emu.cpu.unicorn import uclib
@@ -31,6 +31,7 @@ from emu.cpu.words import check_words, put_words, take_words
 
 if TYPE_CHECKING:
     from emu.cpu.blockhook import BlockHook
+    from emu.cpu.codehook import CodeHook
     from emu.cpu.stepper import Stepper
 
 __all__ = ["CpuState", "Engine", "Reg"]
@@ -41,9 +42,6 @@ _NEVER = (1 << 64) - 1
 _ReadCallback = ctypes.CFUNCTYPE(_U64, ctypes.c_void_p, _U64, ctypes.c_uint, ctypes.c_void_p)
 _WriteCallback = ctypes.CFUNCTYPE(None, ctypes.c_void_p, _U64, ctypes.c_uint, _U64, ctypes.c_void_p)
 _ExceptionCallback = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_uint32, ctypes.c_void_p)
-_TranslatedCallback = ctypes.CFUNCTYPE(
-    None, ctypes.c_void_p, ctypes.POINTER(_U64 * 2), ctypes.c_void_p, ctypes.c_void_p
-)
 _UnmappedCallback = ctypes.CFUNCTYPE(
     ctypes.c_bool, ctypes.c_void_p, ctypes.c_int, _U64, ctypes.c_int, ctypes.c_int64, ctypes.c_void_p
 )
@@ -52,10 +50,6 @@ _TimeCallback = ctypes.CFUNCTYPE(_U64)
 
 #: Host memory for translated code, of which booting Linux fills 16 MiB. Unicorn starts anew when it is full.
 _CODE_BUFFER = 64 << 20
-#: Pages of code that fence.i looks through one by one; with more, it drops everything.
-_MOST_TRANSLATED = 2048
-#: Where Linux runs its own image from (KERNEL_LINK_ADDR), see _on_translated.
-_KERNEL_LINK_ADDRESS = 0xFFFF_FFFF_8000_0000
 
 _FETCH_ERRORS = (unicorn.UC_ERR_FETCH_UNMAPPED, unicorn.UC_ERR_FETCH_PROT)
 _ACCESS_ERRORS = (*_FETCH_ERRORS, unicorn.UC_ERR_READ_UNMAPPED, unicorn.UC_ERR_WRITE_UNMAPPED)
@@ -66,8 +60,6 @@ _MPRV, _MPP = 1 << 17, 3 << 11
 _NO_ROOT = 8 << 60 | (1 << 44) - 1
 #: More blocks than any run has, and so few that they can be added to.
 _MOST_BLOCKS = 1 << 60
-#: Two blocks that do nothing: jal zero, 4; wfi.
-_TWO_BLOCKS = b"\x6f\x00\x40\x00\x73\x00\x50\x10"
 
 
 class CpuState(TypedDict):
@@ -102,6 +94,7 @@ class Engine:
         self.native: Native | None = None
         self._counter: Native | BlockHook | None = None
         self._block_hook: BlockHook | None = None
+        self._code_hook: CodeHook | None = None
         self._stepper: Stepper | None = None  # a debugger's
         self._held, self._raised = False, 0  # whether interrupts are; exceptions
         #: Why the native part is not in use; "" if it is.
@@ -137,8 +130,7 @@ class Engine:
         self._hook(unicorn.UC_HOOK_INSN_INVALID, _InvalidCallback(self._on_breakpoint))
         if self.native is None:
             found.ext_ifencei.value = 0
-            self._code = CodePages(ram)
-            self._note_code()
+            self._code_hook = self._make_code_hook()
         rdtime = _TimeCallback(self._on_rdtime)
         self._keep.append(rdtime)
         found.rdtime_fn.value = ctypes.cast(rdtime, ctypes.c_void_p).value or 0
@@ -157,6 +149,12 @@ class Engine:
             ram_base=self._ram_base,
             python=python,
         )
+
+    def _make_code_hook(self) -> "CodeHook":
+        from emu.cpu.codehook import CodeHook  # noqa: PLC0415 - not needed with the native part
+
+        fetch = partial(self.translate, fetch=True)
+        return CodeHook(self._uc, self.state, self._ram, self._ram_base, hook=self._hook, fetch=fetch)
 
     # ---------------------------------------------------------------- running
 
@@ -322,12 +320,14 @@ class Engine:
     def debug(self) -> "Stepper":
         """Have a debugger run the CPU, from now on; the same one each time. Raises UsageError without a count."""
         if self._stepper is None:
-            from emu.cpu.stepper import Stepper  # noqa: PLC0415 - not needed to boot
+            from emu.cpu.blocks import Blocks  # noqa: PLC0415 - not needed to boot
+            from emu.cpu.stepper import Stepper  # noqa: PLC0415
 
             counter = self.native if self._counter is None else self._counter
             if counter is None:
                 raise UsageError("debugging needs the clock host or warp, or the native part of the engine")
-            self._stepper = Stepper(self, counter, self._hook)
+            blocks = Blocks(self._found, self._ram, self._ram_base, self.invalidate, self._invalidate_all)
+            self._stepper = Stepper(self, counter, blocks, self._hook)
         return self._stepper
 
     def leave_debugger(self) -> None:
@@ -374,48 +374,6 @@ class Engine:
         if self.state[Reg.MIP]:
             self._interrupt_request[0] |= INTERRUPT_HARD
 
-    def limit_next_block(self, instructions: int | None) -> None:
-        """Have the first block of the next ``go`` end after so many instructions, at the latest."""
-        self._found.next_flags[0] = NO_FLAGS if instructions is None else instructions
-
-    def translated(self, pc: int) -> int:
-        """Return how many instructions the block at ``pc`` has that was translated last; 0 if there is none."""
-        address = self._found.jump_cache[(pc ^ pc >> 6) >> 6 & 0xFC0 | (pc ^ pc >> 6) & 0x3F]
-        if not address or _U64.from_address(address).value != pc:
-            return 0
-        return ctypes.c_uint16.from_address(address + BLOCK_COUNT).value
-
-    def physical(self, address: int) -> int | None:
-        """Return the physical address of a virtual one in the current mode, without asking whether it is allowed."""
-        from emu.cpu.walk import walk  # noqa: PLC0415 - not needed to boot
-
-        return walk(self._word, self.state[Reg.SATP], self.state[Reg.PRIV], address)
-
-    def _word(self, address: int) -> int | None:
-        offset = address - self._ram_base
-        return int.from_bytes(self._ram[offset : offset + 8], "little") if 0 <= offset <= len(self._ram) - 8 else None
-
-    def instructions(self, pc: int, count: int) -> list[int]:
-        """Return where the instructions of a block at ``pc`` are."""
-        physical = self.physical(pc)
-        page = -1 if physical is None else (physical & -PAGE) - self._ram_base
-        code = self._ram[page : page + PAGE] if 0 <= page < len(self._ram) else bytes(PAGE)
-        found, at, start = [], pc % PAGE, pc & -PAGE
-        for _ in range(count):
-            found.append(start + at)
-            at += 4 if at < PAGE and code[at] & 3 == 3 else 2
-        return found
-
-    def drop_code(self, page: int) -> None:
-        """Drop what was translated from the page at this virtual address, in any address space."""
-        physical = self.physical(page) if page >> 63 or not self.state[Reg.SATP] >> 60 else None
-        if physical is not None and self._word(physical) is not None:
-            self.invalidate(physical, PAGE)
-            return
-        self._uc.ctl_flush_tb()
-        if self.native is None:
-            self._code.clear()
-
     @property
     def handle(self) -> Any:
         """Unicorn's handle."""
@@ -449,21 +407,18 @@ class Engine:
         """Drop what was translated from ``size`` bytes of RAM at ``address`` (physical): they have changed."""
         if self.native is not None:
             self.native.written(address - self._ram_base, size)
-            return
-        state = self.state
-        mode, state[Reg.PRIV] = state[Reg.PRIV], 3  # Unicorn takes a virtual address; M mode has none
-        self._uc.ctl_remove_cache(address, address + size)
-        state[Reg.PRIV] = mode
+        elif self._code_hook is not None:
+            self._code_hook.invalidate(address, size)
+
+    def _invalidate_all(self) -> None:
+        self._uc.ctl_flush_tb()
+        if self._code_hook is not None:
+            self._code_hook.forget()
 
     def synchronize_code(self) -> None:
         """What fence.i does: from now on the guest executes what is in memory."""
-        if self.native is not None:
-            return  # it does so all the time
-        if len(self._code) > _MOST_TRANSLATED:
-            self._uc.ctl_flush_tb()
-            self._code.clear()
-        for page in self._code.take_changed():
-            self.invalidate(self._ram_base + page, PAGE)
+        if self._code_hook is not None:  # the native part does so all the time
+            self._code_hook.synchronize()
 
     def changed(self, ranges: Sequence[tuple[int, int]] | None) -> None:
         """RAM holds something else now in ``ranges`` (offset, end), or anywhere: drop what was made of it."""
@@ -471,9 +426,7 @@ class Engine:
         if ranges is not None and self.native is not None:
             self.native.changed(ranges)
         elif ranges is None or ranges:
-            self._uc.ctl_flush_tb()
-            if self.native is None:
-                self._code.clear()
+            self._invalidate_all()
 
     def code_pages(self) -> list[int] | None:
         """Return the pages of RAM, by their offsets, that something was translated from; None where nobody knows."""
@@ -581,37 +534,6 @@ class Engine:
         except BaseException as failure:  # noqa: BLE001
             self._fail(failure)
             uclib.uc_emu_stop(self._handle)  # the next exception may come without a block that could be the last
-
-    def _on_translated(self, _uc: object, block: Any, _previous: object, _user: object) -> None:
-        """A block was translated: note what its pages hold, for ``synchronize_code``.
-
-        Unicorn notices a write to translated code only if it is the first through its mapping since the last TLB
-        flush (2.1.4 takes the page for clean after that), so we must look for changes ourselves. Linux's own image is
-        spared: it patches itself through a fresh mapping, one instruction at a time, which is noticed.
-        """
-        if len(self._code) > _MOST_TRANSLATED:
-            return
-        pc, rest = block.contents
-        for address in {pc, pc + (rest >> 16 & 0xFFFF) - 1 & ~(PAGE - 1) | pc & (PAGE - 1)}:
-            physical = self.translate(address, fetch=True)
-            if physical is not None and 0 <= physical - self._ram_base < len(self._ram):
-                self._code.note(physical - self._ram_base & ~(PAGE - 1))
-
-    def _note_code(self) -> None:
-        """Have ``_on_translated`` called for each block of the guest's.
-
-        Unicorn reports a block together with the one that was executed before it, so let the first be one of ours.
-        """
-        translated = _TranslatedCallback(self._on_translated)
-        self._hook(unicorn.UC_HOOK_EDGE_GENERATED, translated, end=_KERNEL_LINK_ADDRESS - 1)
-        state, ram = self.state.tobytes(), self._ram
-        before = ram[: len(_TWO_BLOCKS)]
-        ram[: len(_TWO_BLOCKS)] = _TWO_BLOCKS
-        uclib.uc_emu_start(self._handle, self._ram_base, 0, 0, 0)
-        self.state.cast("B")[:] = state
-        ram[: len(_TWO_BLOCKS)] = before
-        self.invalidate(self._ram_base, len(_TWO_BLOCKS))
-        self._code.clear()
 
     def _on_breakpoint(self, _uc: object, _user: object) -> bool:
         if self._before_store is None:

@@ -29,6 +29,7 @@ from emu.cpu.unicorn import uclib
 
 if TYPE_CHECKING:
     from emu.cpu.blockhook import BlockHook
+    from emu.cpu.blocks import Blocks
     from emu.cpu.engine import Engine
     from emu.cpu.native import Native
 
@@ -89,7 +90,9 @@ class Stepper:
     After ``run``, ``stopped`` says whether it was stopped because of any of this; called again, it goes on.
     """
 
-    def __init__(self, engine: "Engine", counter: "Native | BlockHook", hook: Callable[..., int]) -> None:
+    def __init__(
+        self, engine: "Engine", counter: "Native | BlockHook", blocks: "Blocks", hook: Callable[..., int]
+    ) -> None:
         self.breakpoints: set[int] = set()
         self.stepping = False
         self.within = range(0)
@@ -99,6 +102,8 @@ class Stepper:
         self.stopped: Stop | None = None
         #: Where the instruction began whose access was watched.
         self.accessed: Place | None = None
+        #: The guest's code as it is where the CPU stands.
+        self.blocks = blocks
         self._engine, self._counter, self._hook = engine, counter, hook
         self._state = engine.state
         self._last = counter.blocks + counter.blocks_left  # block that may begin
@@ -259,7 +264,7 @@ class Stepper:
         here = self._here()
         count = self._translate()
         if (state[Reg.PC], state[Reg.PRIV]) == here[:2]:
-            self._rest, self._done = self._engine.instructions(here.pc, count), 0
+            self._rest, self._done = self.blocks.instructions(here.pc, count), 0
             return
         self._skip = None
         if not self.stepping or self._return is not None:
@@ -339,7 +344,7 @@ class Stepper:
             return False
         engine, counter = self._engine, self._counter
         engine.release_interrupts()
-        rest = rest or engine.instructions(seen.block, seen.instructions)
+        rest = rest or self.blocks.instructions(seen.block, seen.instructions)
         executed = rest.index(self._state[Reg.PC])
         self._seen = Stop("watch", seen.address, seen.kind)
         self._refused = False
@@ -369,19 +374,19 @@ class Stepper:
         """
         pc = self._state[Reg.PC]
         self._run_limited(self._counter.blocks, 0)
-        return self._engine.translated(pc)
+        return self.blocks.translated(pc)
 
     def _run_limited(self, cap: int, instructions: int) -> bool:
         """Let no block begin behind number ``cap``, and the next one end after so many ``instructions`` (0: any)."""
-        engine, counter = self._engine, self._counter
+        counter = self._counter
         counter.count_exactly(True)
         self._limit(cap)
         if instructions:
-            engine.limit_next_block(instructions)
+            self.blocks.limit_next(instructions)
         try:
             return self._go()
         finally:
-            engine.limit_next_block(None)
+            self.blocks.limit_next(None)
             counter.count_exactly(False)
             self._limit(None)
 
@@ -399,7 +404,7 @@ class Stepper:
         self._stops = stops
         for page in stops.keys() - self._pages.keys():
             self._pages[page] = self._hook(unicorn.UC_HOOK_BLOCK, self._callback, page, page + _PAGE - 1)
-            self._engine.drop_code(page)
+            self.blocks.drop(page)
         idle = self._pages.keys() - stops.keys()
         if len(idle) > _IDLE_PAGES:
             self._unhook(idle)
@@ -412,7 +417,7 @@ class Stepper:
     def _unhook(self, pages: set[int]) -> None:
         for page in pages:
             uclib.uc_hook_del(self._engine.handle, self._pages.pop(page))
-            self._engine.drop_code(page)
+            self.blocks.drop(page)
 
     def _on_block(self, _uc: object, address: int, size: int, _user: object) -> None:
         """A block is about to begin, of a page that has a hook."""

@@ -191,7 +191,7 @@ class Target:
         if self.stands or self._journey is not None:  # it was the debugger; or it was before
             return
         for watch in self.watches:
-            place = self._engine.physical(watch.first)
+            place = self.stepper.blocks.physical(watch.first)
             if watch.kinds & WATCH_WRITE and place is not None and address <= place < address + size:
                 self.machine.post(partial(self._stop_outside, Stop("watch", watch.first, WATCH_WRITE)))
 
@@ -252,7 +252,7 @@ class Target:
     def _place(self, address: int) -> tuple[int, int]:
         """Return the physical address, and how many bytes there are to the end of the page."""
         address &= (1 << 64) - 1
-        physical = address if self.physical else self._engine.physical(address)
+        physical = address if self.physical else self.stepper.blocks.physical(address)
         if physical is None:
             raise UsageError("there is no memory")
         return physical, _PAGE - address % _PAGE

@@ -52,7 +52,7 @@ class Program:
 def compare(choose: random.Random, *, synchronize: bool, steps: int = 150) -> None:
     """Make a program up, run it, and compare what it logged.
 
-    It has a fence.i before each call, and does not run where Engine._on_translated does not look; or neither.
+    It has a fence.i before each call, and does not run where CodeHook does not look; or neither.
     """
     executable = [mapping for mapping in EXECUTABLE if not (synchronize and mapping == KERNEL_IMAGE)]
     bare = Bare()

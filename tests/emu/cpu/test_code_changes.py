@@ -43,7 +43,7 @@ pytestmark = pytest.mark.usefixtures("engine_kind")
 def spares_the_kernel(engine_kind: str, request: pytest.FixtureRequest) -> None:
     """Without the native part, some changes of code above KERNEL_LINK_ADDR are not noticed."""
     if engine_kind == "python":
-        request.applymarker(pytest.mark.xfail(reason="see Engine._on_translated", strict=True))
+        request.applymarker(pytest.mark.xfail(reason="see codehook.py", strict=True))
 
 
 CODE = BASE + 0x2_0000
@@ -356,7 +356,7 @@ def test_random_programs_that_change_their_code(seed: int) -> None:
 
 
 def test_the_first_code_that_an_engine_executes() -> None:
-    """Unicorn doesn't report it to _on_translated; in a machine that was restored, it can be any program's."""
+    """Unicorn doesn't report it to CodeHook; in a machine that was restored, it can be any program's."""
     bare = Bare()
     tables = Sv(bare, 39)
     tables.map(BASE, BASE)
