@@ -15,7 +15,7 @@ from weakref import ref
 from devices.audio import AudioBackend
 from devices.audio.patchbay import Patchbay
 from devices.clint import ticks_from_ns
-from devices.errors import MachineError, UsageError
+from devices.errors import UsageError
 from devices.power import PowerAction, PowerRequest
 from devices.stimer import SupervisorTimer
 from devices.virtio.aside import Aside, at_once
@@ -33,7 +33,8 @@ from emu.jitter import Jitter, shifts_timing
 from emu.joints import Joints
 from emu.memory import Ram
 from emu.options import last_console
-from emu.panic import Suspicion
+from emu.panic import PanicWatch
+from emu.timing.calendar import Calendar
 from emu.timing.clock import Clock, HostClock
 from emu.timing.loop import Loop
 from emu.timing.warp import WarpClock
@@ -98,11 +99,8 @@ class Machine:
     #: What the guest asked of the power switch; the machine doesn't run any more then.
     power: PowerRequest | None = None
     _open = False
-    _suspicion: Suspicion | None = None
     _monitor: "Monitor | None" = None
     _debugger: "Debugger | None" = None
-    #: What the calendar showed at guest time 0, in ns since the epoch; None if it shows the right time.
-    _calendar_began: int | None = None
 
     def __init__(
         self,
@@ -140,7 +138,6 @@ class Machine:
         self.append = origin.append
         self._ram = ram = Ram(RAM_BASE, origin.memory, origin.ram)
         self.disks: list[Disk] = []
-        self._initrd = origin.initrd
         self._switched_on = time.monotonic_ns()
         with ExitStack() as opened:
             #: What records this run, or replays another.
@@ -160,6 +157,7 @@ class Machine:
             ram.changed = engine.invalidate
             self.hart = Hart(engine)
             self.hart.watch(joints.exceptions)
+            self._panics = PanicWatch(engine, self.hart, self.clock, self.console, origin.initrd)
             engine.time = _ticks_of(self.clock)  # which Loop may let the native part tell
             run, wait = outside.run(joints.run(engine.run)), outside.wait(joints.wait(self.clock.wait))
             self._loop = Loop(engine, self.hart, self.clock, run=run, wait=wait, look=outside.look(self._look))
@@ -363,7 +361,7 @@ class Machine:
             "bios": self._has_bios,
             "dtb": self.dtb,
             "seed": None if self.chance.seed is None else str(self.chance.seed),
-            "calendar": self._calendar() - self.clock.now(),
+            "calendar": self._calendar.began,
             "streams": self.audio.streams,
             "shares": [device.export.tag for device in self.virtio if hasattr(device, "export")],
             "cards": len(self.cards),
@@ -385,7 +383,8 @@ class Machine:
     def _become(self, snapshot: "Snapshot") -> None:
         """Be what ``snapshot`` is."""
         snapshot.check_fits(self._made())
-        self.power = self._suspicion = None
+        self.power = None
+        self._panics.forget()
         self._engine.changed(self._ram.go_back(snapshot.ram, self._engine.code_pages()))
         try:
             with self._joints.muted():
@@ -393,34 +392,14 @@ class Machine:
         except BaseException:
             self._loop.halt()  # it is neither the one nor the other
             raise
-        if self._calendar_began is not None:
-            self._calendar_began = snapshot.made["calendar"]
+        self._calendar.go_back(snapshot.made["calendar"])
 
     # ---------------------------------------------------------------- between the steps
 
     def _look(self) -> None:
         self.console.flush()
         if self.console.panic is not None:
-            self._look_for_panic(self.console.panic)
-
-    def _look_for_panic(self, why: str) -> None:
-        """Raise MachineError if it is true that the kernel panicked, or forget it if that is a lie."""
-        if self._suspicion is None:
-            self._suspicion = Suspicion(self._engine, self.hart)
-        dead = self._suspicion.look(self.clock.now(), self.console.printed, self._loop.waiting)
-        if dead is None:
-            return
-        self._suspicion = self.console.panic = None
-        if not dead:
-            return
-        hint = ""
-        if "mount root fs" in why and self._initrd is None:
-            hint = "; give it an initramfs, or a disk and root=/dev/vda"
-        elif "mount root fs" in why:
-            hint = (
-                f"; {self._initrd} has no /init, or is damaged, or compressed in a way that this kernel does not know"
-            )
-        raise MachineError(f"the guest's kernel panicked: {why}{hint}")
+            self._panics.look(waiting=self._loop.waiting)
 
     def _later(self, action: Callable[[], None], moment: "Moment | None" = None) -> "Event":
         events = self._loop.events
@@ -463,8 +442,8 @@ class Machine:
         msip, mtip, meip, seip = map(self._engine.line, (MSIP, MTIP, MEIP, SEIP))
         shifts = shifts_timing(self.clock, self.chance)
         self._jitter = jitter = Jitter(self.chance, self.clock, self.events) if shifts else Joints()
-        if self.chance.seed is not None or not isinstance(self.clock, HostClock):
-            self._calendar_began = self.chance.wall_time() - self.clock.now()
+        right = self.chance.seed is None and isinstance(self.clock, HostClock)
+        self._calendar = Calendar(self.clock.now, None if right else self.chance.wall_time() - self.clock.now())
         board = build_board(
             lines=Lines(msip, joints.timer(mtip), meip, seip),
             clock=self.clock,
@@ -474,16 +453,12 @@ class Machine:
             virtio=[jitter.virtio(slot, joints.virtio(slot, device)) for slot, device in enumerate(self.virtio)],
             print_=self.console.print,
             watch=lambda source, name, line: joints.irq(source, name, jitter.irq(source, name, line)),
-            wall=self._calendar,
+            wall=self._calendar.time,
         )
         for placement in board.placements:
             size = -(-placement.device.size // _PAGE) * _PAGE
             self._engine.map_device(placement.base, size, *joints.registers(placement))
         return board
-
-    def _calendar(self) -> int:
-        """What the real-time clock shows: the right time, also after a stop; or what comes from the seed."""
-        return time.time_ns() if self._calendar_began is None else self._calendar_began + self.clock.now()
 
     def _load(self, origin: Origin, ram: Ram, board: Board) -> tuple[boot.Boot, bytes]:
         """Put the software into RAM, unless it is there; return where to begin, and the device tree."""

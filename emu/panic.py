@@ -6,10 +6,18 @@ runs a program, and takes no exception except the timer's calls to the firmware.
 long: a system call that takes as long computes something, or waits.
 """
 
+import os
+from typing import TYPE_CHECKING
+
+from devices.contracts import Clock
+from devices.errors import MachineError
 from emu.cpu.engine import Engine, Reg
 from emu.cpu.hart import Hart
 
-__all__ = ["Suspicion"]
+if TYPE_CHECKING:
+    from emu.console import Console
+
+__all__ = ["PanicWatch"]
 
 _USER = 0
 #: It must do nothing else for this long (guest time, ns),
@@ -18,7 +26,50 @@ _LONG_NS = 300_000_000
 _NS_PER_READ = 50_000
 
 
-class Suspicion:
+class PanicWatch:
+    """Finds out whether what ``console`` takes for a panic of the guest's kernel is one.
+
+    ``initrd`` is the root file system that the guest was given.
+    """
+
+    def __init__(
+        self, engine: Engine, hart: Hart, clock: Clock, console: "Console", initrd: str | os.PathLike[str] | None
+    ) -> None:
+        self._engine, self._hart, self._clock = engine, hart, clock
+        self._console, self._initrd = console, initrd
+        self._suspicion: _Suspicion | None = None
+
+    def look(self, *, waiting: bool) -> None:
+        """Raise MachineError if it is true that the kernel panicked, or forget it if that is a lie.
+
+        Call it whenever the CPU has stopped, while ``console.panic`` says so; ``waiting`` is true if the hart executed
+        WFI.
+        """
+        why = self._console.panic
+        if why is None:
+            return
+        if self._suspicion is None:
+            self._suspicion = _Suspicion(self._engine, self._hart)
+        dead = self._suspicion.look(self._clock.now(), self._console.printed, waiting)
+        if dead is None:
+            return
+        self._suspicion = self._console.panic = None
+        if dead:
+            raise MachineError(f"the guest's kernel panicked: {why}{self._advice(why)}")
+
+    def forget(self) -> None:
+        """The machine has become another."""
+        self._suspicion = None
+
+    def _advice(self, why: str) -> str:
+        if "mount root fs" not in why:
+            return ""
+        if self._initrd is None:
+            return "; give it an initramfs, or a disk and root=/dev/vda"
+        return f"; {self._initrd} has no /init, or is damaged, or compressed in a way that this kernel does not know"
+
+
+class _Suspicion:
     """Watches ``hart`` from when something that looks like a panic was printed."""
 
     def __init__(self, engine: Engine, hart: Hart) -> None:
@@ -27,7 +78,7 @@ class Suspicion:
         self._activity = (-1, -1)
 
     def look(self, now: int, printed: int, waiting: bool) -> bool | None:
-        """Whether the kernel has panicked, or None if not known yet; call whenever the CPU has stopped.
+        """Whether the kernel has panicked, or None if not known yet.
 
         ``printed`` is the number of bytes printed so far; ``waiting`` is true if the hart executed WFI.
         """
