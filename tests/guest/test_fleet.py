@@ -1,4 +1,4 @@
-"""Sweeps over the default guest: the README's, and what is kept of the sound of a case that has failed."""
+"""Sweeps over the default guest: the guide's, and what is kept of the sound of a case that has failed."""
 
 import json
 import re
@@ -14,7 +14,7 @@ import emu
 from emu.analysis import read_wav
 
 ROOT = Path(emu.__file__).parents[1]
-README = (ROOT / "README.md").read_text().partition("## Many machines\n")[2]
+GUIDE = (ROOT / "emu" / "GUIDE.md").read_text().partition("## Many machines\n")[2]
 TEST = """
 def plays(machine, rate, fails=False, seed=0):
     machine.console.run(f"aplay -q -t raw -f S16_LE -r {rate} -c 2 /root/tone.wav")
@@ -36,9 +36,9 @@ def sweep(guest_files, tmp_path):
     return run
 
 
-def test_the_readmes_sweep(sweep, tmp_path):
-    (tmp_path / "checks.py").write_text(re.search(r"```python\n(.*?)```", README, re.DOTALL)[1])
-    line = re.search(r"`pyemu sweep (.*?) -o results.jsonl --html results.html`", README)[1]
+def test_the_guides_sweep(sweep, tmp_path):
+    (tmp_path / "checks.py").write_text(re.search(r"```python\n(.*?)```", GUIDE, re.DOTALL)[1])
+    line = re.search(r"`pyemu sweep (.*?) -o results.jsonl --html results.html`", GUIDE)[1]
     status, said, outcomes = sweep(*shlex.split(line))
     assert "4 cases: 4 passed, 0 failed" in said
     assert (status, len(outcomes)) == (0, 4)

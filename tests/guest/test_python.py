@@ -16,8 +16,8 @@ import emu
 from emu import Machine, ShellError
 
 ROOT = Path(emu.__file__).parents[1]
-README = (ROOT / "README.md").read_text()
-EXAMPLES = re.findall(r"^```python\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
+TEXT = "".join((ROOT / name).read_text() for name in ("README.md", "emu/GUIDE.md"))
+EXAMPLES = re.findall(r"^```python\n(.*?)^```", TEXT, re.DOTALL | re.MULTILINE)
 SCRIPTS = [example for example in EXAMPLES if "\ndef test_" not in example]
 TESTS = [example for example in EXAMPLES if "\ndef test_" in example]
 
@@ -44,7 +44,7 @@ def test_there_are_examples():
 
 
 @pytest.mark.parametrize("example", SCRIPTS)
-def test_the_readmes_examples_work(example, guest_files, tmp_path, monkeypatch):
+def test_examples_work(example, guest_files, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for file in guest_files:  # for an example that names them
         (tmp_path / file.name).symlink_to(file)

@@ -1,6 +1,6 @@
 """The stall: which ways of completing periods break ALSA, and that ours plays exactly whatever the guest's clock does.
 
-The faulty devices and clocks are those of tests/benchmarks/stall.py, which makes the table in README.md.
+The faulty devices and clocks are those of tests/benchmarks/stall.py, which makes the table in FIGURES.md beside it.
 """
 
 import pytest
