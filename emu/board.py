@@ -77,7 +77,8 @@ def build_board(
     ``watch(source, name, line)`` may wrap a device's line. ``wall()`` is the calendar time (ns).
     """
     if len(virtio) > MOST_VIRTIO_SLOTS:
-        raise UsageError(f"there is room for {MOST_VIRTIO_SLOTS} virtio devices, not {len(virtio)}; use fewer --disk")
+        raise UsageError(f"there is room for {MOST_VIRTIO_SLOTS} virtio devices, not {len(virtio)}; "
+                         "use fewer --disk, --share, --net")  # fmt: skip
     plic = Plic(PLIC_SOURCES, [lines.machine_external, lines.supervisor_external])
 
     def irq(source: int, name: str) -> IrqLine:

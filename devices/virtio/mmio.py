@@ -411,7 +411,7 @@ class MmioTransport(_Slot):
         configured = list(zip(self._queue_registers, self._device.queue_sizes, strict=True))
         for index, (registers, max_size) in enumerate(configured):
             if registers.ready and not registers.layout().is_usable(self._memory, max_size):
-                self._needs_reset(f"queue {index} is not usable: {registers}")
+                self._needs_reset(f"queue {index} is not usable: {registers.layout()}")
                 return
         self._queues = [self._new_queue(index, registers) for index, registers in enumerate(self._queue_registers)]
         self._device.activate(self._queues, self._driver_features, self._config_changed)

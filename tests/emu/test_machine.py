@@ -612,7 +612,7 @@ def test_thirteen_disks_fit_and_not_fourteen(tmp_path: Path) -> None:
     image = write_image(tmp_path / "Image", WAIT)
     with Machine(image, memory="32M", disks=[f"{disk},readonly"] * 13) as machine:
         assert [device.device_id for device in machine.virtio] == [2] * 13 + [25, 4, 3]
-    with pytest.raises(UsageError, match="room for 16 virtio devices, not 17; use fewer --disk"):
+    with pytest.raises(UsageError, match="room for 16 virtio devices, not 17; use fewer --disk, --share"):
         Machine(image, memory="32M", disks=[f"{disk},readonly"] * 14)
 
 

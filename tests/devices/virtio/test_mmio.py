@@ -378,6 +378,14 @@ def test_unusable_queue_asks_for_a_reset(
     assert driver.read("Status") == RUNNING
 
 
+def test_the_log_says_what_is_unusable(driver: Driver, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    driver.negotiate()
+    driver.configure_queue(0, 3, RING, RING + 256, RING + 512)
+    driver.add_status(DRIVER_OK)
+    assert f"queue 0 is not usable: QueueLayout(size=3, descriptors={RING}," in caplog.text
+
+
 def test_smallest_and_largest_queue(driver: Driver) -> None:
     driver.start(sizes=(8, 1, 16))
     for _ in range(3):
