@@ -44,9 +44,8 @@ def run(
 
     The user's keys go to the guest, unless there are ``commands`` to type at its shell, or it is ``replaying``: then
     only C-c and the keys after C-a count. The machine is saved in ``snapshot`` after the commands, or by C-a s.
-    ``rows_taken`` rows of the user's window are not the guest's; with
-    ``clipboard`` the guest may use the clipboard of the user's terminal. Raises what Machine and Shell raise, and
-    Ending for whatever ends the run from outside.
+    ``rows_taken`` rows of the user's window are not the guest's; with ``clipboard`` the guest may use the clipboard of
+    the user's terminal. Raises what Machine and Shell raise, and Ending for whatever ends the run from outside.
     """
     # While a machine is made or closed, signals wait until `check`: one that raised at once could do so in the middle
     # of anything, even a __del__.

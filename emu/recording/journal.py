@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Journal"]
 
+#: Bytes printed before note is taken of them: the console keeps a megabyte.
+_OFTEN = 256 << 10
+
 
 class Journal(Joints, ABC):
     """Stands at the joints of a machine where its turns pass, and its sound.
@@ -114,10 +117,6 @@ class Journal(Joints, ABC):
         """Take note of what was printed, while it is still there."""
         if self.machine.console.printed - self._hashed > _OFTEN:
             self.account()
-
-
-#: The console keeps a megabyte.
-_OFTEN = 256 << 10
 
 
 class _SealedBackend(ForwardingBackend):
