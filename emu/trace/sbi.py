@@ -25,7 +25,7 @@ _ERRORS = {
     0: "SUCCESS", -1: "FAILED", -2: "NOT_SUPPORTED", -3: "INVALID_PARAM", -5: "INVALID_ADDRESS",
     -6: "ALREADY_AVAILABLE",
 }  # fmt: skip
-_ALL_HARTS = _NEVER = (1 << 64) - 1
+_NEVER = (1 << 64) - 1
 
 
 def watch(calls: SupervisorCalls, emit: Emit, now: Callable[[], int]) -> SupervisorCalls:
