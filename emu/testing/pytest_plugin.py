@@ -18,8 +18,8 @@
     Makes machines for this test only: ``fresh_machine(memory="64M", disk="data.img,snapshot")``, with any argument of
     Machine, for a clean or special guest. The default guest, under warp, goes on from a snapshot of it at its shell,
     made once and kept in pyemu's cache, for all workers of pytest-xdist, too: that takes 30 ms. With ``boot=True``, or
-    what a guest that has booted can't be given (disks, network cards, bios, more streams of sound), the machine is
-    only switched on: ``console.run`` waits for the shell, and a kernel without one can be used with
+    what a guest that has booted can't be given (disks, shares, network cards, bios, more streams of sound), the
+    machine is only switched on: ``console.run`` waits for the shell, and a kernel without one can be used with
     ``console.expect``. Other kernels are booted, too, unless ``ready=True`` says that they have a shell.
 
 In the ini file, for both fixtures (paths are relative to the root directory):
