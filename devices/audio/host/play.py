@@ -23,11 +23,12 @@ import numpy as np
 
 from devices.audio.base import Playback
 from devices.audio.host.drift import Drift
+from devices.audio.host.gain import Gain
 from devices.audio.host.gate import FADE, GatedRing, fall, rise
 from devices.audio.host.ring import Frames
 from devices.audio.latency import far_too_long, part_of
 from devices.audio.pcm import PcmParams
-from devices.audio.resample import Planes, Resampler
+from devices.audio.resample import Resampler
 from devices.audio.samples import decode, mix
 
 __all__ = ["HostStats", "OutputVoice", "Tick"]
@@ -101,7 +102,7 @@ class OutputVoice(Playback):
         self._rest = b""  # of the write being fed
         self._handed = 0  # bytes, by the machine's thread
         self._fed = 0  # bytes, by the feeder's thread
-        self._gain = np.ones((channels, 1), np.float32)
+        self._gain = Gain(channels)
         self._last: Frames = np.zeros((channels, 1), np.float32)  # frame written to the ring
         self._tick: tuple[Tick, int] | None = None  # the card's next callback, and the ring's next frame at that time
         self._made = 0.0  # the delay that was created (s); see _delay
@@ -223,21 +224,12 @@ class OutputVoice(Playback):
             if self._ring.room < _PIECE * self.rate / self.params.rate + FADE:
                 return False
             data, self._rest = self._rest[:size], self._rest[size:]
-            planes = self._with_gain(mix(decode(data, self.params), self.channels), gain)
+            planes = self._gain.apply(mix(decode(data, self.params), self.channels), gain)
             self._ring.write(self._resampler.process(planes).T)
             self._last = planes[:, -1:]
             self._stats.corrections += planes.shape[1] * abs(self._resampler.correction - 1.0)
             self._fed += len(data)
         return True
-
-    def _with_gain(self, planes: Planes, gain: Frames) -> Planes:
-        if (gain != self._gain).any():
-            ramp = np.linspace(0.0, 1.0, planes.shape[1], dtype=np.float32)
-            planes = planes * (self._gain + (gain - self._gain) * ramp)
-            self._gain = gain
-        elif (gain != 1.0).any():
-            planes = planes * gain
-        return planes
 
     def _heard_at(self, position: int, tick: tuple[Tick, int]) -> float:
         """When the ring's frame ``position`` will be heard, if nothing goes wrong."""
@@ -269,7 +261,7 @@ class OutputVoice(Playback):
         self._made = max(self._latency, ready + max(length, self._part))
         missing = round((self._made - self._delay(when, tick)) * self.rate)
         silence = np.zeros((self.channels, min(max(missing, FADE), self.rate)), np.float32)
-        first = mix(decode(self._rest[: self.params.frame_size], self.params), self.channels) * self._gain
+        first = mix(decode(self._rest[: self.params.frame_size], self.params), self.channels) * self._gain.now
         silence[:, -FADE:] = first * rise().T
         self._ring.write(silence.T)
         self._ended = False

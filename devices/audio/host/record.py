@@ -13,6 +13,7 @@ from collections.abc import Callable
 import numpy as np
 
 from devices.audio.host.drift import Drift
+from devices.audio.host.gain import Gain
 from devices.audio.host.play import HostStats, Tick
 from devices.audio.host.ring import Frames, Ring
 from devices.audio.latency import far_too_long
@@ -22,7 +23,6 @@ from devices.audio.samples import encode, mix
 
 __all__ = ["InputVoice"]
 
-_FADE = 96
 #: What is ready beyond what is read and the device's last buffer, so that a late thread does no harm (s).
 _LEEWAY = 0.010
 _MOST = 2.0
@@ -64,7 +64,7 @@ class InputVoice:
         self._block = 0
         self._made = 0.0  # the delay that was created (s)
         self._silence = 0  # frames of it still to be read
-        self._gain = np.ones((channels, 1), np.float32)
+        self._gain = Gain(channels)
         self._observed: tuple[float, float] | None = None
 
     # The machine's thread.
@@ -167,14 +167,7 @@ class InputVoice:
             # The later the machine reads, the older a frame is; a card that runs fast makes them older still.
             self._resampler.correction = 2.0 - self.drift.observe(observed[0], -observed[1])
             self._stats.drift_ppm = self.drift.offset * 1e6
-        planes = np.ascontiguousarray(frames.T)
-        if (gain != self._gain).any():
-            ramp = np.linspace(0.0, 1.0, planes.shape[1], dtype=np.float32)
-            planes = planes * (self._gain + (gain - self._gain) * ramp)
-            self._gain = gain
-        elif (gain != 1.0).any():
-            planes = planes * gain
-        self._hand_over(planes)
+        self._hand_over(self._gain.apply(np.ascontiguousarray(frames.T), gain))
         when, written = tick
         self._ready_tick = (when + (self._raw.read - written) / self.rate, self._ready.written)
 
