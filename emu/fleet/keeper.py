@@ -40,7 +40,8 @@ class Keeper:
 
     def __init__(self) -> None:
         self._of_thread = threading.local()
-        self._children: weakref.WeakSet[_Child] = weakref.WeakSet()
+        self._children: tuple[weakref.ref[_Child], ...] = ()  # replaced, never changed: close() goes through it
+        self._adding = threading.Lock()
         self._closed = False
 
     def run(self, job: Job, case: bytes, seed: int, fresh: bool) -> Report:
@@ -50,9 +51,7 @@ class Keeper:
             if child is None or child.job != job.key or fresh:
                 self._drop()
                 child = self._of_thread.child = _Child(job)
-                self._children.add(child)
-                if self._closed:  # which has not seen this one
-                    child.kill()
+                self._add(child)
                 report = child.ask(pickle.dumps(job), job.limits)
                 if report.failure is not None:
                     self._drop()
@@ -67,7 +66,15 @@ class Keeper:
     def close(self) -> None:
         """End all processes at once. Whoever waits for one gets a report of its death."""
         self._closed = True
-        for child in list(self._children):
+        for known in self._children:
+            child = known()
+            if child is not None:
+                child.kill()
+
+    def _add(self, child: "_Child") -> None:
+        with self._adding:
+            self._children = (*(known for known in self._children if known() is not None), weakref.ref(child))
+        if self._closed:  # which has not seen this one
             child.kill()
 
     def _drop(self) -> None:

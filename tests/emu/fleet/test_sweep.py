@@ -8,15 +8,19 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
+from typing import ClassVar
 
 import pytest
 
 from devices.errors import PyemuError, UsageError
 from emu.fleet import Target, keeper, sweep
+from emu.fleet.job import Job, Limits
+from emu.fleet.outcome import Report
 from emu.machine import Machine
 from tests.emu import tiny
 from tests.emu.fleet import subjects
@@ -262,6 +266,60 @@ def test_a_process_killed_from_outside_costs_one_case(run, tmp_path):
     outcomes = run(subjects.notes, kill_the_first(), jobs=1, in_flight=10)
     assert [outcome.passed for outcome in outcomes] == [False, True, True, True, True]
     assert "SIGKILL" in outcomes[0].error.message
+
+
+class Idle:
+    """Stands for a process, which only needs to know whether it was killed."""
+
+    all: ClassVar[list["Idle"]] = []
+
+    def __init__(self, job):
+        self.job, self.dead = job.key, False
+        self.all.append(self)
+
+    def ask(self, request, limits):
+        return Report()
+
+    def kill(self):
+        self.dead = True
+
+    def end(self):
+        self.dead = True
+
+
+def test_whoever_ends_a_sweep_ends_what_is_being_started_too(monkeypatch, hello):
+    monkeypatch.setattr(keeper, "_Child", Idle)
+    monkeypatch.setattr(Idle, "all", [])
+    job = Job.make(Target.of(subjects.nothing), {"kernel": hello}, Limits(1.0, 1))
+    over, idle = threading.Event(), threading.Barrier(102)
+    kept = keeper.Keeper()
+
+    def start_one():
+        kept.run(job, b"", 0, False)
+        idle.wait()
+        over.wait()
+
+    def start_more():
+        idle.wait()
+        while not over.is_set():
+            kept.run(job, b"", 0, True)
+
+    threads = [threading.Thread(target=start_one) for _ in range(100)] + [threading.Thread(target=start_more)]
+    for thread in threads:
+        thread.start()
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)  # so that they meet
+    try:
+        idle.wait()
+        for _ in range(300):
+            kept.close()
+    finally:
+        sys.setswitchinterval(before)
+        over.set()
+        for thread in threads:
+            thread.join()
+    assert len(Idle.all) > 101
+    assert all(child.dead for child in Idle.all)
 
 
 def test_processes_end_with_the_one_that_has_started_them(hello, tmp_path):
