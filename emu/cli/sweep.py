@@ -240,4 +240,5 @@ def _forecast(rate: float, left: int, failed: int) -> str:
     minutes, seconds = divmod(max(seconds, 0), 60)
     hours, minutes = divmod(minutes, 60)
     clock = f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
-    return f", {rate:.3g} cases/s, {clock} left" + (f", {failed:,} failed" if failed else "")
+    until = f", {clock} left" if left >= 0 else ""  # else nobody knows how many there are
+    return f", {rate:.3g} cases/s{until}" + (f", {failed:,} failed" if failed else "")

@@ -3,6 +3,7 @@
 import csv
 import itertools
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -26,7 +27,7 @@ def matrix_of(texts: Sequence[str]) -> dict[str, list[Any]]:
 def parse_case(text: str) -> dict[str, Any]:
     """Understand a case as JSON; raises UsageError."""
     try:
-        case = json.loads(text, parse_constant=_refuse)
+        case = json.loads(text, parse_constant=_refuse, parse_float=_finite)
     except (ValueError, RecursionError):
         case = None
     if not isinstance(case, dict):
@@ -42,7 +43,9 @@ def read_cases(path: Path | None, points: Mapping[str, Sequence[Any]]) -> Iterat
 
 
 def count_cases(path: Path | None, points: Mapping[str, Sequence[Any]]) -> int:
-    """Return how many ``read_cases`` yields."""
+    """Return how many ``read_cases`` yields; 0 if nobody knows, since a pipe can be read only once."""
+    if path is not None and path.exists() and not path.is_file():
+        return 0
     count = 1 if path is None else sum(1 for _ in _rows(path))
     for values in points.values():
         count *= len(values)
@@ -64,12 +67,15 @@ def _rows(path: Path) -> Iterator[dict[str, Any]]:
 
 def _csv(path: Path, file: Iterator[str]) -> Iterator[dict[str, Any]]:
     rows = csv.reader(file)
-    names = next(rows, [])
-    for row in rows:
-        if len(row) == len(names):
-            yield {name: _value(text) for name, text in zip(names, row, strict=True)}
-        elif row:
-            raise UsageError(f"{path}:{rows.line_num}: {len(row)} values, and the first line names {len(names)}")
+    try:
+        names = next(rows, [])
+        for row in rows:
+            if len(row) == len(names):
+                yield {name: _value(text) for name, text in zip(names, row, strict=True)}
+            elif row:
+                raise UsageError(f"{path}:{rows.line_num}: {len(row)} values, and the first line names {len(names)}")
+    except csv.Error as error:
+        raise UsageError(f"{path}:{rows.line_num}: {error}") from error
 
 
 def _json_lines(path: Path, file: Iterator[str]) -> Iterator[dict[str, Any]]:
@@ -85,7 +91,7 @@ def _json_lines(path: Path, file: Iterator[str]) -> Iterator[dict[str, Any]]:
 def _value(text: str) -> Any:
     """Return the number, true, false or null that a text says it is, or else the text."""
     try:
-        value = json.loads(text, parse_constant=_refuse)
+        value = json.loads(text, parse_constant=_refuse, parse_float=_finite)
     except (ValueError, RecursionError):
         return text
     return text if isinstance(value, str | list | dict) else value
@@ -94,3 +100,11 @@ def _value(text: str) -> Any:
 def _refuse(_constant: str) -> NoReturn:
     """NaN and the infinities equal nothing, or are no JSON."""
     raise ValueError
+
+
+def _finite(text: str) -> float:
+    """Refuse what is so large that it would be infinity."""
+    value = float(text)
+    if math.isinf(value):
+        raise ValueError
+    return value

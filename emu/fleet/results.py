@@ -54,17 +54,16 @@ class Results:
 
     def _take(self, line: bytes, number: int) -> None:
         try:
-            record = json.loads(line)
-            of, passed, done = record["sweep"], record["passed"], int(record["id"], 16)
-        except (ValueError, TypeError, KeyError, RecursionError):
+            record = _checked(json.loads(line))
+        except (ValueError, RecursionError):
             message = f"{self._path}:{number} is no outcome of a sweep; it is left alone: give another name with -o"
             raise UsageError(message) from None
-        if of != self._identity:
+        if record["sweep"] != self._identity:
             raise UsageError(
                 f"{self._path} is of another sweep, of another test or machine; remove it, or use another -o"
             )
-        self._done.add(done)
-        self._count(passed)
+        self._done.add(int(record["id"], 16))
+        self._count(record["passed"])
 
     def _count(self, passed: bool) -> None:
         if passed:
@@ -136,6 +135,38 @@ class Results:
         self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
     ) -> None:
         os.close(self._fd)
+
+
+#: What a line has, beside what the test has returned; those of a failure; and what an error is.
+_FIELDS = {"id": str, "sweep": str, "case": dict, "passed": bool, "host_ns": int, "repeat": str}
+_OF_A_FAILURE = {"error": dict, "console": str, "output": str, "sound": str | None}
+_OF_AN_ERROR = {"type": str, "message": str, "traceback": str}
+
+
+def _checked(record: Any) -> dict[str, Any]:
+    """Return a line if the reports can be made of it; raises ValueError. What it says is still anybody's."""
+    _check_fields(record, _FIELDS)
+    canonical(record["case"])
+    plausible = int(record["id"], 16) >= 0 and 0 <= record["host_ns"] < 1 << 63
+    if not record["passed"]:
+        _check_fields(record, _OF_A_FAILURE)
+        _check_fields(record["error"], _OF_AN_ERROR)
+        plausible = plausible and (record["sound"] is None or _is_own_sound(record["sound"], record["id"]))
+    if not plausible:
+        raise ValueError
+    checked: dict[str, Any] = record
+    return checked
+
+
+def _is_own_sound(sound: str, id_: str) -> bool:
+    """Whether it is where ``Results`` keeps them: a page's picture is made beside it."""
+    folder, _, name = sound.partition("/")
+    return folder.endswith(".sounds") and name == f"{id_}.wav"
+
+
+def _check_fields(record: Any, types: Mapping[str, Any]) -> None:
+    if not isinstance(record, dict) or not all(isinstance(record.get(name), kind) for name, kind in types.items()):
+        raise ValueError
 
 
 def _id(case: Mapping[str, Any], seed: int) -> str:

@@ -91,6 +91,14 @@ def test_cases_from_a_file_one_failed(sweep, folder, name, text):
     assert "AssertionError: no such thing" in said
 
 
+def test_cases_from_a_pipe_are_read_once(sweep, folder):
+    os.mkfifo(folder / "cases")
+    writer = subprocess.Popen(["sh", "-c", """printf '{"rate": 1}\n{"rate": 2}\n' > cases"""], cwd=folder)
+    status, said = sweep("check", "--cases", "cases")
+    assert (status, "2 cases: 2 passed, 0 failed" in said) == (0, True)
+    assert writer.wait() == 0
+
+
 def test_the_line_that_repeats_a_failure_repeats_it(sweep, pyemu, folder):
     _, said = sweep("check", "--matrix", "rate=8000", "--matrix", "period=2")
     (line,) = (line for line in said.splitlines() if "to repeat it: " in line)
@@ -142,6 +150,19 @@ def test_results_of_another_test_or_of_none_are_left_alone(sweep, folder):
     status, said = sweep("slow", "--matrix", "n=0", "-o", "checks.py")
     assert (status, "no outcome" in said) == (2, True)
     assert (folder / "checks.py").read_text() == TEST
+
+
+@pytest.mark.parametrize("name", ["host_ns", "repeat", "error", "console", "sound"])
+def test_a_line_of_which_something_is_missing_is_no_outcome(sweep, folder, name):
+    """Reports are made of it, too."""
+    assert sweep("dies", "--matrix", "n=1", "-o", "r.jsonl")[0] == 1
+    (record,) = lines(folder / "r.jsonl")
+    for other in ([], 1 << 2000, f"../../{record['id']}.wav"):
+        (folder / "r.jsonl").write_text(json.dumps({**record, name: other}) + "\n")
+        if name in ("repeat", "console") and isinstance(other, str):
+            continue  # a text like another
+        status, said = sweep("dies", "--matrix", "n=1", "-o", "r.jsonl", "--junit", "j.xml", "--html", "p.html")
+        assert (status, "r.jsonl:1 is no outcome" in said) == (2, True)
 
 
 def test_a_sweep_that_is_killed_goes_on_where_it_was(folder):

@@ -16,7 +16,7 @@ def test_a_matrix_is_every_combination_the_last_name_changing_first():
 @pytest.mark.parametrize(
     ("text", "value"),
     [("1", 1), ("-1.5e3", -1500.0), ("true", True), ("null", None), ("007", "007"), ("NaN", "NaN"), ("", ""),
-     ("[1]", "[1]"), ('"1"', '"1"'), ("Infinity", "Infinity"), ("S16_LE", "S16_LE")],
+     ("[1]", "[1]"), ('"1"', '"1"'), ("Infinity", "Infinity"), ("1e999", "1e999"), ("S16_LE", "S16_LE")],
 )  # fmt: skip
 def test_a_value_is_a_number_a_constant_or_a_text(text, value):
     (case,) = read_cases(None, matrix_of([f"x={text}"]))
@@ -38,7 +38,10 @@ def test_files_and_a_matrix_are_multiplied(tmp_path):
     [
         ("cases.csv", b"a,b\n1\n", "cases.csv:2: 1 values"),
         ("cases.jsonl", b'{"a": 1}\n[1]\n', "cases.jsonl:2: "),
+        ("cases.csv", b"a\n1\n" + bytes(1 << 18), "cases.csv:3: field larger"),
+        ("cases.csv", b"a" * (1 << 18), "cases.csv:1: field larger"),
         ("cases.jsonl", b'{"a": NaN}', "cases.jsonl:1: "),
+        ("cases.jsonl", b'{"a": -1e999}', "cases.jsonl:1: "),
         ("cases.jsonl", b"[" * 100_000, "cases.jsonl:1: "),
         ("cases.jsonl", b"\xff", "not text"),
     ],
