@@ -107,9 +107,17 @@ def test_a_damaged_cache_is_to_be_removed(kernel, pyemu, tmp_path, monkeypatch, 
 
 
 @pytest.mark.parametrize("code", [tiny.SPIN, tiny.WAIT], ids=["computing", "waiting"])
-def test_timeout_is_status_124(kernel, pyemu, code):
-    status, output, error = pyemu("boot", kernel(tiny.say("on\n"), code), "--timeout", "1")
-    assert (status, output, error) == (124, "on\n", "pyemu: stopped after 1 s (--timeout)\n")
+def test_timeout_is_status_124(kernel, code):
+    with process("boot", kernel(tiny.say("on\n"), code), "--timeout", "1000") as running:
+        assert running.stdout.read(3) == b"on\n"
+        running.send_signal(signal.SIGALRM)  # as the timer does: it would not wait for a host that is busy
+        assert running.wait(60) == 124
+        assert running.stderr.read() == b"pyemu: stopped after 1000 s (--timeout)\n"
+
+
+def test_a_timeout_comes_by_itself(kernel, pyemu):
+    status, _, error = pyemu("boot", kernel(tiny.SPIN), "--timeout", "0.2")
+    assert (status, error) == (124, "pyemu: stopped after 0.2 s (--timeout)\n")
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])

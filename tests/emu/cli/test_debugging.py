@@ -58,7 +58,7 @@ def test_a_machine_that_waits_and_goes_on(kernel: Kernel, clock: str) -> None:
     process, port = switched_on(image, subprocess.DEVNULL, "--clock", clock)
     client = Client(port)
     assert client.ask(b"vCont;c") == b"W00"
-    output, _ = process.communicate(timeout=30)
+    output, _ = process.communicate()
     assert (process.returncode, output) == (0, b"hello")
     client.close()
 
@@ -92,6 +92,6 @@ def test_a_reset_is_the_end_and_another_machine_waits(kernel: Kernel) -> None:
     again = next(found for line in process.stderr if (found := re.search(rb"target remote :(\d+)", line)))
     client = Client(int(again[1]))
     client.send(b"k")
-    process.communicate(timeout=30)
+    process.communicate()
     assert process.returncode == 0
     client.close()

@@ -1,10 +1,13 @@
 """--trace, --trace-file and --meter, as one types them."""
 
+import fcntl
 import json
 import re
 import signal
+import struct
 import subprocess
 import sys
+import termios
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -84,14 +87,19 @@ def test_what_is_in_the_file_of_a_process_that_was_killed(kernel, start, tmp_pat
 
 def test_a_reset_goes_on_in_the_same_file(kernel, start, tmp_path):
     path = tmp_path / "trace.json"
-    process = start(kernel(CALLS[1:-1], tiny.RESET), "--trace-file", path, "--timeout", "1")
-    assert process.wait(60) == 124
+    process = start(kernel(tiny.say("on\n"), CALLS[1:-1], tiny.RESET), "--trace-file", path)
+    assert [process.stdout.readline() for _ in range(3)] == [b"on\n"] * 3
+    process.terminate()
+    assert process.wait(60) == 143
     assert {1, 2} <= {event["pid"] for event in json.loads(path.read_text())}
 
 
 def test_a_trace_that_nobody_reads_can_still_be_ended(kernel, start):
     process = start(kernel(CALLS), "--trace", "sbi")
-    time.sleep(1.0)  # until the pipe is full
+    waiting = [0, -1]
+    while waiting[-1] != waiting[-2] or not waiting[-1]:  # until the pipe is full
+        time.sleep(0.2)
+        waiting.append(struct.unpack("i", fcntl.ioctl(process.stderr, termios.FIONREAD, bytes(4)))[0])
     process.terminate()
     assert process.wait(60) == 143
 

@@ -1,5 +1,6 @@
 """The user's terminal: keys, and its mode on every way in and out, with the real command on a pseudo-terminal."""
 
+import contextlib
 import fcntl
 import os
 import re
@@ -15,7 +16,7 @@ from typing import NoReturn
 
 import pytest
 
-from emu.terminal.terminal import EscapeKeys
+from emu.terminal.terminal import EscapeKeys, RawTerminal
 from tests.emu import asm, tiny
 
 ROOT = Path(__file__).parents[3]
@@ -108,7 +109,8 @@ class Session:
 
     def close(self) -> None:
         if self.leader:
-            os.kill(self.pid, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):  # it has ended, where nobody expected that
+                os.kill(self.pid, signal.SIGKILL)
             os.waitpid(self.leader, 0)
         os.close(self.master)
         os.close(self.slave)
@@ -176,8 +178,22 @@ def test_restored_after_a_signal(session, number):
     assert running.is_restored()
 
 
+def test_a_sigcont_that_comes_last_makes_nothing_raw_again(monkeypatch):
+    """``kill -CONT`` may come when the terminal has just been restored."""
+    monkeypatch.setattr(RawTerminal, "_is_ours", lambda _terminal: True)
+    master, slave = os.openpty()
+    before, restore = termios.tcgetattr(slave), termios.tcsetattr
+    with RawTerminal(slave) as terminal:
+        assert termios.tcgetattr(slave) != before
+        monkeypatch.setattr(termios, "tcsetattr", lambda *how: (restore(*how), terminal.resume()))
+    assert termios.tcgetattr(slave) == before
+    os.close(master)
+    os.close(slave)
+
+
 def test_restored_after_a_timeout(session):
-    running = session(tiny.SPIN, arguments=("--timeout", "2"))
+    running = session(tiny.SPIN, arguments=("--timeout", "1000"))
+    os.kill(running.pid, signal.SIGALRM)  # as the timer does: it would not wait for a host that is busy
     assert running.status() == 124
     assert running.is_restored()
 
@@ -211,7 +227,7 @@ def unread_session(tmp_path: Path) -> Iterator[Session]:
         held.append(struct.unpack("i", fcntl.ioctl(reading, termios.FIONREAD, bytes(4)))[0])
         return held[-1] == held[-2] > 0
 
-    running.wait_until(is_full, 30)
+    running.wait_until(is_full)
     yield running
     running.close()
     os.close(reading)
