@@ -48,8 +48,9 @@ _GSO_NONE = 0
 _CONFIG = struct.Struct("<6sHHH")
 _LINK_UP = 1
 
-#: Bytes of frames that move before the guest has a turn, and what each counts for beside them.
-AT_ONCE, A_FRAME = 128 << 10, 16 << 10
+#: Bytes of frames that move before the guest has a turn, and what each frame counts for beside them, and each piece of
+#: its buffer. Twice as much took 0.7 ms at times on a busy host, and saved no processor time.
+AT_ONCE, A_FRAME, A_PIECE = 64 << 10, 16 << 10, 128
 
 
 class NetStats:
@@ -172,6 +173,7 @@ class NetDevice(VirtioDevice):
             if not (self._link and queue.running and HEADER <= len(frame) <= MOST_FRAME):
                 self.stats.lost += 1
             elif (chain := queue.pop()) is not None:
+                left -= A_PIECE * (len(chain.readable.segments) + len(chain.writable.segments))
                 self._deliver(queue, chain, frame)
             else:
                 self._frame = frame
