@@ -120,6 +120,11 @@ class NetDevice(VirtioDevice):
 
     # The driver side.
 
+    @property
+    def header_size(self) -> int:
+        """Bytes before each frame, as the driver has it."""
+        return len(self._header)
+
     def config(self) -> bytes:
         """Return struct virtio_net_config; without a control queue there is one pair of queues."""
         return _CONFIG.pack(self.mac, _LINK_UP if self._link else 0, 1, self._mtu)

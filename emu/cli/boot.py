@@ -185,7 +185,7 @@ def _check_timeout(_context: click.Context, _option: click.Parameter, seconds: f
 @click.option(
     "--trace",
     metavar="CATEGORIES",
-    help="Print what happens in the machine on stderr, one line per event: snd,virtio,plic,timer,sbi,run,trap, or all.",
+    help="Print what happens in the machine on stderr, a line each: snd,virtio,net,plic,timer,sbi,run,trap, or all.",
 )
 @click.option(
     "--trace-file",

@@ -11,6 +11,7 @@ __all__ = ["CATEGORIES", "DEFAULT", "Detail", "Emit", "Record", "parse_categorie
 CATEGORIES = {
     "snd": "control requests and their status, stream states, each period, xruns",
     "virtio": "notifications, used buffers, interrupts, status and features of each device; requests to a share",
+    "net": "each frame of a network card, by protocol and address; what was lost",
     "plic": "interrupts: raised, claimed, completed",
     "timer": "the timer interrupt",
     "sbi": "calls to the built-in firmware and their results",
@@ -18,7 +19,7 @@ CATEGORIES = {
     "trap": "every exception of the guest: system calls, page faults",
 }
 #: What is traced by default: there are too many exceptions to include them cheaply.
-DEFAULT = ("snd", "virtio", "plic", "timer", "sbi", "run")
+DEFAULT = ("snd", "virtio", "net", "plic", "timer", "sbi", "run")
 
 Detail = dict[str, str | int | float]
 

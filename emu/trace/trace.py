@@ -27,7 +27,7 @@ from emu.trace.virtio import Slot
 
 __all__ = ["Trace"]
 
-_SHARE = 26
+_CARD, _SHARE = 1, 26
 
 
 class Trace:
@@ -60,6 +60,7 @@ class _WatchedJoints(Joints):
         self._categories = categories
         self._now = clock.now
         self._slots: dict[int, Slot] = {}
+        self._cards = 0
         self._muted = False
         now = clock.now
         host: Callable[[], int] = (lambda: 0) if isinstance(clock, WarpClock) else monotonic_ns
@@ -80,6 +81,11 @@ class _WatchedJoints(Joints):
         return watch_backend(backend, self._emit, self._now) if "snd" in self._categories else backend
 
     def virtio(self, slot: int, device: VirtioDevice) -> VirtioDevice:
+        if "net" in self._categories and device.device_id == _CARD:
+            from emu.trace.frames import watch_card  # noqa: PLC0415 - few machines have one
+
+            device = watch_card(device, self._cards, self._emit)
+            self._cards += 1
         if "virtio" in self._categories:
             self._slots[virtio_irq(slot)] = watched = Slot(slot, device, self._emit)
             device = watched.device

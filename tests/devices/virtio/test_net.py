@@ -47,8 +47,11 @@ class Bench:
         self.wire = Wire() if backend is None else backend
         self.card = NetDevice(self.wire, MAC_ADDRESS)
         self.driver = Driver(self.card, events=self.events)
-        self.wire.plug(Plug(self.card, lambda message: message(), self.events.clock.now))
+        self.plug_in()
         self.driver.start(features)
+
+    def plug_in(self) -> None:
+        self.wire.plug(Plug(self.card, lambda message: message(), self.events.clock.now))
 
     def make_room(self, *sizes: int) -> None:
         for size in sizes:

@@ -108,7 +108,8 @@ def test_unknown_categories_and_bad_files_are_a_line_before_anything_else(kernel
     status, output, error = pyemu("boot", tmp_path / "nothing", "--trace", "sbi,foo")
     assert (status, output) == (2, "")
     assert error == (
-        "pyemu: error: there is nothing to trace called 'foo'; use all, or some of snd,virtio,plic,timer,sbi,run,trap\n"
+        "pyemu: error: there is nothing to trace called 'foo'; use all, or some of "
+        "snd,virtio,net,plic,timer,sbi,run,trap\n"
     )
     status, _, error = pyemu("boot", kernel(tiny.POWER_OFF), "--trace-file", tmp_path)
     assert (status, error) == (2, f"pyemu: error: cannot write the trace to {tmp_path}: Is a directory\n")

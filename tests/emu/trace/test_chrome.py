@@ -39,7 +39,7 @@ def of_kind(events: list[dict], phase: str) -> list[dict]:
 def test_an_instant(written):
     [event] = of_kind(written(Record(1_234_567, "sbi", "sbi", "set_timer", {"in_us": 1.5}, None, 2_000_000)), "i")
     assert event == {
-        "name": "set_timer", "cat": "sbi", "ph": "i", "s": "t", "pid": 1, "tid": 500, "ts": 1234.567,
+        "name": "set_timer", "cat": "sbi", "ph": "i", "s": "t", "pid": 1, "tid": 600, "ts": 1234.567,
         "args": {"in_us": 1.5, "host_ms": 2.0},
     }  # fmt: skip
 
@@ -64,11 +64,11 @@ def test_each_track_gets_a_name_and_place_before_its_first_event(written):
     first = Record(0, "run", "hart 0", "waiting", {}, (0, 0))
     events = written(first, PERIOD, first, Record(1, "snd", "playback 1", "started", {}))
     names = {event["tid"]: event["args"]["name"] for event in events if event["name"] == "thread_name"}
-    assert names == {600: "hart 0", 100: "playback 0", 101: "playback 1"}
+    assert names == {700: "hart 0", 100: "playback 0", 101: "playback 1"}
     described = [event["tid"] for event in events if event["ph"] == "M"]
     happened = [event["tid"] for event in events if event["ph"] in "Xi"]
-    assert described == [0, 600, 600, 100, 100, 101, 101]
-    assert happened == [600, 600, 100, 100, 600, 101]  # the first is power-on
+    assert described == [0, 700, 700, 100, 100, 101, 101]
+    assert happened == [700, 700, 100, 100, 700, 101]  # the first is power-on
     assert all(event["ph"] == "M" for event in events[:3])
 
 
