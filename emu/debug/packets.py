@@ -8,6 +8,8 @@ In data, 0x7d escapes: the byte behind it is meant with bit 5 changed. What come
 too long or damaged is dropped, and everything else between packets is ignored.
 """
 
+import re
+
 __all__ = ["INTERRUPT", "LONGEST", "Framer", "frame", "unescape"]
 
 #: Bytes in a packet, at most.
@@ -15,8 +17,10 @@ LONGEST = 16 << 10
 #: What ``Framer.feed`` returns for C-c.
 INTERRUPT = None
 
-_START, _END, _ESCAPE, _C_C = b"$"[0], b"#"[0], 0x7D, 0x03
-_SPECIAL = frozenset(b"$#}*")
+_START, _C_C = b"$", b"\x03"
+#: What ends a packet, or begins another.
+_MARK = re.compile(rb"[$#]")
+_ESCAPED, _SPECIAL = re.compile(rb"}(.?)", re.DOTALL), re.compile(rb"[$#}*]")
 _FLIPPED = 0x20
 
 
@@ -32,21 +36,36 @@ class Framer:
     def feed(self, piece: bytes) -> list[bytes | None]:
         """Take what has arrived; return the packets that are whole, and INTERRUPT."""
         found: list[bytes | None] = []
-        for byte in piece:
+        at = 0
+        while at < len(piece):
             if self._sum is not None:
-                self._sum.append(byte)
+                digits = piece[at : at + 2 - len(self._sum)]
+                self._sum += digits
+                at += len(digits)
                 if len(self._sum) == 2:
                     self._end(found)
-            elif byte == _START:
-                self._data = bytearray()
             elif self._data is None:
-                if byte == _C_C:
-                    found.append(INTERRUPT)
-            elif byte == _END:
-                self._sum = bytearray()
-            elif len(self._data) <= LONGEST:  # one more than fits, so that _end knows
-                self._data.append(byte)
+                at = self._find_start(piece, at, found)
+            else:
+                at = self._take_data(piece, at, self._data)
         return found
+
+    def _find_start(self, piece: bytes, at: int, found: list[bytes | None]) -> int:
+        start = piece.find(_START, at)
+        if start >= 0:
+            self._data = bytearray()
+        else:
+            start = len(piece)
+        found += [INTERRUPT] * piece.count(_C_C, at, start)
+        return start + 1
+
+    def _take_data(self, piece: bytes, at: int, data: bytearray) -> int:
+        mark = _MARK.search(piece, at)
+        end = len(piece) if mark is None else mark.start()
+        data += piece[at : min(end, at + LONGEST + 1 - len(data))]  # one more than fits, so that _end knows
+        if mark is not None:
+            self._data, self._sum = (bytearray(), None) if mark[0] == _START else (data, bytearray())
+        return end + 1
 
     def _end(self, found: list[bytes | None]) -> None:
         data, digits = self._data, self._sum
@@ -66,22 +85,10 @@ class Framer:
 
 def unescape(data: bytes) -> bytes:
     """Return what ``data`` of a packet means."""
-    found, escaped = bytearray(), False
-    for byte in data:
-        if escaped:
-            found.append(byte ^ _FLIPPED)
-        elif byte != _ESCAPE:
-            found.append(byte)
-        escaped = byte == _ESCAPE and not escaped
-    return bytes(found)
+    return _ESCAPED.sub(lambda match: bytes(byte ^ _FLIPPED for byte in match[1]), data)
 
 
 def frame(data: bytes) -> bytes:
     """Make a packet of ``data``."""
-    escaped = bytearray()
-    for byte in data:
-        if byte in _SPECIAL:
-            escaped += bytes((_ESCAPE, byte ^ _FLIPPED))
-        else:
-            escaped.append(byte)
-    return b"$%b#%02x" % (bytes(escaped), sum(escaped) & 0xFF)
+    escaped = _SPECIAL.sub(lambda match: bytes((0x7D, match[0][0] ^ _FLIPPED)), data)
+    return b"$%b#%02x" % (escaped, sum(escaped) & 0xFF)

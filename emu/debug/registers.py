@@ -58,6 +58,10 @@ def _word(name: str, feature: str, word: int, kind: str = "int") -> Register:
     return Register(name, feature, 64, kind, lambda engine: int(engine.state[word]), write)
 
 
+def _write_pc(engine: Engine, value: int) -> None:
+    engine.state[Reg.PC] = value & ~1  # as the hart has it
+
+
 def _csr(name: str, word: int) -> Register:
     return Register(
         name,
@@ -99,7 +103,7 @@ def _read_fcsr(engine: Engine) -> int:
 REGISTERS: tuple[Register, ...] = (
     Register("zero", "cpu", 64, "int", lambda _engine: 0, lambda _engine, _value: None),
     *(_word(name, "cpu", number, _KINDS.get(name, "int")) for number, name in enumerate(_ABI) if number),
-    _word("pc", "cpu", Reg.PC, "code_ptr"),
+    Register("pc", "cpu", 64, "code_ptr", lambda engine: int(engine.state[Reg.PC]), _write_pc),
     *(_word(name, "fpu", Reg.F0 + number, "riscv_double") for number, name in enumerate(_FLOAT_ABI)),
     Register("fflags", "fpu", 32, "int", _read_flags, _write_flags),
     Register("frm", "fpu", 32, "int", lambda engine: int(engine.state[Reg.FRM]), _write_frm),

@@ -2,6 +2,9 @@
 
 One debugger at a time; another one waits, for the first to leave, in the queue of the system. One that vanishes, or
 sends nonsense without end, or does not read its answers, has left: the guest goes on. What it may have here is bounded.
+
+The machine's thread has one packet at a time, however many have come; and while the guest runs, none but C-c: gdb sends
+no others then. Who does not begin as a debugger does (a browser, a scanner of ports) never stops the guest.
 """
 
 import contextlib
@@ -9,26 +12,33 @@ import os
 import select
 import socket
 import threading
+import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
 from devices.errors import UsageError
-from emu.debug.packets import Framer, frame
+from emu.debug.packets import INTERRUPT, Framer, frame
 
 if TYPE_CHECKING:
     from emu.debug.stub import Stub
 
 __all__ = ["Server"]
 
-_CHUNK = 16 << 10
+_CHUNK = 4 << 10
+#: How long a client may take for its first byte (seconds), and what that can be.
+_FIRST_S, _FIRST = 5.0, b"+-$\3"
 #: How long a client may leave its last answers unread (seconds).
 _FAREWELL_S = 0.5
 #: A client whose computer has gone is missed after a minute (seconds, seconds, times).
 _KEEP_ALIVE = (("TCP_KEEPIDLE", 30), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 3))
-#: Answers that wait to be sent (bytes), and packets that wait for the machine, at most.
+#: Answers that wait to be sent (bytes), and packets that wait for the machine, beyond which no more is read.
 _MOST_UNSENT, _MOST_UNREAD = 1 << 20, 64
+#: What poll says of a client that has gone; not all systems do.
+_GONE = getattr(select, "POLLRDHUP", 0) | select.POLLHUP | select.POLLERR
+#: How long to leave it alone when the system has nothing left for a connection (seconds).
+_NO_ROOM_S = 0.2
 
 
 class Server:
@@ -48,7 +58,8 @@ class Server:
     ) -> None:
         self._post, self._meet, self._part = post, meet, part
         try:
-            self._listener = socket.create_server((host, port), backlog=1)
+            family = socket.AF_INET6 if ":" in host else socket.AF_INET
+            self._listener = socket.create_server((host, port), family=family, backlog=1)
         except (OSError, OverflowError) as error:
             raise UsageError(f"a debugger cannot connect to {host}:{port}: {_reason(error)}") from error
         self._listener.setblocking(False)
@@ -60,7 +71,9 @@ class Server:
         self._thread.start()
 
     def close(self) -> None:
-        """End the thread, once what it has to send is sent."""
+        """End the thread, once what it has to send is sent. Harmless when repeated."""
+        if self._closed:
+            return
         self._closed = True
         self._ring()
         if self._thread is not threading.current_thread():
@@ -76,13 +89,18 @@ class Server:
 
     def _run(self) -> None:
         while not self._closed:
-            _wait([self._listener.fileno(), self._wake], [], None)
+            _wait({self._listener.fileno(): select.POLLIN, self._wake: select.POLLIN}, None)
             self._answer_bell()
-            with contextlib.suppress(OSError):
+            try:
                 client = None if self._closed else self._listener.accept()[0]
-                if client is not None:
-                    with client:
-                        self._serve(client)
+            except BlockingIOError:
+                continue
+            except OSError:
+                time.sleep(_NO_ROOM_S)
+                continue
+            if client is not None:
+                with client:
+                    self._serve(client)
 
     def _answer_bell(self) -> None:
         with contextlib.suppress(BlockingIOError):
@@ -97,35 +115,44 @@ class Server:
                 client.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
         visit = _Visit(self._post, self._meet, self._part, self._ring)
         try:
-            while not visit.over or visit.unsent:
-                writing = [client.fileno()] if visit.unsent else []
-                reading = [client.fileno()] if visit.listens else []
-                patience = _FAREWELL_S if self._closed else None
-                readable, writable = _wait([*reading, self._wake], writing, patience)
-                if self._closed and not (readable or writable):
-                    return
-                self._answer_bell()
-                if client.fileno() in readable and not self._take(client, visit):
-                    return
-                sent = visit.unsent[:_CHUNK]
-                if sent:
-                    with contextlib.suppress(BlockingIOError):
-                        del visit.unsent[: client.send(sent)]
-                if self._closed:
-                    visit.over = True
+            self._talk(client, visit)
         except OSError:
-            return
+            visit.gone = True
         finally:
+            while visit.gone and visit.works:  # what it has said last counts: kill, for example
+                visit.go_on()
+                _wait({self._wake: select.POLLIN}, _FAREWELL_S)
+                self._answer_bell()
+                visit.gone = not self._closed
             visit.end()
 
-    def _take(self, client: socket.socket, visit: "_Visit") -> bool:
-        """Take what has come; False if the client has gone."""
-        try:
+    def _talk(self, client: socket.socket, visit: "_Visit") -> None:
+        """Move bytes between the client and its visit, until either is over."""
+        while not visit.gone and (not visit.over or visit.unsent):
+            visit.go_on()
+            wanted = select.POLLIN * visit.listens | select.POLLOUT * bool(visit.unsent)
+            patience = _FAREWELL_S if self._closed else None if visit.began else _FIRST_S
+            found = _wait({client.fileno(): wanted | _GONE, self._wake: select.POLLIN}, patience)
+            if not found and (self._closed or not visit.began):
+                return
+            self._answer_bell()
+            events = found.get(client.fileno(), 0)
+            if events & select.POLLIN and visit.listens:
+                self._take(client, visit)
+            elif events & _GONE:
+                visit.gone = True
+            sent = visit.unsent[:_CHUNK]
+            if sent:
+                with contextlib.suppress(BlockingIOError):
+                    del visit.unsent[: client.send(sent)]
+            if self._closed:
+                visit.over = True
+
+    def _take(self, client: socket.socket, visit: "_Visit") -> None:
+        with contextlib.suppress(BlockingIOError):
             piece = client.recv(_CHUNK)
-        except BlockingIOError:
-            return True
-        visit.take(piece)
-        return bool(piece)
+            visit.take(piece)
+            visit.gone = not piece
 
 
 class _Visit:
@@ -139,26 +166,49 @@ class _Visit:
         ring: Callable[[], None],
     ) -> None:
         self.unsent = bytearray()
-        self.over = False
-        self._post, self._part, self._ring = post, part, ring
+        #: Whether it has begun, as a debugger; whether nothing more is to be read; whether nobody is there.
+        self.began = self.over = self.gone = False
+        self._post, self._meet, self._part, self._ring = post, meet, part, ring
         self._framer = Framer()
-        self._answers: deque[bytes] = deque()
+        self._packets: deque[bytes | None] = deque()
         self._posted = self._handled = 0
         self._stub: Stub | None = None
-        self._do(partial(self._begin, meet))
 
     @property
     def listens(self) -> bool:
         """Whether more may come."""
-        few = self._posted - self._handled < _MOST_UNREAD and len(self.unsent) <= _MOST_UNSENT
-        return few and not self.over
+        return len(self._packets) < _MOST_UNREAD and len(self.unsent) <= _MOST_UNSENT and not self.over
+
+    @property
+    def works(self) -> bool:
+        """Whether there is something to be done before it is over."""
+        return self._posted != self._handled or (bool(self._packets) and not self._waits and not self.over)
 
     def take(self, piece: bytes) -> None:
         """Take bytes from the client."""
-        for packet in self._framer.feed(piece):
-            self._do(partial(self._hand_over, packet))
+        if piece and not self.began:
+            if piece[:1] not in _FIRST:
+                self.over = True
+                return
+            self.began = True
+            self._do(self._begin)
+        self._packets += self._framer.feed(piece)
         self.unsent += self._framer.answer
         self._framer.answer.clear()
+
+    def go_on(self) -> None:
+        """Have the next packet handled, if the machine's thread has none; while the guest runs, C-c comes first."""
+        if self.over or not self._packets or self._posted != self._handled:
+            return
+        if not self._waits:
+            self._do(partial(self._hand_over, self._packets.popleft()))
+        elif INTERRUPT in self._packets:
+            self._packets.remove(INTERRUPT)
+            self._do(partial(self._hand_over, INTERRUPT))
+
+    @property
+    def _waits(self) -> bool:
+        return self._stub is not None and self._stub.waits
 
     def end(self) -> None:
         """The client has gone."""
@@ -179,8 +229,8 @@ class _Visit:
 
     # ---------------------------------------------------------------- on the machine's thread
 
-    def _begin(self, meet: "Callable[[Callable[[bytes], None], Callable[[], None]], Stub]") -> None:
-        self._stub = meet(self._send, self._leave)
+    def _begin(self) -> None:
+        self._stub = self._meet(self._send, self._leave)
         self._stub.no_acks = self._stop_acks
 
     def _hand_over(self, packet: bytes | None) -> None:
@@ -212,14 +262,12 @@ class _Visit:
             self._part()
 
 
-def _wait(reading: Sequence[int], writing: Sequence[int], seconds: float | None) -> tuple[list[int], list[int]]:
-    """Return which descriptors are ready. A process with many machines has more than select() can tell apart."""
+def _wait(wanted: dict[int, int], seconds: float | None) -> dict[int, int]:
+    """Return what is there of the events of each descriptor; a process may have more of them than select() can tell."""
     poll = select.poll()
-    for descriptor in {*reading, *writing}:
-        poll.register(descriptor, select.POLLIN * (descriptor in reading) | select.POLLOUT * (descriptor in writing))
-    found = poll.poll(None if seconds is None else seconds * 1000)  # what has gone wrong is found out by using it
-    readable = [descriptor for descriptor, event in found if descriptor in reading and event & ~select.POLLOUT]
-    return readable, [descriptor for descriptor, event in found if descriptor in writing and event & ~select.POLLIN]
+    for descriptor, events in wanted.items():
+        poll.register(descriptor, events)
+    return dict(poll.poll(None if seconds is None else seconds * 1000))
 
 
 def _reason(error: Exception) -> str:

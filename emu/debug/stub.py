@@ -42,7 +42,8 @@ class Stub:
 
     def __init__(self, target: Target, send: Callable[[bytes], None], leave: Callable[[], None]) -> None:
         self._target, self._send, self._leave = target, send, leave
-        self._waits = False  # the debugger, for the machine to stand
+        #: Whether the debugger waits for the machine to stand.
+        self.waits = False
         self._last = b"S%02x" % _TRAPPED
         target.report, target.switched_off = self._report, self.end
         self._packets: dict[bytes, Callable[[bytes], bytes | None]] = {
@@ -86,7 +87,7 @@ class Stub:
 
     def interrupt(self) -> None:
         """Have the machine stand: C-c."""
-        if self._waits:
+        if self.waits:
             self._target.stand()
             self._last = b"T%02xthread:%s;" % (_INTERRUPTED, _THREAD)
             self._answer()
@@ -94,9 +95,9 @@ class Stub:
     def end(self) -> None:
         """The machine is switched off."""
         request = self._target.machine.power
-        if self._waits and request is not None:
+        if self.waits and request is not None:
             self._send(b"W%02x" % (request.action is PowerAction.FAIL))
-        self._waits = False
+        self.waits = False
 
     def _report(self, stop: Stop) -> None:
         why = {"break": b"hwbreak:;", "begin": b"replaylog:begin;"}.get(stop.reason, b"")
@@ -108,8 +109,8 @@ class Stub:
         self._answer()
 
     def _answer(self) -> None:
-        if self._waits:
-            self._waits = False
+        if self.waits:
+            self.waits = False
             self._send(self._last)
 
     # ---------------------------------------------------------------- registers and memory
@@ -196,18 +197,18 @@ class Stub:
             return b"W00"
         if address:
             target.write_register(registers.PC, _number(address).to_bytes(8, "little"))
-        self._waits = True
+        self.waits = True
         target.go_on(stepping=stepping, within=within)
         return None
 
     def _go_back(self, data: bytes) -> bytes | None:
         if data not in {b"s", b"c"} or not self._target.stands:
             raise _NonsenseError
-        self._waits = True
+        self.waits = True
         try:
             self._target.go_back(stepping=data == b"s")
         except UsageError:
-            self._waits = False
+            self.waits = False
             raise
         return None
 

@@ -27,6 +27,9 @@ class Travel:
         """Go back by one instruction; the last that is yielded says how that ended."""
         history, stepper = self._history, self._stepper
         end = history.now
+        if history.mark_before(end) is None:  # it has just begun anew
+            yield from self._to_the_beginning()
+            return
         if not end.over and end.place.instructions:
             place = end.place._replace(instructions=end.place.instructions - 1, pc=-1)
             yield from self._go_to(Moment(end.turn, over=False, place=place))

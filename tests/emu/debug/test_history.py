@@ -125,6 +125,17 @@ SLOW_ECHO: list[Item] = [
 ]  # fmt: skip
 
 
+def test_after_a_change_in_the_middle_of_a_turn_there_is_no_way_back_at_first(letters: Path) -> None:
+    with debugged(letters) as (_, client):
+        client.ask(b"Z0,%x,4" % PRINTS)
+        client.ask(b"c")
+        client.ask(b"s")
+        assert client.ask(b"P5=%016x" % 1) == b"OK"
+        for way in (b"bs", b"bc"):
+            assert client.ask(way) == b"T05replaylog:begin;thread:1;"
+        assert client.ask(b"s").startswith(b"T05thread")
+
+
 def test_what_is_typed_is_typed_again_at_the_same_instant(kernel: Kernel) -> None:
     """And what is typed in the past waits until the front is reached."""
     printed = bytearray()
