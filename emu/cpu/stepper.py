@@ -42,7 +42,7 @@ _SUPERVISOR = 1
 #: Pages without a breakpoint that keep their hook: debuggers take breakpoints away at each stop, and put them back.
 _IDLE_PAGES = 16
 #: How many pieces are executed in one run.
-_PATIENCE = 1000
+_PATIENCE = 10
 
 _BlockCallback = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_uint64, ctypes.c_uint32, ctypes.c_void_p)
 

@@ -35,10 +35,11 @@ if TYPE_CHECKING:
 
 __all__ = ["History", "Mark", "Moment", "can_go_back"]
 
-#: Seconds of the processor's time between two marks, each of which takes 50 ms.
-_FAR_S = 2.5
+#: Seconds of the processor's time between two marks, and how many times as long as a mark takes: that is 50 ms with the
+#: default guest, and 1 s with one that uses a gigabyte.
+_FAR_S, _FAR = 2.5, 50
 #: The same while the past is searched.
-_NEAR_S = 0.4
+_NEAR_S, _NEAR = 0.4, 8
 #: Each holds the pages of RAM that the guest uses.
 _MOST_MARKS = 8
 #: Virtio devices that have nothing of the outside but what is remembered: disks, consoles, entropy, sound; not those of
@@ -95,6 +96,7 @@ class History:
         self._waiting: deque[Callable[[], None]] = deque()
         self._asked = False  # for a mark
         self._began = 0.0  # when a repetition began, of the processor's time
+        self._took = 0.0  # how long the last mark took
         #: How far the machine has ever got, while it is somewhere else.
         self.front: Moment | None = None
         self.goal: Moment | None = None
@@ -162,11 +164,13 @@ class History:
         self._asked = False
         if self._in_turn or self._loop.suspended or self._machine.power is not None:
             return
+        started = thread_time()
         try:
             inputs = self._next_input if self.repeats else len(self._inputs)
             mark = Mark(self.now, inputs, self._events.pending, self._machine.snapshot(), thread_time())
         except PyemuError:  # the host has no room for it
             return
+        self._took = mark.made - started
         if self.repeats:
             if self._stepper.passing:
                 self._near = mark
@@ -180,7 +184,7 @@ class History:
     def _least_missed(self) -> int:
         """Which mark to give up: the older, the farther apart they may be."""
         made = [mark.made for mark in self._marks]
-        now = made[-1] + _FAR_S
+        now = made[-1] + self._far
         return min(range(1, len(made) - 1), key=lambda n: (made[n + 1] - made[n - 1]) / (now - made[n]))
 
     def keep(self) -> None:
@@ -271,15 +275,18 @@ class History:
             self.arrived()
         self.passed()
 
+    @property
+    def _far(self) -> float:
+        return max(_FAR_S, _FAR * self._took)
+
     def _wants_mark(self) -> bool:
         if self.goal is not None and not self._stepper.passing:
-            return thread_time() - self._began > _NEAR_S and (
-                self._last is None or thread_time() - self._last.made > _NEAR_S
-            )
+            near = max(_NEAR_S, _NEAR * self._took)
+            return thread_time() - self._began > near and (self._last is None or thread_time() - self._last.made > near)
         if self.goal is not None:  # it may be gone to again, or a little farther
-            near = self._near is not None and self._near.moment.turn == self._turn
-            return self._turn == self.goal.turn - 1 and not near
-        return not self.repeats and (not self._marks or thread_time() - self._marks[-1].made > _FAR_S)
+            near_goal = self._near is not None and self._near.moment.turn == self._turn
+            return self._turn == self.goal.turn - 1 and not near_goal
+        return not self.repeats and (not self._marks or thread_time() - self._marks[-1].made > self._far)
 
     def _ask(self) -> None:
         self._asked = True

@@ -11,6 +11,8 @@ import pytest
 from devices.audio.pcm import FORMATS, PcmParams
 from emu import Machine, WavSink
 from emu.cpu.engine import Reg
+from emu.debug import history
+from emu.snapshot.snapshot import Snapshot
 from tests.emu import tiny
 from tests.emu.asm import A0, A1, A2, ZERO, Item, addi, andi, assemble, beq, bne, j, lbu, li, nop, sb, sd
 from tests.emu.debug.client import Client, debugged, pc, running
@@ -134,6 +136,34 @@ def test_after_a_change_in_the_middle_of_a_turn_there_is_no_way_back_at_first(le
         for way in (b"bs", b"bc"):
             assert client.ask(way) == b"T05replaylog:begin;thread:1;"
         assert client.ask(b"s").startswith(b"T05thread")
+
+
+def test_the_longer_marks_take_the_fewer_there_are(kernel: Kernel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Over half a second of guest time, in turns of 20 ms, each of which takes a second here."""
+    image = kernel([li(A0, 125_000_000), "work", addi(A0, A0, -1), bne(A0, ZERO, "work"), tiny.POWER_OFF])
+    seconds, made, takes = 0.0, 0, 0.0
+    begin_turn, snapshot = history.History.begin_turn, Machine.snapshot
+
+    def slow_turn(self: history.History) -> None:
+        nonlocal seconds
+        seconds += 1.0
+        begin_turn(self)
+
+    def slow(machine: Machine) -> Snapshot:
+        nonlocal seconds, made
+        seconds, made = seconds + takes, made + 1
+        return snapshot(machine)
+
+    monkeypatch.setattr(history, "thread_time", lambda: seconds)
+    monkeypatch.setattr(history.History, "begin_turn", slow_turn)
+    monkeypatch.setattr(Machine, "snapshot", slow)
+    counts = []
+    for takes in (0.0, 1.0):  # noqa: B007 - see slow
+        made = 0
+        with debugged(image) as (_, client):
+            assert client.ask(b"c") == b"W00"
+        counts.append(made)
+    assert counts[0] > 3 * counts[1] > 0
 
 
 def test_what_is_typed_is_typed_again_at_the_same_instant(kernel: Kernel) -> None:
