@@ -57,9 +57,9 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def serving() -> Iterator[int]:
+def serving(address: str = "127.0.0.1") -> Iterator[int]:
     """Serve noise over HTTP, on the port that is returned."""
-    with _Server(("127.0.0.1", 0), _Handler) as server:
+    with _Server((address, 0), _Handler) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
         thread.start()
         try:

@@ -3,6 +3,8 @@
 import hashlib
 import socket
 import struct
+import subprocess
+import sys
 import threading
 import urllib.request
 from contextlib import ExitStack
@@ -76,6 +78,18 @@ def test_a_server_that_dies_is_an_error_and_no_hang(boot, port):
     assert status == 1, shown
     assert guest.run(f"wget -q -O /dev/null http://{HOST}:{free_port()}/1")[0] == 1, "nobody listens there"
     guest.ok(f"wget -q -O /dev/null http://{HOST}:{port}/{MEGABYTE}")
+
+
+def test_names_are_those_that_the_host_knows(guest_files):
+    """Where the host's network is one neighbour, in a namespace."""
+    alone = ["unshare", "--user", "--map-root-user", "--net", "--mount"]
+    if subprocess.run([*alone, "ip", "link"], check=False, capture_output=True).returncode:
+        pytest.skip("this host allows no namespaces, or has no unshare and ip")
+    command = [*alone, sys.executable, "-m", "tests.guest.namespace", *guest_files]
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert digest(100_000) in done.stdout
+    assert "bad address 'nowhere.test" in done.stdout
 
 
 def test_frames_that_are_lost_are_sent_again(guest_files, port):

@@ -2,7 +2,11 @@
 
 import logging
 import os
+import shutil
 import struct
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -60,6 +64,32 @@ def test_frames_of_both_directions_with_guest_time(log: PcapLog, clock: FakeCloc
     assert log.fetch() is None
     assert wire_of(log).received() == [FRAME]
     assert frames(log.path) == [(1_500_000_001, FRAME), (2_500_000_001, FRAME[::-1])], "without closing it"
+
+
+#: Writes frames until it is killed.
+WRITER = """
+import os, sys
+from devices.net import Wire
+from devices.net.pcap import PcapLog
+log = PcapLog(Wire(lambda frame: None), sys.argv[1])
+ping = bytes.fromhex("02000000000152540070790008004500001c00000000400166dd0a00020f0a0002020800f7ff00000000") + bytes(18)
+while True:
+    log.transmit(ping)
+"""
+
+
+def test_wireshark_reads_what_a_killed_process_leaves(tmp_path: Path) -> None:
+    path = tmp_path / "out.pcap"
+    with subprocess.Popen([sys.executable, "-c", WRITER, path]) as process:
+        while not path.exists() or path.stat().st_size < 100_000:
+            time.sleep(0.01)
+        process.kill()
+    if shutil.which("tshark") is None:
+        pytest.skip("tshark is not installed")
+    done = subprocess.run(["tshark", "-r", path, "-c", "3"], check=True, capture_output=True, text=True)
+    assert done.stdout.count("Echo (ping) request") == 3
+    done = subprocess.run(["tshark", "-r", path, "-Y", "!icmp"], check=False, capture_output=True, text=True)
+    assert not done.stdout
 
 
 def test_it_is_as_the_backend_is(tmp_path: Path) -> None:
