@@ -433,10 +433,14 @@ class MmioTransport(_Slot):
             queue.stop()
         return queue
 
-    def _ask_again(self, index: int) -> None:
-        """Have the device notified of a queue again, after the guest has had a turn."""
-        if self._again[index] is None:  # however often the driver kicks meanwhile
-            self._again[index] = self._events.at(self._clock.now(), partial(self._notify_again, index))
+    def _ask_again(self, index: int, delay_ns: int = 0) -> None:
+        """Have the device notified of a queue again, after the guest has had a turn, and so much of its time."""
+        deadline, event = self._clock.now() + delay_ns, self._again[index]
+        if event is not None:
+            if event.moment[0] <= deadline:  # however often the driver kicks meanwhile
+                return
+            event.cancel()
+        self._again[index] = self._events.at(deadline, partial(self._notify_again, index))
 
     def _notify_again(self, index: int) -> None:
         self._again[index] = None

@@ -11,7 +11,7 @@ signalled from then on, and the transport is told once, so that it can ask the d
 import struct
 from bisect import bisect_right
 from collections.abc import Callable, Iterator
-from typing import NamedTuple, TypedDict
+from typing import NamedTuple, Protocol, TypedDict
 
 from devices.contracts import GuestMemory
 from devices.state import U16, U32, U64, check
@@ -22,6 +22,7 @@ __all__ = [
     "Buffer",
     "Chain",
     "ChainState",
+    "Later",
     "Queue",
     "QueueLayout",
     "QueueState",
@@ -65,6 +66,14 @@ _Descriptor = tuple[int, int, int, int]
 
 class _CorruptError(Exception):
     """The driver's ring makes no sense; the message says why. Never leaves this module."""
+
+
+class Later(Protocol):
+    """Has a device notified of a queue again."""
+
+    def __call__(self, delay_ns: int = 0) -> None:
+        """Do so after the guest has had a turn, and so much of its time; only the earliest of several counts."""
+        ...
 
 
 class QueueLayout(NamedTuple):
@@ -130,8 +139,10 @@ class Buffer:
 
     def read(self, offset: int, size: int) -> bytes:
         """Copy ``size`` bytes out, from ``offset``; raises ValueError if there are not that many."""
-        read, spans = self._queue.memory.read, self._spans(offset, size)
-        return read(*spans[0]) if len(spans) == 1 else b"".join([read(*span) for span in spans])
+        read, ends = self._queue.memory.read, self._ends
+        if ends and 0 <= offset < offset + size <= ends[0]:  # in one piece, as most are
+            return read(self.segments[0][0] + offset, size)
+        return b"".join([read(*span) for span in self._spans(offset, size)])
 
     def write(self, offset: int, data: bytes | bytearray | memoryview) -> None:
         """Copy ``data`` in, at ``offset``; raises ValueError, writing nothing, if it does not fit."""
@@ -206,8 +217,8 @@ class Queue:
     """One split virtqueue, from DRIVER_OK to the next reset.
 
     ``features`` are the negotiated ones; ``interrupt`` raises a used-buffer notification; ``broken`` is called at most
-    once, with the reason, when the driver has corrupted the queue; ``later`` notifies the device of the queue again
-    after the guest has had a turn. The layout must be usable.
+    once, with the reason, when the driver has corrupted the queue; ``later`` notifies the device of the queue again.
+    The layout must be usable.
     """
 
     def __init__(
@@ -218,7 +229,7 @@ class Queue:
         *,
         interrupt: Callable[[], None],
         broken: Callable[[str], None],
-        later: Callable[[], None],
+        later: Later,
     ) -> None:
         #: Notify the device of this queue again, after the guest has had a turn.
         self.later = later
@@ -325,6 +336,11 @@ class Queue:
             yield chain
         self.later()
 
+    def kick_after(self, count: int) -> None:
+        """Have the driver kick only when it has made ``count`` more chains available, where it can be told so."""
+        if self._running and self._event_idx:
+            self._set_avail_event((self._next_avail + min(count, self._size) - 1) & 0xFFFF)
+
     def push(self, chain: Chain, written: int) -> None:
         """Return ``chain``, with the first ``written`` bytes of its writable part filled; does not interrupt."""
         if not 0 <= written <= len(chain.writable):
@@ -378,8 +394,11 @@ class Queue:
     def _ask_for_kick(self) -> None:
         """Set avail_event so that the driver kicks for the next chain (virtio 1.2 section 2.7.7)."""
         if self._event_idx and self._avail_event_idx != self._next_avail:
-            self._avail_event_idx = self._next_avail
-            self.memory.write(self._avail_event, _U16.pack(self._next_avail))
+            self._set_avail_event(self._next_avail)
+
+    def _set_avail_event(self, index: int) -> None:
+        self._avail_event_idx = index
+        self.memory.write(self._avail_event, _U16.pack(index))
 
     def _chain(self, head: int) -> Chain:
         readable: list[tuple[int, int]] = []

@@ -588,6 +588,23 @@ def test_device_works_after_a_reset(running: Driver) -> None:
         assert running.ack() == USED_BUFFER
 
 
+def test_a_device_is_notified_again_at_the_earliest_time_that_it_asked_for(running: Driver, device: EchoDevice) -> None:
+    device.notified.clear()
+    later, events = device.queues[1].later, running.events
+    later(1000)
+    later(2000)
+    later(500)
+    events.advance(499)
+    assert device.notified == []
+    events.advance(1)
+    assert device.notified == [1]
+    later(100)
+    later()
+    events.run_due()
+    events.advance(5000)
+    assert device.notified == [1, 1], "and once only"
+
+
 def test_reset_at_any_time_is_harmless(driver: Driver) -> None:
     driver.reset()
     driver.reset()

@@ -613,6 +613,28 @@ def test_kick_is_wanted_once_the_queue_was_empty() -> None:
     rig.driver.check_writes()
 
 
+def test_kick_is_wanted_after_several() -> None:
+    rig = Rig(EVENTFUL)
+    assert rig.queue.pop() is None
+    rig.queue.kick_after(3)
+    for expected in (False, False, True, False):
+        rig.driver.submit(0, [b"x"])
+        assert rig.driver.wants_kick(0) is expected
+    rig.driver.check_writes()
+
+
+@pytest.mark.parametrize("features", [PLAIN, EVENTFUL])
+def test_kick_is_wanted_at_the_latest_when_the_queue_is_full(features: int) -> None:
+    rig = Rig(features)
+    rig.queue.kick_after(1000)
+    for _ in range(SIZE):
+        rig.driver.submit(0, [b"x"])
+    assert rig.driver.wants_kick(0)
+    rig.queue.stop()
+    rig.queue.kick_after(1)
+    rig.driver.check_writes()
+
+
 # Saved and restored
 
 
