@@ -40,8 +40,9 @@ _FLAGS = (
     | _PARALLEL_DIROPS | _MAX_PAGES
 )  # fmt: skip
 
-#: Directories are read so much at once, in bytes and in files that are looked up (READDIRPLUS).
-_MOST_ENTRY_BYTES, _MOST_ENTRIES = 32 << 10, 32
+#: Directories are read so many entries at once, and so many that are looked up, too (READDIRPLUS): about what fits
+#: into the page that Linux has for them, without delaying the guest for long.
+_MOST_ENTRIES, _MOST_LOOKED_UP = 64, 24
 #: The type of a directory's entry is that of its mode, shifted.
 _TYPE_SHIFT = 12
 _MOST_OFFSET = 1 << 63
@@ -314,7 +315,7 @@ class Server:
         for inode, following, kind, name in file.entries(offset):
             part = _dirent(inode, following, name, kind)
             room -= len(part)
-            if room < 0:
+            if room < 0 or len(parts) == _MOST_ENTRIES:
                 break
             parts.append(part)
         return b"".join(parts)
@@ -326,7 +327,7 @@ class Server:
         for inode, following, kind, name in file.entries(offset):
             part = _dirent(inode, following, name, kind)
             room -= wire.ENTRY_OUT.size + len(part)
-            if room < 0 or len(parts) == _MOST_ENTRIES:
+            if room < 0 or len(parts) == _MOST_LOOKED_UP:
                 break
             parts.append(self._entry_if_there(node, name) + part)
         return b"".join(parts)
@@ -336,7 +337,7 @@ class Server:
         file = self._export.files.file(number)
         if not stat.S_ISDIR(file.node.kind) or offset >= _MOST_OFFSET:
             raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
-        return file, offset, min(size, _MOST_ENTRY_BYTES)
+        return file, offset, size
 
     def _entry_if_there(self, parent: Node, name: bytes) -> bytes:
         """Look up what a directory has; the guest is told of no node where that cannot be done, or is not wanted."""

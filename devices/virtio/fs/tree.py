@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, TypedDict
 
 from devices.state import U32, U64, check
+from devices.virtio.fs.table import Nodes, Spread
 from devices.virtio.fs.wire import ROOT_ID
 
 if TYPE_CHECKING:
@@ -82,13 +83,14 @@ class Node:
 
     ``lookups`` is how often the guest has been told of it and has not forgotten. ``places`` are the directories and
     names under which it was seen, the newest last; a file that the guest removed has none. ``opened`` are the open
-    files of it.
+    files of it; ``age`` is the table's.
     """
 
-    __slots__ = ("id", "key", "kind", "lookups", "opened", "places")
+    __slots__ = ("age", "id", "key", "kind", "lookups", "opened", "places")
 
     def __init__(self, number: int, key: tuple[int, int], kind: int) -> None:
         self.id = number
+        self.age = 0
         self.key = key
         self.kind = kind
         self.lookups = 0
@@ -118,15 +120,15 @@ class Tree:
     def __init__(self, root: int) -> None:
         self.root_descriptor = root
         self._directories: OrderedDict[Node, int] = OrderedDict()
-        self._nodes: OrderedDict[int, Node] = OrderedDict()
-        self._known: dict[tuple[int, int], Node] = {}
+        self._nodes = Nodes()
+        self._known: Spread[tuple[int, int], Node] = Spread()
         self._next_id = ROOT_ID + 1
         self.root = self._make_root()
 
     def _make_root(self) -> Node:
         status = os.fstat(self.root_descriptor)
         root = Node(ROOT_ID, (status.st_dev, status.st_ino), stat.S_IFDIR)
-        self._known[root.key] = root
+        self._known.put(root.key, root)
         return root
 
     def clear(self) -> None:
@@ -134,8 +136,7 @@ class Tree:
         for descriptor in self._directories.values():
             os.close(descriptor)
         self._directories.clear()
-        self._nodes.clear()
-        self._known.clear()
+        self._nodes, self._known = Nodes(), Spread()
         self.root = self._make_root()
 
     def close(self) -> None:
@@ -162,7 +163,7 @@ class Tree:
         node = self._nodes.get(number)
         if node is None:
             raise stale()
-        self._nodes.move_to_end(number)
+        self._nodes.use(node)
         return node
 
     def known(self, status: os.stat_result) -> Node | None:
@@ -176,7 +177,8 @@ class Tree:
         if node is None:
             node = Node(self._next_id, (status.st_dev, status.st_ino), stat.S_IFMT(status.st_mode))
             self._next_id += 1
-            self._nodes[node.id] = self._known[node.key] = node
+            self._nodes.add(node)
+            self._known.put(node.key, node)
             if len(self._nodes) > MOST_NODES:
                 self._forget_oldest()
         node.lookups += 1
@@ -200,18 +202,18 @@ class Tree:
         """The guest has removed the last name of a node: another file may get the same inode."""
         node.places.clear()
         if self._known.get(node.key) is node:
-            del self._known[node.key]
+            self._known.remove(node.key)
         descriptor = self._directories.pop(node, None)
         if descriptor is not None:
             os.close(descriptor)
 
     def _forget_oldest(self) -> None:
-        while (node := next(iter(self._nodes.values()))).opened:  # there are far fewer of those than nodes
-            self._nodes.move_to_end(node.id)
+        while (node := self._nodes.oldest()).opened:  # there are far fewer of those than nodes
+            self._nodes.use(node)
         self._drop(node)
 
     def _drop(self, node: Node) -> None:
-        self._nodes.pop(node.id, None)
+        self._nodes.remove(node)
         self.removed(node)
 
     # ---------------------------------------------------------------- reaching them
@@ -296,8 +298,8 @@ class Tree:
         }
 
     def _worth_saving(self) -> Iterator[Node]:
-        yield from (node for node in self._nodes.values() if node.opened)
-        for node, _ in zip(reversed(self._nodes.values()), range(MOST_SAVED), strict=False):
+        yield from (node for node in self._nodes if node.opened)
+        for node, _ in zip(reversed(self._nodes), range(MOST_SAVED), strict=False):
             yield node
 
     def restore(self, state: TreeState) -> None:
@@ -324,9 +326,9 @@ class Tree:
             for parent, name in one["places"]:
                 check(parent in nodes and nodes[parent].kind == stat.S_IFDIR and is_name(name), "the place of a file")
                 node.places.append((nodes[parent], name))
-            self._nodes[node.id] = node
-            if node.places:
-                self._known.setdefault(node.key, node)
+            self._nodes.add(node)
+            if node.places and self._known.get(node.key) is None:
+                self._known.put(node.key, node)
         self._next_id = state["next_id"]
 
 
