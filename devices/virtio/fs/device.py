@@ -3,6 +3,9 @@
 A request is answered at once, unless it reads or writes: that is done piece by piece, one request at a time, with the
 guest having a turn after some pieces. What waits for the host's disk (FSYNC, SYNCFS, FALLOCATE) is done aside, one at
 a time, without delaying the others.
+
+Files are forgotten by the thousands, and no program waits for that: once there is a request to forget one, more are
+collected for a while, without a notification and an interrupt for each.
 """
 
 import errno
@@ -31,8 +34,13 @@ HIPRIO_SIZE, REQUESTS_SIZE = 128, 1024
 AT_ONCE, PIECE, LEAST = 128 << 10, 64 << 10, 16 << 10
 #: The most that is read of a request beside the data of a WRITE: it has room for two names.
 _LONGEST_BODY = 16 << 10
-#: The pieces of memory that one piece of data may be in.
-_MOST_SEGMENTS = 256
+#: Requests that are no longer than this are read at once.
+_SHORT = 512
+
+#: For how long, ns of guest time, requests to forget files are collected, and how many at most.
+_FORGET_NS, _FORGET_COUNT = 10_000_000, 64
+#: So many are dealt with before the guest has a turn.
+_FORGOTTEN_AT_ONCE = 32
 
 _CONFIG_TAG = 36
 _DATA = wire.IN_HEADER.size + wire.WRITE_IN.size  # where that of a WRITE begins
@@ -123,11 +131,18 @@ class FsDevice(VirtioDevice):
     # ---------------------------------------------------------------- requests
 
     def _take_forgotten(self, queue: Queue) -> None:
-        for chain in queue.pop_all():
+        left = _FORGOTTEN_AT_ONCE
+        while left and (chain := queue.pop()) is not None:
+            left -= 1
             header, body = _read(chain)
             if header is not None:
                 self._server.forget(header.opcode, header.node, body)
             queue.push(chain, 0)
+        if not left:
+            queue.later()
+        elif left < _FORGOTTEN_AT_ONCE:  # more will come
+            queue.kick_after(_FORGET_COUNT)
+            queue.later(_FORGET_NS)
         queue.signal()
 
     def _serve(self, queue: Queue) -> None:
@@ -293,9 +308,9 @@ def _read(chain: Chain) -> tuple[Header | None, bytes]:
     size = len(chain.readable)
     if size < wire.IN_HEADER.size:
         return None, b""
-    data = chain.readable.read(0, min(size, _DATA))
+    data = chain.readable.read(0, size if size <= _SHORT else _DATA)
     header = Header._make(wire.IN_HEADER.unpack_from(data))
-    if header.opcode != wire.WRITE and size > _DATA:
+    if header.opcode != wire.WRITE and size > _SHORT:
         data += chain.readable.read(_DATA, min(size, _LONGEST_BODY) - _DATA)
     return header, data[wire.IN_HEADER.size :]
 

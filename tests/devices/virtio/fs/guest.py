@@ -17,7 +17,7 @@ from devices.virtio.aside import Aside, at_once
 from devices.virtio.fs import FsDevice, open_export
 from tests.devices.virtio.fake_driver import Driver, FakeMemory
 
-__all__ = ["Attr", "Dirent", "Entry", "FsGuest", "FuseError", "request"]
+__all__ = ["FORGET_NS", "Attr", "Dirent", "Entry", "FsGuest", "FuseError", "request"]
 
 LOOKUP, FORGET, GETATTR, SETATTR, READLINK, SYMLINK, MKNOD, MKDIR, UNLINK, RMDIR, RENAME, LINK, OPEN, READ, WRITE = (
     1, 2, 3, 4, 5, 6, 8, 9, 10, 11, 12, 13, 14, 15, 16,
@@ -36,6 +36,8 @@ ATTR = struct.Struct("<QQQQQQIIIIIIIIII")
 ENTRY = struct.Struct("<QQQQII")
 MODE, UID, GID, SIZE, ATIME, MTIME, BY_FILE, ATIME_NOW, MTIME_NOW = (1 << bit for bit in range(9))
 
+#: How long it takes, at most, until the device has forgotten a file (guest time).
+FORGET_NS = 10_000_000
 #: Any number will do; it must come back.
 UNIQUE = 0x1234_5678_9ABC_DEF0
 
@@ -141,8 +143,12 @@ class FsGuest:
         return self.call(INIT, 0, struct.pack("<IIII48x", major, minor, 128 << 10, flags))
 
     def forget(self, node: int, lookups: int = 1) -> None:
-        """Forget a node, by the queue that is for that."""
-        done = self.driver.request(HIPRIO, [request(FORGET, node, struct.pack("<Q", lookups))])
+        """Forget a node, by the queue that is for that, and wait until that is done."""
+        self.driver.submit(HIPRIO, [request(FORGET, node, struct.pack("<Q", lookups))])
+        if self.driver.wants_kick(HIPRIO):
+            self.driver.write("QueueNotify", HIPRIO)
+        self.driver.events.advance(FORGET_NS)
+        [done] = self.driver.completed(HIPRIO)
         assert done.used_len == 0
 
     # Names.

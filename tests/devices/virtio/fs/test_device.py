@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from devices.virtio.fs import FsDevice, open_export
-from tests.devices.virtio.fake_driver import Driver
+from tests.devices.virtio.fake_driver import EVENT_IDX, INDIRECT_DESC, VERSION_1, Driver
 from tests.devices.virtio.fs import guest as fuse
-from tests.devices.virtio.fs.guest import ROOT, FsGuest
+from tests.devices.virtio.fs.guest import HIPRIO, ROOT, FsGuest
 
 O_RDONLY, O_WRONLY, O_RDWR, O_EXCL, O_TRUNC, O_APPEND, O_SYNC = 0, 1, 2, 0o200, 0o1000, 0o2000, 0o4010000
 
@@ -288,6 +288,16 @@ def test_rename_without_replacing_and_exchanging(guest: FsGuest, folder: Path) -
         guest.rename("one", "three", flags=4)
 
 
+@pytest.mark.parametrize(("plus", "most"), [(True, 24), (False, 64)])
+def test_a_directory_is_read_in_pieces_that_delay_nobody(guest: FsGuest, folder: Path, plus: bool, most: int) -> None:
+    names = {b".", b".."} | {f"{number}".encode() for number in range(300)}
+    for name in names - {b".", b".."}:
+        (folder / name.decode()).touch()
+    file = guest.opendir()
+    assert len(guest.readdir(file, 0, 1 << 20, plus=plus)) == most
+    assert {entry.name for entry in guest.listdir(plus=plus, size=1 << 20)} == names
+
+
 def test_what_was_unlinked_lives_as_long_as_it_is_open(guest: FsGuest, folder: Path) -> None:
     node = guest.write_file("file", b"hello").node
     file = guest.open(node, O_RDWR)
@@ -302,6 +312,49 @@ def test_what_was_unlinked_lives_as_long_as_it_is_open(guest: FsGuest, folder: P
     guest.release(again)
     guest.forget(node)
     assert guest.error(fuse.GETATTR, node, bytes(16)) == errno.ESTALE
+
+
+def test_files_are_forgotten_without_a_kick_and_an_interrupt_for_each(guest: FsGuest, folder: Path) -> None:
+    driver, tree = guest.driver, guest.device.export.tree
+    (folder / "file").touch()
+    node = guest.lookup("file").node
+    for _ in range(299):
+        guest.lookup("file")
+    driver.ack()
+    kicks = interrupts = forgotten = 0
+    for _ in range(300):
+        driver.submit(HIPRIO, [fuse.request(fuse.FORGET, node, struct.pack("<Q", 1))])
+        if driver.wants_kick(HIPRIO):
+            driver.write("QueueNotify", HIPRIO)
+            driver.run_deferred()
+            kicks += 1
+        driver.events.advance(100_000)
+        interrupts += bool(driver.ack())
+        forgotten += len(driver.completed(HIPRIO))
+    driver.events.advance(fuse.FORGET_NS)
+    forgotten += len(driver.completed(HIPRIO))
+    assert (forgotten, len(tree)) == (300, 0)
+    assert kicks + interrupts < 20
+    driver.events.advance(10 * fuse.FORGET_NS)
+    assert driver.deferred == 0, "with nothing to forget, nobody looks for it"
+    guest.forget(node)
+
+
+@pytest.mark.parametrize("features", [VERSION_1, VERSION_1 | INDIRECT_DESC | EVENT_IDX])
+def test_a_full_queue_of_files_to_forget_is_dealt_with_in_turns(folder: Path, features: int) -> None:
+    guest = FsGuest(folder, start=False)
+    guest.driver.start(features)
+    for _ in range(3):
+        for _ in range(128):
+            guest.driver.submit(HIPRIO, [fuse.request(fuse.FORGET, 5, struct.pack("<Q", 1))])
+        assert guest.driver.wants_kick(HIPRIO, 128)
+        guest.driver.write("QueueNotify", HIPRIO)
+        assert 0 < len(guest.driver.completed(HIPRIO)) <= 32
+        guest.driver.run_deferred()
+        assert guest.driver.queues[HIPRIO].last_used != guest.driver.queues[HIPRIO].used_idx, "without waiting"
+        guest.driver.completed(HIPRIO)
+        assert len(guest.driver.queues[HIPRIO].free) == 128
+    guest.close()
 
 
 def test_what_the_host_renames_is_stale_until_it_is_looked_up(guest: FsGuest, folder: Path) -> None:
