@@ -76,6 +76,11 @@ class Origin(NamedTuple):
     snapshot: "Snapshot | None" = None
 
     @property
+    def files(self) -> dict[str, File | None]:
+        """The software, as far as there is any: ``kernel``, ``initrd`` and ``bios``."""
+        return {"kernel": self.kernel, "initrd": self.initrd, "bios": self.bios}
+
+    @property
     def seed(self) -> int | None:
         """The snapshot's."""
         return None if self.snapshot is None else self.snapshot.seed

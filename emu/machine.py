@@ -465,8 +465,7 @@ class Machine:
         if origin.snapshot is not None:
             made = origin.snapshot.made
             return boot.Boot(made["bios"], 0, 0, 0), made["dtb"]
-        files = {"kernel": origin.kernel, "initrd": origin.initrd, "bios": origin.bios}
-        paths = {name: None if file is None else Path(file) for name, file in files.items()}
+        paths = {name: None if file is None else Path(file) for name, file in origin.files.items()}
         with arguments.blaming_the_cache(origin.kernel, origin.initrd):
             return boot.load(
                 ram.room,
@@ -490,9 +489,8 @@ class Machine:
 
     def _begin_journal(self, memory: int, origin: Origin, opened: ExitStack) -> None:
         if self.journal is not None:
-            files = {"kernel": origin.kernel, "initrd": origin.initrd, "bios": origin.bios}
             snapshot = None if origin.snapshot is None else origin.snapshot.identity()
-            self.journal.begin(self, memory, files, snapshot)
+            self.journal.begin(self, memory, origin.files, snapshot)
             opened.callback(self.journal.end)
 
     def _switch(self, request: PowerRequest) -> None:
