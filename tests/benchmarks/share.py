@@ -1,23 +1,31 @@
 """A shared directory beside a virtio disk with ext4, in the same guest: 1 GB of one file, and 10,000 small ones.
 
-python -m tests.benchmarks.share [--files N] [--megabytes N] [--times N]
+python -m tests.benchmarks.share [--files N] [--megabytes N] [--times N] [--qemu PATH --virtiofsd PATH]
 
 Seconds of real time and of the processor, and the ratios of either: below 1.0 the share is faster. The host's cache is
 warm, the guest's is dropped before each reading. On a host whose disk is busy, TMPDIR=/dev/shm shows what pyemu costs.
+
+With QEMU and its virtiofsd, which has to be root, the share is compared with theirs instead of with the disk, each
+machine in a process of its own.
 """
 
 import statistics
 import tempfile
 import time
 from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import click
 
-from emu import Machine
+from emu import Machine, guest
+from tests.benchmarks.process import Guest, pyemu, qemu
 
 DISK, SHARE = "/tmp/disk", "/mnt"
 DROP = "echo 3 >/proc/sys/vm/drop_caches"
+#: What the promise is about, together.
+TOGETHER = ("create", "stat", "read", "unlink")
 NUMBERS = "i=0; while [ $i -lt {files} ]; do i=$((i+1)); {what}; done"
 
 
@@ -38,35 +46,99 @@ def work(files: int, megabytes: int) -> dict[str, str]:
     }
 
 
+Seconds = dict[str, dict[str, list[tuple[float, float]]]]
+
+
+def beside_the_disk(files: int, megabytes: int, times: int, folder: Path) -> Seconds:
+    """Measure the share and the disk of one machine, in turn."""
+    seconds: Seconds = defaultdict(lambda: defaultdict(list))
+    image, shared = folder / "disk.img", folder / "shared"
+    shared.mkdir()
+    with image.open("wb") as file:
+        file.truncate((megabytes + 1024) << 20)
+    with Machine(share=str(shared), disk=str(image), memory="512M") as machine:
+        run = machine.console.run
+        assert run(f"mkfs.ext4 -q -F /dev/vda && mkdir {DISK} && mount -t ext4 /dev/vda {DISK}").status == 0
+        for _ in range(times):
+            for name, command in work(files, megabytes).items():
+                for which, place in (("share", SHARE), ("disk", DISK)):
+                    began, worked = time.perf_counter(), time.process_time()
+                    status, output = run(f"cd {place}; {command}; cd /", timeout=600)
+                    assert status == 0, output
+                    seconds[name][which].append((time.perf_counter() - began, time.process_time() - worked))
+    return seconds
+
+
+def beside_qemu(files: int, megabytes: int, times: int, folder: Path, program: str, daemon: str) -> Seconds:
+    """Measure pyemu's share and QEMU's, in turn."""
+    seconds: Seconds = defaultdict(lambda: defaultdict(list))
+    with ExitStack() as stack:
+        machines = {
+            "share": stack.enter_context(_pyemu(folder / "ours")),
+            "QEMU": stack.enter_context(_qemu(folder / "theirs", program, daemon)),
+        }
+        for _ in range(times):
+            for name, command in work(files, megabytes).items():
+                for which, (machine, processor) in machines.items():
+                    worked = processor()
+                    elapsed = machine.run(f"cd {SHARE}; {command}; cd /")
+                    seconds[name][which].append((elapsed, processor() - worked))
+    return seconds
+
+
+@contextmanager
+def _pyemu(shared: Path) -> Iterator[tuple[Guest, Callable[[], float]]]:
+    """Provide a machine at its shell, and the processor's time that it has taken."""
+    shared.mkdir()
+    with Guest(pyemu(*guest.files(print), "--share", str(shared), "-m", "512M")) as machine:
+        machine.shell()
+        yield machine, machine.processor
+
+
+@contextmanager
+def _qemu(shared: Path, program: str, daemon: str) -> Iterator[tuple[Guest, Callable[[], float]]]:
+    """Provide the same with QEMU, and its virtiofsd."""
+    shared.mkdir()
+    socket = shared.with_suffix(".socket")
+    command = [daemon, "-f", f"--socket-path={socket}", "-o", f"source={shared},sandbox=chroot,cache=auto"]
+    with Guest(command) as server:
+        while not socket.exists():
+            time.sleep(0.1)
+        options = [
+            *("-m", "512M", "-object", "memory-backend-memfd,id=memory,size=512M,share=on"),
+            *("-machine", "memory-backend=memory", "-global", "virtio-mmio.force-legacy=false"),
+            *("-chardev", f"socket,id=fs,path={socket}", "-device", "vhost-user-fs-device,chardev=fs,tag=share"),
+        ]
+        with Guest(qemu(program, *guest.files(print), *options)) as machine:
+            machine.shell()
+            yield machine, lambda: machine.processor() + server.processor()
+
+
 @click.command()
 @click.option("--files", default=10_000, help="How many small files.")
 @click.option("--megabytes", default=1024, help="The size of the big one.")
 @click.option("--times", default=3, help="How often to measure each.")
-def main(files: int, megabytes: int, times: int) -> None:
+@click.option("--qemu", "program", default="", help="The QEMU to compare with.")
+@click.option("--virtiofsd", "daemon", default="/usr/lib/qemu/virtiofsd", help="Its server of files.")
+def main(files: int, megabytes: int, times: int, program: str, daemon: str) -> None:
     """Print the table."""
-    seconds: dict[str, dict[str, list[tuple[float, float]]]] = defaultdict(lambda: defaultdict(list))
     with tempfile.TemporaryDirectory() as folder:
-        image, shared = Path(folder) / "disk.img", Path(folder) / "shared"
-        shared.mkdir()
-        with image.open("wb") as file:
-            file.truncate((megabytes + 1024) << 20)
-        with Machine(share=str(shared), disk=str(image), memory="512M") as machine:
-            run = machine.console.run
-            assert run(f"mkfs.ext4 -q -F /dev/vda && mkdir {DISK} && mount -t ext4 /dev/vda {DISK}").status == 0
-            for _ in range(times):
-                for name, command in work(files, megabytes).items():
-                    for place in (DISK, SHARE):
-                        began, worked = time.perf_counter(), time.process_time()
-                        status, output = run(f"cd {place}; {command}; cd /", timeout=600)
-                        assert status == 0, output
-                        seconds[name][place].append((time.perf_counter() - began, time.process_time() - worked))
-    print(f"{'medians':34}{'share':>9}{'disk':>9}{'ratio':>8}{'processor: share':>20}{'disk':>9}{'ratio':>8}")
-    for name, places in seconds.items():
-        line = f"{name:34}"
-        for which, width in ((0, 8), (1, 19)):
-            share, disk = (statistics.median(one[which] for one in places[place]) for place in (SHARE, DISK))
-            line += f"{share:{width}.2f}s{disk:8.2f}s{share / disk:8.2f}"
-        print(line)
+        if program:
+            seconds, other = beside_qemu(files, megabytes, times, Path(folder), program, daemon), "QEMU"
+        else:
+            seconds, other = beside_the_disk(files, megabytes, times, Path(folder)), "disk"
+    print(f"{'medians':34}{'share':>9}{other:>9}{'ratio':>8}{'processor: share':>20}{other:>9}{'ratio':>8}")
+    medians = {
+        name: [statistics.median(one[kind] for one in places[place]) for kind in (0, 1) for place in ("share", other)]
+        for name, places in seconds.items()
+    }
+    small = [row for name, row in medians.items() if name.startswith(TOGETHER) and name.endswith("files")]
+    medians[" + ".join(TOGETHER)] = [sum(column) for column in zip(*small, strict=True)]
+    for name, (share, theirs, worked, they_worked) in medians.items():
+        print(
+            f"{name:34}{share:8.2f}s{theirs:8.2f}s{share / theirs:8.2f}"
+            f"{worked:19.2f}s{they_worked:8.2f}s{worked / they_worked:8.2f}"
+        )
 
 
 if __name__ == "__main__":
