@@ -193,6 +193,25 @@ def test_a_wire_to_the_test_repeats_itself(boot):
     assert runs[0] == runs[1]
 
 
+def test_two_guests_in_step_repeat_themselves(boot):
+    """Each runs for ten milliseconds of its own time, and then gets what the other has sent."""
+    runs = []
+    for _ in range(2):
+        wires = [Wire(), Wire(mac=Neighbour.MAC)]
+        guests = [boot(net=wire) for wire in wires]
+        for number, guest in enumerate(guests):
+            guest.ok(f"ip addr add 192.168.9.{number}/24 dev eth0; ip link set eth0 up")
+        guests[0].machine.console.send("ping -c 2 192.168.9.1; echo all''sent\r")
+        while b"allsent" not in guests[0].machine.console.text:
+            for guest, wire, other in zip(guests, wires, reversed(wires), strict=True):
+                guest.machine.run_for(0.01)
+                for frame in wire.received():
+                    other.send(frame)
+        assert b"2 packets received, 0% packet loss" in guests[0].machine.console.text
+        runs.append([(bytes(guest.machine.console.text), guest.machine.clock.now()) for guest in guests])
+    assert runs[0] == runs[1]
+
+
 def test_another_seed_shifts_its_timing(boot):
     neighbour = Neighbour()
     assert "5 packets received" in boot(net=neighbour.wire, seed=7).ok(PING)
