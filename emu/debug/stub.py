@@ -4,6 +4,7 @@ All of it runs on the machine's thread, a packet at a time. Whatever a packet ho
 is not known, as the protocol asks for, and with an error if it makes no sense.
 """
 
+import logging
 import re
 from collections.abc import Callable
 
@@ -16,6 +17,8 @@ from emu.debug.packets import LONGEST, unescape
 from emu.debug.target import Target, Watch
 
 __all__ = ["Stub"]
+
+_log = logging.getLogger(__name__)
 
 _INTERRUPTED, _TRAPPED = 2, 5  # gdb's numbers of SIGINT and SIGTRAP
 _ERROR = b"E16"  # EINVAL, in hexadecimal digits
@@ -172,6 +175,8 @@ class Stub:
                 raise _NonsenseError
             self._target.watch()
             return _OK
+        if kind in _WATCHES and insert:  # gdb has words of its own for it, which say less
+            _log.warning("gdb asked for a watchpoint, which needs the native part of the engine; see pyemu --version")
         if kind not in {b"0", b"1"}:
             return b""
         breakpoints = self._target.stepper.breakpoints

@@ -165,6 +165,17 @@ def test_a_watchpoint_tells_the_address_and_stops_behind(kernel: Kernel) -> None
         assert digest(machine) == expected
 
 
+def test_a_watchpoint_without_the_native_part_is_refused_with_the_reason(
+    letters: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv(SWITCH, "off")
+    with debugged(letters) as (_, client):
+        assert client.ask(b"Z2,%x,8" % DATA) == b""
+    assert [record.getMessage() for record in caplog.records] == [
+        "gdb asked for a watchpoint, which needs the native part of the engine; see pyemu --version"
+    ]
+
+
 def test_c_c_stops_and_time_stands_while_it_stands(kernel: Kernel) -> None:
     with debugged(kernel(tiny.SPIN), clock="host") as (machine, client):
         client.send(b"vCont;c")
