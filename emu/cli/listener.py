@@ -46,7 +46,8 @@ class Listener:
         self._machine: Target | None = None
         self._arrived: deque[bytes] = deque()  # what no machine has taken yet: the next one may
         self._read = self._received = 0  # bytes: by this thread, and by the machine's
-        self._reminder: tuple[float, Callable[[], None]] | None = None
+        self._reminders: deque[tuple[float, Callable[[], None]]] = deque()  # that this thread has not seen
+        self._reminder: tuple[float, Callable[[], None]] | None = None  # the newest that it has, until it is posted
         self._closed = False
         self._thread = threading.Thread(target=self._run, name="pyemu listener", daemon=True)
 
@@ -57,7 +58,7 @@ class Listener:
 
     def remind(self, seconds: float, message: Callable[[], None]) -> None:
         """Post ``message`` after ``seconds`` of real time; it replaces one that has not been posted yet."""
-        self._reminder = time.monotonic() + seconds, message
+        self._reminders.append((time.monotonic() + seconds, message))
         os.write(self._waker, b"\0")
 
     def send(self, data: bytes) -> None:
@@ -83,8 +84,9 @@ class Listener:
                 self._read_input(self._stdin)
 
     def _time_left(self) -> float | None:
-        reminder = self._reminder
-        return None if reminder is None else max(0.0, reminder[0] - time.monotonic())
+        while self._reminders:
+            self._reminder = self._reminders.popleft()
+        return None if self._reminder is None else max(0.0, self._reminder[0] - time.monotonic())
 
     def _read_input(self, stdin: int) -> None:
         try:

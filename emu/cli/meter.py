@@ -59,7 +59,7 @@ class Meter:
         self._line = line
         self._machine: Machine | None = None
         self._levels: Levels | None = None
-        self._asked = False
+        self._asked: Machine | None = None  # who is going to draw it
         self._skew = 0  # of the clocks when the machine started, which took time
         self._processor: deque[tuple[float, float]] = deque(maxlen=_SMOOTH)
         self._closed = threading.Event()
@@ -72,18 +72,17 @@ class Meter:
         self._levels = Levels(machine.clock.now)
         machine.audio.taps.append(self._levels)
         self._skew = machine.counters.skew_ns
-        self._asked = False
         self._machine = machine
 
     def _ask(self) -> None:
         while not self._closed.wait(_INTERVAL_S):
             machine = self._machine
-            if machine is not None and not self._asked:
-                self._asked = True
+            if machine is not None and machine is not self._asked:  # after a reset, not the one before
+                self._asked = machine
                 machine.post(self._draw)
 
     def _draw(self) -> None:
-        self._asked = False
+        self._asked = None
         machine, levels = self._machine, self._levels
         assert machine is not None
         assert levels is not None

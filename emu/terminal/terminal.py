@@ -64,8 +64,8 @@ class RawTerminal:
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._leave()
-        self._cooked = None
+        cooked, self._cooked = self._cooked, None  # first: a SIGCONT from now on makes nothing raw again
+        self._restore(cooked)
         atexit.unregister(self._leave)
 
     def resume(self) -> None:
@@ -91,8 +91,11 @@ class RawTerminal:
         self.resume()
 
     def _leave(self) -> None:
-        if self._cooked is not None and self._is_ours():
-            termios.tcsetattr(self._fd, termios.TCSANOW, self._cooked)
+        self._restore(self._cooked)
+
+    def _restore(self, cooked: list[Any] | None) -> None:
+        if cooked is not None and self._is_ours():
+            termios.tcsetattr(self._fd, termios.TCSANOW, cooked)
 
     def _is_ours(self) -> bool:
         try:

@@ -3,13 +3,13 @@
 import os
 import threading
 from queue import SimpleQueue
+from types import SimpleNamespace
 
 import pytest
 
 from emu.cli.listener import Listener
 
 
-@pytest.mark.timeout(10)
 def test_it_ends_even_if_the_wake_up_is_read_together_with_a_signal(monkeypatch):
     read, reading, ending = os.read, threading.Event(), threading.Event()
 
@@ -33,16 +33,40 @@ def test_it_ends_even_if_the_wake_up_is_read_together_with_a_signal(monkeypatch)
     assert not listener._thread.is_alive()
 
 
-@pytest.mark.timeout(10)
+class Machine:
+    def __init__(self):
+        self.posted = SimpleQueue()
+        self.post = self.posted.put
+
+
 def test_it_posts_a_reminder_when_its_time_has_come():
-    posted, reminded = SimpleQueue(), threading.Event()
-
-    class Machine:
-        post = posted.put
-
+    machine, reminded = Machine(), threading.Event()
     with Listener(None) as listener:
-        listener.attach(Machine())
+        listener.attach(machine)
         listener.remind(3600, lambda: pytest.fail("which another one has replaced"))
         listener.remind(0.05, reminded.set)
         while not reminded.is_set():
-            posted.get(timeout=60)()
+            machine.posted.get()()
+
+
+def test_a_reminder_that_comes_while_the_one_before_is_due_is_not_lost(monkeypatch):
+    machine, reminded, then = Machine(), threading.Event(), threading.Event()
+
+    def monotonic():
+        if threading.current_thread() is listener._thread and not reminded.is_set():
+            reminded.set()
+            listener.remind(100, then.set)
+        return now
+
+    now = 1000.0
+    monkeypatch.setattr("emu.cli.listener.time", SimpleNamespace(monotonic=monotonic))
+    with Listener(None) as listener:
+        listener.attach(machine)
+        listener.remind(0, lambda: None)
+        for _ in range(3):  # what attach posts, the reminder, and what wakes the CPU
+            machine.posted.get()()
+        assert not then.is_set(), "it is not due"
+        now = 2000.0
+        os.write(listener._waker, b"\0")
+        while not then.is_set():
+            machine.posted.get()()

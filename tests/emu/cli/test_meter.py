@@ -5,8 +5,10 @@ import re
 import signal
 import struct
 import termios
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pyte
@@ -14,7 +16,8 @@ import pytest
 
 from devices.audio.pcm import FORMATS, PcmParams
 from emu import Machine
-from emu.cli.meter import Levels, describe
+from emu.cli.meter import Levels, Meter, describe
+from emu.terminal.statusline import StatusLine
 from tests.emu import asm, tiny
 from tests.emu.terminal.test_terminal import Session
 from tests.fakes import FakeClock
@@ -132,6 +135,38 @@ def metered(tmp_path) -> Iterator[Callable[..., Screen]]:
         one.close()
 
 
+class Stub:
+    """As much of a machine as the meter's thread sees."""
+
+    def __init__(self):
+        self.clock, self.audio, self.counters = FakeClock(), SimpleNamespace(taps=[]), SimpleNamespace(skew_ns=0)
+        self.asked = threading.Event()
+
+    def post(self, _draw):
+        self.asked.set()
+
+
+def test_a_machine_that_takes_another_ones_place_while_that_is_asked_is_asked_too():
+    before, after = Stub(), Stub()
+
+    class Unlucky(Meter):
+        @property
+        def _asked(self):
+            return self.__dict__.get("asked")
+
+        @_asked.setter
+        def _asked(self, asked):
+            if asked and self._machine is before:
+                self.attach(after)
+            self.__dict__["asked"] = asked
+
+    with Unlucky(StatusLine(os.open(os.devnull, os.O_RDWR), lambda _data: None)) as meter:
+        meter._line.handle_signals = lambda: None
+        meter.attach(before)
+        assert after.asked.wait(60)
+    os.close(meter._line._fd)
+
+
 def test_beside_the_guests_output(metered):
     screen = metered(tiny.ECHO)
     for number in range(40):
@@ -154,9 +189,10 @@ def test_gone_on_every_way_out(metered, code, way):
     assert screen.session.is_restored()
 
 
-@pytest.mark.parametrize("arguments", [("--timeout", "1"), ("--exec", "true", "--timeout", "1")])
+@pytest.mark.parametrize("arguments", [(), ("--exec", "true")])
 def test_gone_after_a_timeout(metered, arguments):
-    screen = metered(tiny.SPIN, arguments=arguments)
+    screen = metered(tiny.SPIN, arguments=("--timeout", "1000", *arguments))
+    os.kill(screen.session.pid, signal.SIGALRM)  # as the timer does
     assert screen.session.status() == 124
     assert screen.is_whole
 
