@@ -11,6 +11,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 from devices.errors import PyemuError
 from emu.guest import kernel, requirements, rootfs
@@ -38,10 +39,12 @@ def obtain(finished: Path, make: Callable[[Job, Path], None], progress: Callable
     """
     if finished.is_dir():
         return
+    path = finished.with_name(f"{finished.name}.lock")
     try:
-        with _locked(finished.with_name(f"{finished.name}.lock"), progress) as lock:
+        with _locked(path, progress) as lock:
             if not finished.is_dir():  # else another process built it while this one waited
                 _build(finished, make, lock, progress)
+            path.unlink()
     except OSError as error:
         reason = error.strerror or error
         message = f"the guest cannot be built in {finished.parent}: {reason}; PYEMU_CACHE chooses another place"
@@ -62,7 +65,6 @@ def _build(finished: Path, make: Callable[[Job, Path], None], lock: int, progres
         progress(f"removing {work.name}")
     shutil.rmtree(work)
     finished.with_name(f"{finished.name}.log").unlink(missing_ok=True)
-    finished.with_name(f"{finished.name}.lock").unlink()
 
 
 def _flush(file: Path) -> None:
@@ -75,10 +77,21 @@ def _flush(file: Path) -> None:
 def _locked(path: Path, progress: Callable[[str], None]) -> Iterator[int]:
     """Hold the lock at path; yields its file descriptor. The kernel releases it if the process dies."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            progress("waiting for another build")
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield file.fileno()
+    while True:
+        with path.open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                progress("waiting for another build")
+                fcntl.flock(file, fcntl.LOCK_EX)
+            if not _is_there(file, path):  # who held it has finished, and removed it: it keeps nobody out any more
+                continue
+            yield file.fileno()
+            return
+
+
+def _is_there(file: IO[str], path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return False

@@ -3,6 +3,7 @@
 import fcntl
 import subprocess
 import threading
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -80,6 +81,41 @@ def test_obtain_waits_for_another_build_and_takes_its_result(root: Path) -> None
     second.join(60)
     assert not second.is_alive()
     assert said == ["waiting for another build"]
+
+
+def test_who_comes_when_another_has_just_finished_leaves_nothing_behind(root: Path) -> None:
+    """It has looked before that, and takes the lock after it."""
+
+    class Late(type(root)):
+        looks = 0
+
+        def is_dir(self) -> bool:
+            if self.name == "part":
+                Late.looks += 1
+            return super().is_dir() and (self.name != "part" or Late.looks > 1)
+
+    (root / "part").mkdir(parents=True)
+    building.obtain(Late(root / "part"), refuse, quiet)
+    assert Late.looks == 2
+    assert [path.name for path in root.iterdir()] == ["part"]
+
+
+def test_a_lock_that_was_removed_keeps_nobody_out_and_is_taken_again(root: Path) -> None:
+    """Else two would build in one directory: who has waited for it, and who has come later and made it anew."""
+    waiting = threading.Semaphore(0)
+    with ExitStack() as first:
+        first.enter_context(building._locked(root / "part.lock", quiet))
+        arguments = (root / "part", refuse, lambda _line: waiting.release())
+        second = threading.Thread(target=building.obtain, args=arguments, daemon=True)
+        second.start()
+        assert waiting.acquire(timeout=60)
+        (root / "part.lock").unlink()
+        with building._locked(root / "part.lock", quiet):
+            first.close()
+            assert waiting.acquire(timeout=60)  # for the new one
+            (root / "part").mkdir()
+        second.join(60)
+    assert not second.is_alive()
 
 
 def test_commands_hold_the_lock_too(tmp_path: Path) -> None:
