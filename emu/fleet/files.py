@@ -1,11 +1,12 @@
 """A sweep's files on the computers of its workers, each known by its contents: there already, or kept in the cache.
 
 A worker that lacks one gives its case back, and gets it again with the file. So files need no way of their own: they
-come by the executor, whatever network it has.
+come by the executor, whatever network it has. What is not used for a month is forgotten.
 """
 
 import hashlib
 import os
+import re
 import tempfile
 import zlib
 from functools import lru_cache
@@ -18,6 +19,8 @@ from emu.guest import cache
 __all__ = ["File", "find", "keep", "pack"]
 
 _PIECE = 1 << 20
+#: A file by its checksum, and what a worker was writing when it was killed.
+_OURS = re.compile(r"[0-9a-f]{64}|tmp\w+(\.whole)?")
 
 
 class File(NamedTuple):
@@ -38,6 +41,8 @@ def find(file: File) -> str | None:
     for path in (file.path, str(_place(file))):
         try:
             if _checksum(path, _stamp(path)) == file.sha256:
+                if path != file.path:
+                    cache.use(Path(path))
                 return path
         except OSError:  # it isn't there
             continue
@@ -73,6 +78,7 @@ def keep(file: File, packed: bytes) -> None:
         whole = Path(f"{made.name}.whole")
         os.link(made.name, whole)
         whole.replace(place)  # at once, whoever else brings it or looks for it
+    cache.forget(path for path in place.parent.iterdir() if _OURS.fullmatch(path.name))
 
 
 def _place(file: File) -> Path:

@@ -1,6 +1,7 @@
 """A guest that has booted, as a snapshot in the cache: made once, by the first who asks, for whoever asks after that.
 
-It is kept under a checksum of all that it comes from, pyemu itself included, so it can't be out of date.
+It is kept under a checksum of all that it comes from, pyemu itself included, so it can't be out of date. What
+nobody has used for a month is removed when another one is made.
 """
 
 import os
@@ -52,7 +53,11 @@ def ready(
                 machine.console.run("true")
             machine.save(out / SNAPSHOT)
 
+    made = not part.is_dir()
     obtain(part, make, progress)
+    cache.use(part)
+    if made:  # each change of a kernel, of an overlay, of pyemu leaves one behind
+        cache.forget(cache.directory().glob(f"ready-{'[0-9a-f]' * len(key)}*"))
     return part / SNAPSHOT
 
 

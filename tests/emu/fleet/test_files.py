@@ -1,5 +1,6 @@
 """The files of a sweep, on computers that lack them."""
 
+import hashlib
 import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -58,6 +59,18 @@ def test_workers_that_bring_one_file_at_once_do_not_disturb_each_other(file, cac
             assert find(elsewhere) is not None, "it was gone for a moment"
     assert [worker.result() for worker in bringing] == [None] * 40
     assert [path.name for path in cache.iterdir()] == [file.sha256]
+
+
+def test_what_killed_workers_have_left_is_forgotten_after_a_month(file, cache):
+    elsewhere = file._replace(path=NOWHERE)
+    keep(elsewhere, pack(file))
+    left = cache / "tmp12345678"
+    left.touch()
+    for path in (left, Path(find(elsewhere))):
+        os.utime(path, times=(0, 0))
+    assert find(elsewhere) is not None  # which uses it
+    keep(elsewhere._replace(sha256=hashlib.sha256(b"").hexdigest()), pack(File.of("/dev/null")))
+    assert sorted(path.name for path in cache.iterdir()) == sorted([file.sha256, hashlib.sha256(b"").hexdigest()])
 
 
 def test_other_contents_are_refused(file, cache):

@@ -1,8 +1,10 @@
 """The build cache: each part is built once, nothing unfinished has a final name, and work survives interruptions."""
 
 import fcntl
+import os
 import subprocess
 import threading
+import time
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -162,6 +164,22 @@ def test_obtain_invalid_place_is_one_clear_error(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(PyemuError, match="PYEMU_CACHE chooses another place"):
         building.obtain(tmp_path / "file" / "part", write_hello, quiet)
+
+
+def test_what_nobody_has_used_for_a_month_is_forgotten(root: Path) -> None:
+    month = 30 * 86400
+    for name, age in (("old", month + 60), ("used", month + 60), ("recent", month - 60)):
+        (root / name).mkdir(parents=True)
+        (root / name / "file").touch()
+        (root / f"{name}.lock").touch()
+        for path in (root / name, root / f"{name}.lock"):
+            os.utime(path, times=(time.time() - age,) * 2)
+    changed = (root / "used").stat().st_mtime_ns
+    cache.use(root / "used")
+    cache.use(root / "nothing")
+    cache.forget(root.iterdir())
+    assert sorted(path.name for path in root.iterdir()) == ["recent", "recent.lock", "used"]
+    assert (root / "used").stat().st_mtime_ns == changed  # by which a file's checksum is known
 
 
 def test_digest_depends_on_names_and_contents(tmp_path: Path) -> None:

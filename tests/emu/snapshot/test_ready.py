@@ -1,5 +1,6 @@
 """Guests that have booted, kept in the cache: here, of a few instructions."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -24,8 +25,8 @@ def cache(tmp_path, monkeypatch):
 
 @pytest.fixture
 def kernel(tmp_path):
-    """A kernel that looks as if it had a shell."""
-    return tiny.write_image(tmp_path / "Image", tiny.say("booted\n# "), tiny.ECHO)
+    """A kernel that looks as if it had a shell. It sleeps, so that a second of its time takes none here."""
+    return tiny.write_image(tmp_path / "Image", tiny.say("booted\n# "), tiny.WAIT)
 
 
 def booted(kernel, initrd=None, **options):
@@ -36,6 +37,7 @@ def booted(kernel, initrd=None, **options):
 
 
 def test_it_is_made_once_and_is_the_guest_at_its_prompt(kernel):
+    tiny.write_image(kernel, tiny.say("booted\n# "), tiny.ECHO)
     path, made = booted(kernel)
     assert made
     assert booted(kernel) == (path, False)
@@ -74,6 +76,21 @@ def test_whatever_it_comes_from_makes_another(tmp_path, monkeypatch):
         assert is_another(kernel)
     tiny.write_image(kernel, tiny.say("other\n# "), tiny.WAIT)
     assert is_another(kernel)
+
+
+def test_one_that_nobody_has_used_for_a_month_goes_when_another_is_made(kernel, cache):
+    before, _ = booted(kernel)
+    unfinished = cache / "ready-12345678.work"
+    unfinished.mkdir()
+    (cache / "kernel-1").mkdir()
+    for path in (before.parent, unfinished, cache / "kernel-1"):
+        os.utime(path, times=(0, 0))
+    assert booted(kernel) == (before, False), "it is used again"
+    after, _ = booted(kernel, memory="33M")
+    assert sorted(path.name for path in cache.iterdir()) == sorted(["kernel-1", before.parent.name, after.parent.name])
+    os.utime(before.parent, times=(0, 0))
+    last, _ = booted(kernel, memory="34M")
+    assert set(cache.glob("ready-*")) == {after.parent, last.parent}
 
 
 ASKS = """
