@@ -165,7 +165,7 @@ def _is_own_sound(sound: str, id_: str) -> bool:
 
 
 def _check_fields(record: Any, types: Mapping[str, Any]) -> None:
-    if not isinstance(record, dict) or not all(isinstance(record.get(name), kind) for name, kind in types.items()):
+    if not isinstance(record, dict) or not all(isinstance(record.get(name, ...), kind) for name, kind in types.items()):
         raise ValueError
 
 

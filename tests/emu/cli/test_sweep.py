@@ -157,8 +157,9 @@ def test_a_line_of_which_something_is_missing_is_no_outcome(sweep, folder, name)
     """Reports are made of it, too."""
     assert sweep("dies", "--matrix", "n=1", "-o", "r.jsonl")[0] == 1
     (record,) = lines(folder / "r.jsonl")
-    for other in ([], 1 << 2000, f"../../{record['id']}.wav"):
-        (folder / "r.jsonl").write_text(json.dumps({**record, name: other}) + "\n")
+    for other in (None, [], 1 << 2000, f"../../{record['id']}.wav"):
+        changed = {key: value for key, value in {**record, name: other}.items() if value is not None or key != name}
+        (folder / "r.jsonl").write_text(json.dumps(changed) + "\n")
         if name in ("repeat", "console") and isinstance(other, str):
             continue  # a text like another
         status, said = sweep("dies", "--matrix", "n=1", "-o", "r.jsonl", "--junit", "j.xml", "--html", "p.html")
