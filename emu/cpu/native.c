@@ -136,8 +136,9 @@ static void exchange_tlbs(struct tlb *t) {
   if ((t->dirty >> S ^ t->dirty >> OTHER_S) & 1) t->dirty ^= 1 << S | 1 << OTHER_S;
 }
 
-static int write_status(u64 *state, int number, u64 value, const struct csr *original) {
+static int write_status(u64 *state, int number, u64 value) {
   struct hart *hart = (struct hart *)state[HART];
+  const struct csr *original = number == SSTATUS_CSR ? &sstatus : &mstatus;
   u64 before = state[MSTATUS], change = (value ^ before) & SUM;
   if (!hart) return original->write(state, number, value);
   if ((before | value) & MPRV) change = 0; /* M mode translates by SUM, too: Unicorn may flush everything */
@@ -146,9 +147,6 @@ static int write_status(u64 *state, int number, u64 value, const struct csr *ori
   if ((state[MSTATUS] ^ before) & SUM) exchange_tlbs(hart->tlb);
   return refused;
 }
-
-static int write_sstatus(u64 *state, int number, u64 value) { return write_status(state, number, value, &sstatus); }
-static int write_mstatus(u64 *state, int number, u64 value) { return write_status(state, number, value, &mstatus); }
 
 /* ---- time: that of WarpClock is the work done; that of HostClock is real, but never more than the guest could work in it */
 
@@ -431,11 +429,15 @@ static u64 on_load_pte(void *uc, void *space, u64 address, uint32_t attributes, 
 
 /* ---- watchpoints: a page with one has a mark in the TLB, and its accesses are asked about */
 
+static int is_in(const struct watch *watch, u64 address, u64 size) {
+  return watch->first <= address + size - 1 && address <= watch->last;
+}
+
 static int on_watched(void *cpu, u64 address, u64 size) {
   struct hart *hart = of_cpu(cpu);
   int kinds = 0;
   for (u64 i = 0; hart && i < hart->watch_count; i++)
-    if (hart->watches[i].first <= address + size - 1 && address <= hart->watches[i].last) kinds |= hart->watches[i].kinds;
+    if (is_in(&hart->watches[i], address, size)) kinds |= hart->watches[i].kinds;
   return kinds;
 }
 
@@ -449,7 +451,7 @@ static void on_access(void *cpu, u64 address, u64 size, uint32_t attributes, int
   if (!hart || !hart->watching || !caller) return;
   for (u64 i = 0; i < hart->watch_count; i++) {
     struct watch *watch = &hart->watches[i];
-    if (!(watch->kinds & kind) || watch->first > address + size - 1 || address > watch->last) continue;
+    if (!(watch->kinds & kind) || !is_in(watch, address, size)) continue;
     found = 0;
     if (!restore_state(cpu, caller, 1) || !found) return;
     hart->seen = (address > watch->first ? address : watch->first) + 1;
@@ -462,9 +464,10 @@ static void on_access(void *cpu, u64 address, u64 size, uint32_t attributes, int
 
 /* ---- getting in between */
 
-struct function { const char *name; void *ours, *original; int found; };
+/* One of libunicorn's: what comes instead, if anything; where its address is to be kept, if anywhere; its address; whether it was replaced. */
+struct function { const char *name; void *ours, *keep, *original; int found; };
 
-/* Put `ours` wherever the loader has put the address of one of libunicorn's `functions`. */
+/* Put `ours` wherever the loader has put the address of one of the `functions`. */
 static void replace(struct link_map *map, struct function *functions, size_t count) {
   const ElfW(Sym) *symbols = 0;
   const char *names = 0;
@@ -502,38 +505,36 @@ void native_layout(u64 env) { env_offset = env; }
 
 /* Once in a process, before there is a CPU: 0, or the name of what libunicorn (a handle of dlopen) does not have. */
 const char *native_install(void *unicorn) {
-  static const struct { const char *name; void *ours, *original; } wanted[] = {
-      {"tlb_protect_code_riscv64", on_protect, 0}, {"tlb_unprotect_code_riscv64", on_unprotect, 0},
+  static struct function functions[] = {
+      {"tlb_protect_code_riscv64", on_protect}, {"tlb_unprotect_code_riscv64", on_unprotect},
       {"tlb_set_dirty_riscv64", on_set_dirty, &set_dirty}, {"tlb_reset_dirty_by_vaddr_riscv64", on_reset_dirty_virtual, &reset_dirty_virtual},
       {"tlb_set_page_riscv64", on_set_page, &set_page}, {"address_space_ldq_riscv64", on_load_pte, &load_pte},
       {"tlb_flush_by_mmuidx_riscv64", on_flush, &flush}, {"tlb_flush_page_by_mmuidx_riscv64", on_flush_page, &flush_page},
       {"riscv_cpu_tlb_fill_riscv64", on_fill, &fill}, {"helper_check_exit_request_riscv64", on_check_exit, &check_exit}, {"uc_emu_stop", 0, &stop},
       {"helper_lookup_tb_ptr_riscv64", on_lookup, &lookup}, {"tb_flush_riscv64", on_drop_blocks, &drop_blocks},
-      {"tcg_gen_code_riscv64", on_gen_code, &gen_code}, {"tcg_optimize_riscv64", on_optimize, &optimize},
-      {"gettimeofday", on_gettimeofday, 0},
-      {"cpu_watchpoint_address_matches_riscv64", on_watched, 0}, {"cpu_check_watchpoint_riscv64", on_access, 0},
+      {"tcg_gen_code_riscv64", on_gen_code, &gen_code}, {"tcg_optimize_riscv64", on_optimize, &optimize}, {"gettimeofday", on_gettimeofday},
+      {"cpu_watchpoint_address_matches_riscv64", on_watched}, {"cpu_check_watchpoint_riscv64", on_access},
       {"tcg_tb_lookup_riscv64", on_find_block, &find_block}, {"cpu_restore_state_riscv64", 0, &restore_state},
       {"cpu_loop_exit_noexc_riscv64", 0, (void *)&leave},
       {"tlb_reset_dirty_riscv64", 0, &reset_dirty}, {"tb_invalidate_phys_range_riscv64", 0, &drop_code}};
-  enum { FUNCTIONS = sizeof wanted / sizeof *wanted };
-  struct function functions[FUNCTIONS];
+  enum { FUNCTIONS = sizeof functions / sizeof *functions };
   const char *const get_name = "riscv_get_csr_ops_riscv64", *const set_name = "riscv_set_csr_ops_riscv64";
   void (*get_csr)(int, struct csr *) = (void (*)(int, struct csr *))dlsym(unicorn, get_name);
   void (*set_csr)(int, struct csr *) = (void (*)(int, struct csr *))dlsym(unicorn, set_name);
   struct link_map *map;
   if (!get_csr || !set_csr || dlinfo(unicorn, RTLD_DI_LINKMAP, &map)) return get_name;
-  for (int i = 0; i < FUNCTIONS; i++) {
-    functions[i] = (struct function){wanted[i].name, wanted[i].ours, dlsym(unicorn, wanted[i].name), 0};
-    if (!functions[i].original) return wanted[i].name;
-    if (wanted[i].original) *(void **)wanted[i].original = functions[i].original;
+  for (struct function *f = functions; f < functions + FUNCTIONS; f++) {
+    f->original = dlsym(unicorn, f->name);
+    if (!f->original) return f->name;
+    if (f->keep) *(void **)f->keep = f->original;
   }
   replace(map, functions, FUNCTIONS);
   for (int i = 0; i < FUNCTIONS; i++)
     if (functions[i].ours && !functions[i].found) return functions[i].name;
   get_csr(SSTATUS_CSR, &sstatus), get_csr(MSTATUS_CSR, &mstatus), get_csr(TIME_CSR, &time_csr);
   struct csr ours = sstatus;
-  ours.write = write_sstatus, set_csr(SSTATUS_CSR, &ours);
-  ours = mstatus, ours.write = write_mstatus, set_csr(MSTATUS_CSR, &ours);
+  ours.write = write_status, set_csr(SSTATUS_CSR, &ours);
+  ours = mstatus, ours.write = write_status, set_csr(MSTATUS_CSR, &ours);
   ours = time_csr, ours.read = read_time, set_csr(TIME_CSR, &ours);
   for (int i = 0; i < 4; i++) get_csr(counters[i], &counter), ours = counter, ours.read = read_counter, set_csr(counters[i], &ours);
   return 0;
