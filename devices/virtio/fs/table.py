@@ -34,6 +34,10 @@ class Spread(Generic[_Key, _Value]):
         """Have nothing there."""
         self._parts[hash(key) % _PARTS].pop(key, None)
 
+    def parts(self) -> list[dict[_Key, _Value]]:
+        """Return what it is made of."""
+        return self._parts
+
 
 class Nodes:
     """Nodes by their numbers, and in the order in which they were used last."""
@@ -78,6 +82,10 @@ class Nodes:
 
     def __reversed__(self) -> "Iterator[Node]":
         return (node for nodes in reversed(self._ages.values()) for node in reversed(nodes.values()))
+
+    def parts(self) -> "list[dict[int, Node]]":
+        """Return what it is made of."""
+        return [*self._ages.values(), *self._by_number.parts()]
 
     def _append(self, node: "Node") -> None:
         newest = self._ages[self._age]
