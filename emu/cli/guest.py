@@ -33,7 +33,7 @@ def guest_group() -> None:
 def guest_build(debug: bool) -> None:
     """Build the default guest, unless it is already there.
 
-    That takes about four minutes. An interrupted build continues where it stopped. If the build fails, the message
+    That takes four to eleven minutes. An interrupted build continues where it stopped. If the build fails, the message
     names its log or, if a package is missing, the command that installs it.
     """
     with reporting(debug), Signals():
