@@ -11,6 +11,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
@@ -274,54 +275,59 @@ class Idle:
     """Stands for a process, which only needs to know whether it was killed."""
 
     all: ClassVar[list["Idle"]] = []
+    when_started: ClassVar[Callable[[], None]]
+    when_killed: ClassVar[Callable[[], None]]
 
     def __init__(self, job):
         self.job, self.dead = job.key, False
         self.all.append(self)
+        type(self).when_started()
 
     def ask(self, request, limits):
         return Report()
 
     def kill(self):
         self.dead = True
+        type(self).when_killed()
 
     def end(self):
         self.dead = True
 
 
-def test_whoever_ends_a_sweep_ends_what_is_being_started_too(monkeypatch, hello):
+@pytest.fixture
+def kept(monkeypatch, hello):
+    """A keeper of processes that are idle; ``kept.start()`` starts another."""
     monkeypatch.setattr(keeper, "_Child", Idle)
     monkeypatch.setattr(Idle, "all", [])
+    monkeypatch.setattr(Idle, "when_started", staticmethod(lambda: None), raising=False)
+    monkeypatch.setattr(Idle, "when_killed", staticmethod(lambda: None), raising=False)
     job = Job.make(Target.of(subjects.nothing), {"kernel": hello}, Limits(1.0, 1))
-    over, idle = threading.Event(), threading.Barrier(102)
     kept = keeper.Keeper()
+    kept.start = lambda: kept.run(job, b"", 0, True)
+    return kept
 
-    def start_one():
-        kept.run(job, b"", 0, False)
-        idle.wait()
-        over.wait()
 
-    def start_more():
-        idle.wait()
-        while not over.is_set():
-            kept.run(job, b"", 0, True)
+def test_a_process_that_starts_while_the_sweep_ends_is_ended_too(kept):
+    Idle.when_started = staticmethod(kept.close)  # which cannot know of it yet
+    kept.start()
+    assert [child.dead for child in Idle.all] == [True]
 
-    threads = [threading.Thread(target=start_one) for _ in range(100)] + [threading.Thread(target=start_more)]
-    for thread in threads:
+
+def test_all_processes_are_ended_while_others_start(kept):
+    def start_another():
+        if len(Idle.all) < 20:
+            start_in_a_thread()
+
+    def start_in_a_thread():
+        thread = threading.Thread(target=kept.start)
         thread.start()
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)  # so that they meet
-    try:
-        idle.wait()
-        for _ in range(300):
-            kept.close()
-    finally:
-        sys.setswitchinterval(before)
-        over.set()
-        for thread in threads:
-            thread.join()
-    assert len(Idle.all) > 101
-    assert all(child.dead for child in Idle.all)
+        thread.join()
+
+    for _ in range(10):
+        start_in_a_thread()
+    Idle.when_killed = staticmethod(start_another)
+    kept.close()
+    assert [child.dead for child in Idle.all] == [True] * 20
 
 
 def test_processes_end_with_the_one_that_has_started_them(hello, tmp_path):
