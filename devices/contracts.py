@@ -6,8 +6,7 @@ thread that owns the machine, so it needs no locks.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Annotated, Protocol, runtime_checkable
+from typing import Annotated, NamedTuple, Protocol, runtime_checkable
 
 __all__ = [
     "NEVER_NS",
@@ -29,8 +28,7 @@ __all__ = [
 IrqLine = Callable[[bool], None]
 
 
-@dataclass(frozen=True, slots=True)
-class Ref:
+class Ref(NamedTuple):
     """In a property's cells: the phandle of the node with this label.
 
     A device's label is its ``node_name`` (if several share it, the first one's), a hart's is that of ``cpu_intc``.

@@ -1,12 +1,14 @@
 """What differs from run to run: random bytes, the date, timing; from a seed, where a run is to be repeated."""
 
 import os
-import random
 import struct
 import time
-from typing import TypedDict
+from typing import TYPE_CHECKING, TypedDict
 
 from devices.state import check
+
+if TYPE_CHECKING:
+    from random import Random
 
 __all__ = ["Chance", "ChanceState"]
 
@@ -33,7 +35,7 @@ class Chance:
 
     def __init__(self, seed: int | None) -> None:
         self.seed = seed
-        self._sources: dict[str, random.Random] = {}
+        self._sources: dict[str, Random] = {}
 
     def draw(self, use: str, size: int) -> bytes:
         """Return random bytes; what is drawn for one use changes nothing for another."""
@@ -61,21 +63,27 @@ class Chance:
         self.seed = None if seed is None else int(seed)
         self._sources = {use: _rebuilt(data) for use, data in state["generators"].items()}
 
-    def _random(self, use: str) -> random.Random:
+    def _random(self, use: str) -> "Random":
         if use not in self._sources:
-            self._sources[use] = random.Random(f"{self.seed} {use}")  # noqa: S311 - it is to be known
+            self._sources[use] = _generator(f"{self.seed} {use}")
         return self._sources[use]
 
 
-def _saved(generator: random.Random) -> bytes:
+def _generator(seed: str) -> "Random":
+    from random import Random  # noqa: PLC0415 - not needed to boot
+
+    return Random(seed)  # noqa: S311 - it is to be known
+
+
+def _saved(generator: "Random") -> bytes:
     return _GENERATOR.pack(*generator.getstate()[1])
 
 
-def _rebuilt(data: bytes) -> random.Random:
+def _rebuilt(data: bytes) -> "Random":
     check(len(data) == _GENERATOR.size, "a generator of chance")
     state = _GENERATOR.unpack(data)
     check(state[_WORDS] <= _WORDS, "a generator of chance")
-    generator = random.Random(0)  # noqa: S311 - it is to be known
+    generator = _generator("")
     generator.setstate((_VERSION, state, None))
     return generator
 

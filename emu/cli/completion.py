@@ -40,7 +40,7 @@ _BACKENDS = {
 #: What a cable may lead to, as devices/net/spec.py knows it.
 _NETS = {"user": "this user's network", "socket:": "another machine, through a socket of this name"}
 #: Names that need no quotes in any shell.
-_PLAIN = re.compile(r"[\w./+@%~-]+")
+_PLAIN = r"[\w./+@%~-]+"
 
 
 @click.command(epilog=_EPILOG, short_help="Print a completion script for bash, zsh or fish.")
@@ -107,7 +107,7 @@ def _sounds(incomplete: str) -> list[str]:
     except OSError:
         return sorted(names)
     for entry in entries:
-        if entry.name.startswith(start) and _PLAIN.fullmatch(entry.name) and (start or entry.name[0] != "."):
+        if entry.name.startswith(start) and re.fullmatch(_PLAIN, entry.name) and (start or entry.name[0] != "."):
             if entry.is_dir():
                 names |= {f"{folder}{entry.name}/", f"{folder}{entry.name}/out.wav"}
             elif entry.name.lower().endswith(".wav"):

@@ -25,8 +25,7 @@ STOP and RELEASE
 
 from abc import ABC, abstractmethod
 from collections import deque
-from dataclasses import dataclass
-from typing import Generic, NamedTuple, TypedDict, TypeVar
+from typing import Generic, NamedTuple, TypedDict, TypeVar, cast
 
 from devices.audio import AudioBackend, PcmParams, Period
 from devices.audio.base import Port
@@ -119,38 +118,27 @@ class StatsState(TypedDict):
     lateness_max_ns: Ns
 
 
-@dataclass(slots=True)
 class StreamStats:
     """What has happened to a stream since power-on."""
 
-    frames: int = 0  # played or recorded
-    messages: int = 0
-    underruns: int = 0  # gaps within a sound, because the driver was late
-    silence_ns: int = 0  # their length
-    overruns: int = 0  # times that frames were lost, because the driver was late
-    lost_frames: int = 0
-    repeats: int = 0  # periods with exactly the bytes played a buffer ago, other than silence
-    stalls: int = 0  # messages that the machine completed later than a whole buffer lasts
-    lateness_max_ns: int = 0  # of any completion
+    def __init__(self) -> None:
+        self.frames = 0  # played or recorded
+        self.messages = 0
+        self.underruns = 0  # gaps within a sound, because the driver was late
+        self.silence_ns = 0  # their length
+        self.overruns = 0  # times that frames were lost, because the driver was late
+        self.lost_frames = 0
+        self.repeats = 0  # periods with exactly the bytes played a buffer ago, other than silence
+        self.stalls = 0  # messages that the machine completed later than a whole buffer lasts
+        self.lateness_max_ns = 0  # of any completion
 
     def state(self) -> StatsState:
         """Return them all."""
-        return {
-            "frames": self.frames,
-            "messages": self.messages,
-            "underruns": self.underruns,
-            "silence_ns": self.silence_ns,
-            "overruns": self.overruns,
-            "lost_frames": self.lost_frames,
-            "repeats": self.repeats,
-            "stalls": self.stalls,
-            "lateness_max_ns": self.lateness_max_ns,
-        }
+        return cast("StatsState", vars(self).copy())
 
     def restore(self, state: StatsState) -> None:
         """Set them all."""
-        for name, value in state.items():
-            setattr(self, name, value)
+        vars(self).update(state)
 
 
 class Surroundings(NamedTuple):
