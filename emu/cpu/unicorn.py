@@ -6,6 +6,7 @@ on each start of pyemu. It may be used in the same process, on the same library.
 
 import ctypes
 import weakref
+from contextlib import suppress
 from importlib.util import module_from_spec, spec_from_file_location
 from typing import Any
 
@@ -57,6 +58,10 @@ _PROTOTYPES = {
 }
 
 
+#: Of mallopt (malloc.h): the largest piece that free() leaves as it is.
+_M_MXFAST = 1
+
+
 def _load_library() -> ctypes.CDLL:
     path = library.path()
     if path is None:
@@ -67,6 +72,10 @@ def _load_library() -> ctypes.CDLL:
     for name, arguments in _PROTOTYPES.items():
         getattr(loaded, name).argtypes = arguments
     loaded.uc_strerror.restype = ctypes.c_char_p
+    # Unicorn frees tens of thousands of small pieces at once when its buffer is full. glibc would put them together
+    # when somebody asks for 1 kB the next time: 1 to 6 ms, in the middle of any callback.
+    with suppress(AttributeError):  # only glibc has it
+        ctypes.CDLL(None).mallopt(_M_MXFAST, 0)
     return loaded
 
 

@@ -1,10 +1,12 @@
 """Unicorn's library without its package: it is the same, and says the same."""
 
+import ctypes
 import os
 import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 import unicorn as package
@@ -44,6 +46,27 @@ def test_an_engine_is_closed_with_its_object(monkeypatch: pytest.MonkeyPatch) ->
     handle = engine._uch
     del engine
     assert closed == [handle]
+
+
+class _MallInfo(ctypes.Structure):
+    """glibc's struct mallinfo2."""
+
+    _fields_: ClassVar = [
+        (name, ctypes.c_size_t) for name in ["arena", "ordblks", "smblks", "hblks", "hblkhd", "usmblks", "fsmblks"]
+    ]
+    _fields_ += [(name, ctypes.c_size_t) for name in ["uordblks", "fordblks", "keepcost"]]
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallinfo2"), reason="glibc 2.33 tells")
+def test_what_unicorn_frees_is_put_together_at_once() -> None:
+    """Else whoever allocates next does that for all of it, within a callback."""
+    libc = ctypes.CDLL(None)
+    libc.malloc.restype, libc.free.argtypes = ctypes.c_void_p, [ctypes.c_void_p]
+    libc.mallinfo2.restype = _MallInfo
+    pieces = [libc.malloc(40) for _ in range(1000)]
+    for piece in pieces:
+        libc.free(piece)
+    assert libc.mallinfo2().fsmblks == 0
 
 
 def run(code: str, **environment: str) -> str:
