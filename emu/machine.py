@@ -415,7 +415,9 @@ class Machine:
     def _make_block_device(self, number: int, opened: ExitStack) -> VirtioDevice:
         from devices.virtio.blk import BlockDevice  # noqa: PLC0415 - not needed to boot
 
-        return BlockDevice(self.disks[number], f"pyemu-disk{number}", self._make_aside(opened))
+        aside = self._make_aside(opened)
+        fetch = None if aside is at_once else self._make_aside(opened)  # which need not wait for a flush
+        return BlockDevice(self.disks[number], f"pyemu-disk{number}", aside, fetch)
 
     def _make_aside(self, opened: ExitStack) -> Aside:
         """By the host's clock, the guest goes on while the host's disk is busy; by others, that takes no time."""

@@ -3,13 +3,15 @@
 A request is a 16-byte header, data in one direction, and a status byte, which is the last writable byte. It is
 parsed, checked as a whole, and only then executed; every request with room for a status gets one.
 
-Requests are carried out in order, one at a time and piece by piece: after some pieces the guest has a turn. Only those
-that need the disk flushed finish later, once it is, without delaying those behind them.
+Requests are carried out in order, one at a time and piece by piece: after some pieces the guest has a turn, and while
+the host's disk is asked for one. Only those that need the disk flushed finish later, once it is, without delaying those
+behind them.
 """
 
 import logging
 import struct
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TypedDict
 
 from devices.state import U8, U32, U64, check
@@ -103,7 +105,7 @@ class BlockState(TypedDict):
 class _Request:
     """A request that was checked and is being carried out: ``ranges`` are still to be dealt with, in order."""
 
-    __slots__ = ("chain", "kind", "position", "ranges", "status")
+    __slots__ = ("chain", "fetched", "kind", "position", "ranges", "status")
 
     def __init__(self, chain: Chain, kind: int, ranges: list[_Range], status: int = S_OK, position: int = 0) -> None:
         self.chain = chain
@@ -111,6 +113,7 @@ class _Request:
         self.ranges = ranges
         self.status = status
         self.position = position  # in its data
+        self.fetched: bytes | bytearray | OSError | None = None  # the next piece of a read
 
     @property
     def written(self) -> int:
@@ -128,17 +131,22 @@ class _Request:
 
 
 class BlockDevice(VirtioDevice):
-    """A virtio disk; ``serial`` is what GET_ID returns, at most 20 ASCII characters; ``aside`` flushes the disk."""
+    """A virtio disk; ``serial`` is what GET_ID returns, at most 20 ASCII characters.
+
+    ``aside`` flushes the disk, and ``fetch`` reads what is not in the host's cache; without it that is read at once,
+    however long it takes.
+    """
 
     device_id = 2
     queue_sizes = (QUEUE_SIZE,)
 
-    def __init__(self, disk: Disk, serial: str = "pyemu", aside: Aside = at_once) -> None:
+    def __init__(self, disk: Disk, serial: str = "pyemu", aside: Aside = at_once, fetch: Aside | None = None) -> None:
         self._disk = disk
-        self._aside = aside
+        self._aside, self._fetch = aside, fetch
         self._serial = serial.encode("ascii", "replace")[:_ID_BYTES].ljust(_ID_BYTES, b"\0")
         self._queue: Queue | None = None
         self._request: _Request | None = None  # in progress
+        self._fetching = False
         self._being_flushed: list[_Unflushed] | None = None
         self._unflushed: list[_Unflushed] = []  # came after the flush in progress began, and need another
         self._negotiated = 0
@@ -198,6 +206,8 @@ class BlockDevice(VirtioDevice):
                 self._request = request = self._begin(chain)
                 left -= LEAST
             if request.ranges:
+                if request.kind == T_IN and self._fetch is not None and not self._is_there(request, self._fetch):
+                    break
                 left -= self._go_on(request)
             else:
                 self._request = None
@@ -229,7 +239,7 @@ class BlockDevice(VirtioDevice):
         self._unflushed = [(queue, queue.resume_chain(chain)) for chain in unflushed]
         if request is not None:
             self._request = self._resumed(queue, request)
-        if unflushed:
+        if unflushed or request is not None:  # which may have waited for the host's disk
             queue.later()
 
     def _resumed(self, queue: Queue, state: RequestState) -> _Request:
@@ -285,6 +295,26 @@ class BlockDevice(VirtioDevice):
             request.ranges[0] = (offset + piece, size - piece, flags)
         return AT_ONCE if whole else piece
 
+    def _is_there(self, request: _Request, fetch: Aside) -> bool:
+        """Whether the next piece of a read is there; else it is fetched, and the request goes on when it has come.
+
+        One at a time is, whatever was reset meanwhile, so no driver can pile them up.
+        """
+        if request.fetched is None and not self._fetching:
+            offset, size, _ = request.ranges[0]
+            size = min(size, CHUNK)
+            request.fetched = self._disk.read_cached(offset, size)
+            if request.fetched is None:
+                self._fetching = True
+                piece: list[bytes | bytearray] = []
+                fetch(lambda: piece.append(self._disk.read(offset, size)), partial(self._fetched, request, piece))
+        return request.fetched is not None
+
+    def _fetched(self, request: _Request, piece: list[bytes | bytearray], error: OSError | None) -> None:
+        self._fetching, request.fetched = False, error or piece[0]
+        if self._queue is not None:
+            self._queue.later()
+
     def _finish(self, queue: Queue, request: _Request) -> int:
         """Return a request, now or when the disk has been flushed; return how many bytes' worth of work that was."""
         chain = request.chain
@@ -321,7 +351,10 @@ class BlockDevice(VirtioDevice):
     # The pieces: each moves ``size`` bytes of a request, or deals with as many of the disk.
 
     def _read(self, request: _Request, offset: int, size: int, flags: int) -> None:  # noqa: ARG002 (all pieces alike)
-        request.chain.writable.write(request.position, self._disk.read(offset, size))
+        data, request.fetched = request.fetched, None
+        if isinstance(data, OSError):
+            raise data
+        request.chain.writable.write(request.position, self._disk.read(offset, size) if data is None else data)
 
     def _write(self, request: _Request, offset: int, size: int, flags: int) -> None:  # noqa: ARG002
         self._disk.write(offset, request.chain.readable.read(_HEADER.size + request.position, size))

@@ -39,8 +39,15 @@ class Disk(Protocol):
         """What the user should know about this disk, in one line."""
         ...
 
-    def read(self, offset: int, size: int) -> bytes:
-        """Read exactly ``size`` bytes."""
+    def read(self, offset: int, size: int) -> bytes | bytearray:
+        """Read exactly ``size`` bytes.
+
+        By the host's clock the machine runs on meanwhile, as it does for ``flush``; no call changes what is read.
+        """
+        ...
+
+    def read_cached(self, offset: int, size: int) -> bytes | bytearray | None:
+        """Read as ``read`` does, if that is quick; None if the host's disk has to be asked."""
         ...
 
     def write(self, offset: int, data: bytes) -> None:

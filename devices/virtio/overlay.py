@@ -1,7 +1,7 @@
 """A disk whose changes are not meant to last: a snapshot of an image."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from devices.errors import UsageError
 from devices.state import check
@@ -16,9 +16,13 @@ class _SavedChanges:
     def __init__(self, base: FileDisk, blocks: frozenset[int], read: Read) -> None:
         self._base, self.blocks, self._read = base, blocks, read
 
-    def read(self, offset: int, size: int) -> bytes:
+    def read(self, offset: int, size: int) -> bytes | bytearray:
         saved = offset // SnapshotDisk.BLOCK in self.blocks
         return self._read(offset, size) if saved else self._base.read(offset, size)
+
+    def read_cached(self, offset: int, size: int) -> bytes | bytearray | None:
+        saved = offset // SnapshotDisk.BLOCK in self.blocks
+        return self._read(offset, size) if saved else self._base.read_cached(offset, size)
 
 
 class SnapshotDisk:
@@ -37,15 +41,26 @@ class SnapshotDisk:
 
     def read(self, offset: int, size: int) -> bytes:
         """Read exactly ``size`` bytes, each block from where it was last written."""
-        end = offset + size
+        return b"".join([disk.read(start, length) for disk, start, length in self._parts(offset, size)])
+
+    def read_cached(self, offset: int, size: int) -> bytes | bytearray | None:
+        """Read as ``read`` does, if the host's disk need not be asked for any of it; else return None."""
         parts = []
+        for disk, start, length in self._parts(offset, size):
+            part = disk.read_cached(start, length)
+            if part is None:
+                return None
+            parts.append(part)
+        return b"".join(parts)
+
+    def _parts(self, offset: int, size: int) -> "Iterator[tuple[FileDisk | _SavedChanges, int, int]]":
+        """Where a range is: a disk, and the offset and size there of what it has. None is larger than a block."""
+        end = offset + size
         while offset < end:
             block = offset // self.BLOCK
             stop = min(end, (block + 1) * self.BLOCK)
-            disk = self._overlay if block in self._changed else self._below
-            parts.append(disk.read(offset, stop - offset))
+            yield self._overlay if block in self._changed else self._below, offset, stop - offset
             offset = stop
-        return b"".join(parts)
 
     def write(self, offset: int, data: bytes) -> None:
         """Write to the overlay; the base stays as it is."""

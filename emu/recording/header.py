@@ -99,11 +99,11 @@ def _hash_file(path: Path) -> str:
         raise UsageError(f"{path} cannot be read: {error.strerror}") from error
 
 
-def _contents(disk: "Disk") -> Iterator[bytes]:
+def _contents(disk: "Disk") -> Iterator[bytes | bytearray]:
     return (disk.read(offset, min(_CHUNK, disk.size - offset)) for offset in range(0, disk.size, _CHUNK))
 
 
-def _hash(pieces: Iterator[bytes]) -> str:
+def _hash(pieces: Iterator[bytes | bytearray]) -> str:
     digest = hashlib.sha256()
     for piece in pieces:
         digest.update(piece)

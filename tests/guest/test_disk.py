@@ -74,6 +74,39 @@ def test_the_guest_goes_on_while_the_hosts_disk_is_busy(boot, image):
     assert disk.flushes == [True]
 
 
+class ColdDisk(FileDisk):
+    """A disk of which nothing is in the host's cache, and that is not read before ``go``."""
+
+    def __init__(self, path):
+        super().__init__(os.open(path, os.O_RDONLY), str(path), read_only=True)
+        self.go = threading.Event()
+        self.go.set()
+        self.reads = []
+
+    def read_cached(self, offset, size):
+        return None
+
+    def read(self, offset, size):
+        self.reads.append(self.go.wait(60))
+        return super().read(offset, size)
+
+
+def test_the_guest_goes_on_while_the_hosts_disk_is_read(boot, image):
+    data = random.Random(3).randbytes(4 << 20)
+    image.write_bytes(data)
+    disk = ColdDisk(image)
+    guest = boot(disks=[disk], clock="host")
+    guest.ok("true")  # the partitions have been looked for
+    disk.go.clear()
+    disk.reads.clear()
+    guest.ok("(dd if=/dev/vda bs=1M 2>/dev/null | md5sum >/tmp/sum; touch /tmp/done) &")
+    guest.ok("for i in 1 2 3; do sleep 0.1; done; ! test -e /tmp/done")
+    assert disk.reads == []
+    disk.go.set()
+    assert hashlib.md5(data).hexdigest() in guest.ok("while ! test -e /tmp/done; do sleep 0.05; done; cat /tmp/sum")
+    assert all(disk.reads)
+
+
 def test_every_byte_both_ways(boot, image):
     data = random.Random(2).randbytes(16 << 20)
     image.write_bytes(data + bytes(16 << 20))

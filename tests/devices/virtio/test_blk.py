@@ -53,6 +53,7 @@ class RecordingDisk:
         self.read_only = read_only
         self.log: list[tuple[str, int, int]] = []
         self.error: OSError | None = None
+        self.cold = False  # nothing of it is in the host's cache
 
     def _record(self, what: str, offset: int = 0, size: int = 0) -> None:
         assert 0 <= offset <= offset + size <= self.size
@@ -63,6 +64,9 @@ class RecordingDisk:
     def read(self, offset: int, size: int) -> bytes:
         self._record("read", offset, size)
         return bytes(self.content[offset : offset + size])
+
+    def read_cached(self, offset: int, size: int) -> bytes | None:
+        return None if self.cold else self.read(offset, size)
 
     def write(self, offset: int, data: bytes) -> None:
         assert not self.read_only
@@ -86,9 +90,15 @@ class RecordingDisk:
 class Rig:
     """A block device with a driver, negotiated."""
 
-    def __init__(self, disk: RecordingDisk | None = None, features: int | None = None, aside: Aside = at_once) -> None:
+    def __init__(
+        self,
+        disk: RecordingDisk | None = None,
+        features: int | None = None,
+        aside: Aside = at_once,
+        fetch: Aside | None = None,
+    ) -> None:
         self.disk = disk if disk is not None else RecordingDisk()
-        self.driver = Driver(BlockDevice(self.disk, serial="a-serial", aside=aside))
+        self.driver = Driver(BlockDevice(self.disk, serial="a-serial", aside=aside, fetch=fetch))
         self.driver.start(features)
 
     def request(self, kind: int, sector: int = 0, data: bytes = b"", room: int = 0) -> tuple[int, bytes, int]:
@@ -519,6 +529,92 @@ def test_resets_pile_up_no_flushes(slow: Rig, elsewhere: Elsewhere) -> None:
     assert statuses(slow) == [OK]
 
 
+# Reading on another thread what is not in the host's cache
+
+
+@pytest.fixture
+def cold(elsewhere: Elsewhere) -> Rig:
+    """A device whose disk has to be asked for everything."""
+    rig = Rig(RecordingDisk(CONTENT * 8), fetch=elsewhere)
+    rig.disk.cold = True
+    return rig
+
+
+def test_the_guest_goes_on_while_a_piece_is_fetched(cold: Rig, elsewhere: Elsewhere) -> None:
+    size = 2 * AT_ONCE + 512
+    cold.driver.submit(0, [header(IN, 1)], [size, 1])
+    cold.driver.submit(0, [header(OUT, 0), b"x" * 512], [1])
+    for _ in range(3):
+        cold.driver.kick(0)
+        cold.driver.run_deferred()
+        assert statuses(cold) == []
+        assert len(elsewhere.given) == 1
+        elsewhere.finish()
+    cold.driver.run_deferred()
+    first, second = cold.driver.completed(0)
+    assert first.data == (CONTENT * 8)[512 : 512 + size] + bytes((OK,))
+    assert second.data == bytes((OK,))
+    assert [what for what, _, _ in cold.disk.log] == ["read", "read", "read", "write"]
+
+
+def test_what_is_cached_is_read_at_once(cold: Rig, elsewhere: Elsewhere) -> None:
+    cold.disk.cold = False
+    assert cold.read(3, 2) == CONTENT[3 * 512 : 5 * 512]
+    assert not elsewhere.given
+
+
+def test_a_piece_that_cannot_be_fetched(cold: Rig, elsewhere: Elsewhere) -> None:
+    cold.driver.submit(0, [header(IN)], [2 * AT_ONCE, 1])
+    cold.driver.kick(0)
+    cold.disk.error = OSError(errno.EIO, "Input/output error")
+    elsewhere.finish()
+    cold.driver.run_deferred()
+    assert statuses(cold) == [IOERR]
+    assert not elsewhere.given
+
+
+def test_resets_pile_up_no_reads(cold: Rig, elsewhere: Elsewhere) -> None:
+    for sector in range(3):
+        cold.driver.reset()
+        cold.driver.memory.written.clear()
+        cold.driver.start()
+        cold.driver.submit(0, [header(IN, sector)], [512, 1])
+        cold.driver.kick(0)
+        assert len(elsewhere.given) == 1
+    elsewhere.finish()
+    cold.driver.run_deferred()
+    assert statuses(cold) == []
+    elsewhere.finish()
+    cold.driver.run_deferred()
+    (done,) = cold.driver.completed(0)
+    assert done.data == CONTENT[1024:1536] + bytes((OK,))
+
+
+def test_a_reset_forgets_what_is_fetched(cold: Rig, elsewhere: Elsewhere) -> None:
+    cold.driver.submit(0, [header(IN)], [512, 1])
+    cold.driver.kick(0)
+    cold.driver.reset()
+    cold.driver.memory.written.clear()
+    elsewhere.finish()
+    cold.driver.run_deferred()
+    assert not cold.driver.memory.written
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_what_is_being_fetched_when_it_is_saved(cold: Rig, elsewhere: Elsewhere, there: bool) -> None:
+    """The restored device asks again; where there is nobody to ask, it reads."""
+    cold.driver.submit(0, [header(IN, 5)], [512, 1])
+    cold.driver.kick(0)
+    new = resumed(cold, at_once, elsewhere if there else None)
+    elsewhere.given.clear()
+    new.driver.run_deferred()
+    if there:
+        elsewhere.finish()
+        new.driver.run_deferred()
+    (done,) = new.driver.completed(0)
+    assert done.data == CONTENT[5 * 512 : 6 * 512] + bytes((OK,))
+
+
 # Identity
 
 
@@ -667,9 +763,9 @@ def test_wrong_states_are_refused_or_harmless() -> None:
     live_with_wrong_states(Life, seed=1, states=200)
 
 
-def resumed(rig: Rig, elsewhere: Aside) -> Rig:
+def resumed(rig: Rig, elsewhere: Aside, fetch: Aside | None = None) -> Rig:
     """Another device, on the same disk, that goes on where the rig's is."""
-    new = Rig(rig.disk, aside=elsewhere)
+    new = Rig(rig.disk, aside=elsewhere, fetch=fetch)
     new.driver.memory.ram[:] = rig.driver.memory.ram
     new.driver.queues = rig.driver.queues
     new.driver.queues[0].memory = new.driver.memory

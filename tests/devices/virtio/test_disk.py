@@ -42,6 +42,32 @@ def test_size_and_access(image: Path) -> None:
     disk.close()
 
 
+@pytest.mark.parametrize(
+    ("answer", "cached"),
+    [
+        (None, True),
+        (BlockingIOError(), False),
+        (OSError(errno.EOPNOTSUPP, "the file system does not tell"), True),
+        (100, False),
+    ],
+)
+def test_what_is_in_the_hosts_cache(
+    image: Path, monkeypatch: pytest.MonkeyPatch, answer: OSError | int | None, cached: bool
+) -> None:
+    real = os.preadv
+
+    def preadv(descriptor: int, buffers: list[bytearray], offset: int, flags: int) -> int:
+        assert flags == os.RWF_NOWAIT
+        if isinstance(answer, OSError):
+            raise answer
+        return real(descriptor, buffers, offset) if answer is None else answer
+
+    disk = open_disk(image)
+    monkeypatch.setattr(os, "preadv", preadv)
+    assert disk.read_cached(512, 1024) == (image.read_bytes()[512:1536] if cached else None)
+    disk.close()
+
+
 @pytest.mark.parametrize("options", [{}, {"read_only": True}, {"snapshot": True}])
 def test_incomplete_sector_is_not_offered(image: Path, options: dict[str, bool]) -> None:
     image.write_bytes(bytes(1024 + 100))

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from devices.errors import UsageError
-from devices.virtio.disk import Disk, DiskState, open_disk, reopen_disk
+from devices.virtio.disk import Disk, DiskState, FileDisk, open_disk, reopen_disk
 from devices.virtio.image import CHUNK
 from devices.virtio.overlay import SnapshotDisk
 from emu.snapshot.plain import decode, encode
@@ -50,6 +50,23 @@ def test_snapshot_is_gone_when_closed(image: Path) -> None:
     disk.close()
     disk = open_disk(image, snapshot=True)
     assert disk.read(0, 512) == PATTERN[:512]
+    disk.close()
+
+
+def test_what_is_in_the_hosts_cache(image: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A range is, if all of its parts are, whichever file they are in."""
+    disk = open_disk(image, snapshot=True)
+    disk.write(BLOCK, b"new" + bytes(BLOCK - 3))
+    around = (BLOCK - 3, BLOCK + 6)
+    assert (
+        disk.read_cached(*around)
+        == disk.read(*around)
+        == PATTERN[BLOCK - 3 : BLOCK] + b"new" + bytes(BLOCK - 3) + PATTERN[2 * BLOCK : 2 * BLOCK + 3]
+    )
+    asked = []
+    monkeypatch.setattr(FileDisk, "read_cached", lambda self, offset, size: asked.append((offset, size)))
+    assert disk.read_cached(*around) is None
+    assert asked == [(BLOCK - 3, 3)]
     disk.close()
 
 
