@@ -64,6 +64,10 @@ class GuestMemory(Protocol):
         """
         ...
 
+    def view(self, address: int, size: int) -> memoryview:
+        """Return ``size`` bytes as they are whenever they are looked at, for reading only; raises OutsideRamError."""
+        ...
+
     def contains(self, address: int, size: int) -> bool:
         """Whether ``[address, address + size)`` is all RAM."""
         ...

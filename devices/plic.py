@@ -102,7 +102,8 @@ class Plic:
         def set_level(level: bool) -> None:
             if bool(self._levels & bit) is not level:
                 self._levels ^= bit
-                self._update_outputs()
+                if not self._claimed & bit:  # or it is seen when it is completed
+                    self._update_outputs()
 
         return set_level
 
@@ -185,11 +186,11 @@ class Plic:
 
     def _claim(self, context: int) -> int:
         """Take the most urgent source; the lowest number wins a tie. The threshold does not matter (section 9)."""
-        candidates = self._pending() & self._enabled[context]
+        candidates = self._levels & ~self._claimed & self._enabled[context] & ~self._with_priority[0]
         if not candidates:
             return 0
-        for priority in range(MAX_PRIORITY, 0, -1):
-            sources = candidates & self._with_priority[priority]
+        for with_priority in reversed(self._with_priority):
+            sources = candidates & with_priority
             if sources:
                 lowest = sources & -sources
                 self._claimed |= lowest
@@ -204,7 +205,8 @@ class Plic:
         # Check the bound first: the guest chooses `source`, and 1 << 2**32 would take half a gigabyte.
         if source <= self._sources and self._enabled[context] & 1 << source:
             self._claimed &= ~(1 << source)
-            self._update_outputs()
+            if self._levels & 1 << source:
+                self._update_outputs()
 
     def _set_priority(self, source: int, priority: int) -> None:
         self._with_priority[self._priority[source]] &= ~(1 << source)

@@ -109,6 +109,10 @@ class Ram:
             raise OutsideRamError(f"{size} bytes at {address:#x} are not RAM")
         return self._view[address - self.base : address - self.base + size]
 
+    def view(self, address: int, size: int) -> memoryview:
+        """Return ``size`` bytes as they are whenever they are looked at, for reading only; raises OutsideRamError."""
+        return self.room(address, size).toreadonly()
+
     # ---------------------------------------------------------------- images
 
     def save(self, image: RamImage) -> None:

@@ -43,6 +43,8 @@ MAX_SEGMENTS_IN_FLIGHT = 1 << 18
 #: How much ``pop_all`` gives a device at once, in descriptors, so that it never delays the guest for long, and how many
 #: descriptors a chain itself counts for (a control request of the sound device takes 20 us, a descriptor 0.6).
 _AT_ONCE, _CHAIN = 512, 32
+#: What so many indirect tables of at most so many bytes meant is remembered: a driver uses the same memory again soon.
+_REMEMBERED, _SHORT_TABLE = 256, 128
 MAX_CHAIN_BYTES = 0xFFFF_FFFF  # must fit in used.len
 
 _DESCRIPTOR = struct.Struct("<QIHH")  # address, length, flags, next
@@ -106,6 +108,9 @@ class _NoMemory:
     def write(self, address: int, data: bytes | bytearray | memoryview) -> None:
         pass
 
+    def view(self, address: int, size: int) -> memoryview:  # noqa: ARG002
+        return memoryview(b"")
+
     def contains(self, address: int, size: int) -> bool:  # noqa: ARG002
         return False
 
@@ -146,15 +151,20 @@ class Buffer:
 
     def write(self, offset: int, data: bytes | bytearray | memoryview) -> None:
         """Copy ``data`` in, at ``offset``; raises ValueError, writing nothing, if it does not fit."""
-        memory = self._queue.memory
-        view = memoryview(data)
-        position = 0
-        for address, length in self._spans(offset, len(view)):
-            memory.write(address, view[position : position + length])
+        write, ends = self._queue.memory.write, self._ends
+        size = len(data)
+        if ends and 0 <= offset < offset + size <= ends[0]:
+            write(self.segments[0][0] + offset, data)
+            return
+        view, position = memoryview(data), 0
+        for address, length in self._spans(offset, size):
+            write(address, view[position : position + length])
             position += length
 
     def _spans(self, offset: int, size: int) -> list[tuple[int, int]]:
         """Find the pieces of guest memory, (address, length), that make up ``[offset, offset + size)``."""
+        if not offset and size == self._size:
+            return self.segments
         end = offset + size
         if offset < 0 or size < 0 or end > self._size:
             raise ValueError(f"{size} bytes at {offset} are not in a buffer of {self._size}")
@@ -218,7 +228,7 @@ class Queue:
 
     ``features`` are the negotiated ones; ``interrupt`` raises a used-buffer notification; ``broken`` is called at most
     once, with the reason, when the driver has corrupted the queue; ``later`` notifies the device of the queue again.
-    The layout must be usable.
+    With a layout that is not usable, it is stopped from the start.
     """
 
     def __init__(
@@ -233,21 +243,22 @@ class Queue:
     ) -> None:
         #: Notify the device of this queue again, after the guest has had a turn.
         self.later = later
-        self.memory = memory
+        self._running = layout.is_usable(memory, MAX_QUEUE_SIZE)
+        self.memory = memory if self._running else _NO_MEMORY
         self._size = layout.size
-        self._descriptors = layout.descriptors
-        self._avail = layout.driver_area
+        self._descriptors = self.memory.view(layout.descriptors, _DESCRIPTOR.size * layout.size)
+        self._avail = self.memory.view(layout.driver_area, _U16.size * layout.size + _RING_OVERHEAD)
+        self._used_event = _RING_HEADER + _U16.size * layout.size  # in that
         self._used = layout.device_area
-        self._used_event = layout.driver_area + _RING_HEADER + _U16.size * layout.size
         self._avail_event = layout.device_area + _RING_HEADER + _USED_ELEMENT.size * layout.size
         self._event_idx = bool(features & F_EVENT_IDX)
         self._indirect = bool(features & F_INDIRECT_DESC)
         self._interrupt = interrupt
         self._broken = broken
 
-        self._running = True
         self._in_flight = 0  # chains
         self._segments = 0  # in those chains
+        self._remembered: dict[bytes, tuple[Buffer, Buffer]] = {}  # by what is in their indirect table
         self._avail_idx = 0  # the driver's, as last read
         self._next_avail = 0  # the next entry to pop
         self._avail_event_idx = 0  # what the driver reads in avail_event
@@ -263,6 +274,7 @@ class Queue:
         """Let go of the guest for good: the queue stays empty and silent, and its chains' buffers lead nowhere."""
         self._running = False
         self.memory = _NO_MEMORY
+        self._remembered.clear()
 
     def state(self) -> QueueState:
         """Return what ``restore`` makes a new queue of the same layout go on from."""
@@ -362,21 +374,21 @@ class Queue:
         self._signalled_idx = new
         if self._event_idx:
             # Has idx just moved past used_event (virtio 1.2 section 2.7.10)?
-            wanted = (new - self._read_u16(self._used_event) - 1) & 0xFFFF < (new - old) & 0xFFFF
+            wanted = (new - self._in_avail(self._used_event) - 1) & 0xFFFF < (new - old) & 0xFFFF
         else:
-            wanted = not self._read_u16(self._avail) & _AVAIL_NO_INTERRUPT
+            wanted = not self._in_avail(0) & _AVAIL_NO_INTERRUPT
         if wanted:
             self._interrupt()
 
-    def _read_u16(self, address: int) -> int:
-        value: int = _U16.unpack(self.memory.read(address, 2))[0]
+    def _in_avail(self, offset: int) -> int:
+        value: int = _U16.unpack_from(self._avail, offset)[0]
         return value
 
     def _take_head(self) -> int | None:
         """Take the head index of the next available chain; None if there is none."""
         position = self._next_avail
         if position == self._avail_idx:
-            self._avail_idx = self._read_u16(self._avail + 2)
+            self._avail_idx = self._in_avail(2)
             pending = (self._avail_idx - position) & 0xFFFF
             if pending > self._size:
                 raise _CorruptError(f"avail.idx is {pending} ahead in a queue of {self._size}")
@@ -386,7 +398,7 @@ class Queue:
         if self._in_flight == self._size:
             # More elements than descriptors means that some are used twice (CVE-2016-5403).
             raise _CorruptError("more chains in flight than the queue has entries")
-        head = self._read_u16(self._avail + _RING_HEADER + _U16.size * (position & (self._size - 1)))
+        head = self._in_avail(_RING_HEADER + _U16.size * (position & (self._size - 1)))
         self._next_avail = (position + 1) & 0xFFFF
         self._in_flight += 1
         return head
@@ -401,11 +413,27 @@ class Queue:
         self.memory.write(self._avail_event, _U16.pack(index))
 
     def _chain(self, head: int) -> Chain:
+        descriptors, table = self._descriptors_from(head)
+        buffers = None if descriptors else self._remembered.get(table)
+        if buffers is None:
+            buffers = self._buffers(descriptors + _descriptors_in(table))
+            if not descriptors and len(table) <= _SHORT_TABLE:
+                if len(self._remembered) == _REMEMBERED:
+                    self._remembered.clear()
+                self._remembered[table] = buffers
+        readable, writable = buffers
+        self._segments += len(readable.segments) + len(writable.segments)
+        if self._segments > MAX_SEGMENTS_IN_FLIGHT:
+            raise _CorruptError(f"more than {MAX_SEGMENTS_IN_FLIGHT} descriptors in flight")
+        return Chain(head, readable, writable)
+
+    def _buffers(self, descriptors: list[_Descriptor]) -> tuple[Buffer, Buffer]:
+        """Find the pieces of memory that a device may read, and those that it may write."""
         readable: list[tuple[int, int]] = []
         writable: list[tuple[int, int]] = []
         contains = self.memory.contains
         total = 0
-        for address, length, flags, _ in self._descriptors_from(head):
+        for address, length, flags, _ in descriptors:
             if flags & _DESC_WRITE:
                 segments = writable
             elif writable:
@@ -421,50 +449,51 @@ class Queue:
                 raise _CorruptError("a chain is longer than 4 GiB")
             if segments and segments[-1][0] + segments[-1][1] == address:  # as the pages of a file often are
                 segments[-1] = (segments[-1][0], segments[-1][1] + length)
-                continue
-            segments.append((address, length))
-            if self._segments + len(readable) + len(writable) > MAX_SEGMENTS_IN_FLIGHT:
-                raise _CorruptError(f"more than {MAX_SEGMENTS_IN_FLIGHT} descriptors in flight")
-        self._segments += len(readable) + len(writable)
-        return Chain(head, Buffer(self, readable), Buffer(self, writable))
+            else:
+                segments.append((address, length))
+        return Buffer(self, readable), Buffer(self, writable)
 
-    def _descriptors_from(self, index: int) -> list[_Descriptor]:
-        """Follow a chain of descriptors, into the indirect table where it ends in one."""
-        table = self._descriptors
-        read, unpack = self.memory.read, _DESCRIPTOR.unpack
+    def _descriptors_from(self, index: int) -> tuple[list[_Descriptor], bytes]:
+        """Follow a chain of descriptors; return them, and the indirect table that it may end in."""
+        table, unpack = self._descriptors, _DESCRIPTOR.unpack_from
         found: list[_Descriptor] = []
         for _ in range(self._size):  # a longer chain is a loop
             if index >= self._size:
                 raise _CorruptError(f"there is no descriptor {index} in a table of {self._size}")
-            descriptor: _Descriptor = unpack(read(table + _DESCRIPTOR.size * index, 16))
+            descriptor: _Descriptor = unpack(table, _DESCRIPTOR.size * index)
             address, length, flags, index = descriptor
             if flags & _DESC_INDIRECT:
                 if not self._indirect or flags & _DESC_NEXT:
                     raise _CorruptError("an indirect descriptor was not negotiated, or has a next one")
-                return found + self._indirect_descriptors(address, length)
+                return found, self._indirect_table(address, length)
             found.append(descriptor)
             if not flags & _DESC_NEXT:
-                return found
+                return found, b""
         raise _CorruptError("a descriptor chain is a loop")
 
-    def _indirect_descriptors(self, address: int, length: int) -> list[_Descriptor]:
-        """Follow the chain in an indirect table of ``length`` bytes (virtio 1.2 section 2.7.5.3)."""
-        entries, remainder = divmod(length, _DESCRIPTOR.size)
-        if remainder or not 0 < entries <= MAX_INDIRECT_ENTRIES:
+    def _indirect_table(self, address: int, length: int) -> bytes:
+        if length % _DESCRIPTOR.size or not 0 < length <= MAX_INDIRECT_ENTRIES * _DESCRIPTOR.size:
             raise _CorruptError(f"an indirect table has {length} bytes")
         if not self.memory.contains(address, length):
             raise _CorruptError(f"an indirect table at {address:#x} is not RAM")
-        table = list(_DESCRIPTOR.iter_unpack(self.memory.read(address, length)))
-        found: list[_Descriptor] = []
-        index = 0
-        for _ in table:
-            if index >= entries:
-                raise _CorruptError(f"there is no descriptor {index} in an indirect table of {entries}")
-            descriptor = table[index]
-            flags, index = descriptor[2], descriptor[3]
-            if flags & _DESC_INDIRECT:
-                raise _CorruptError("an indirect table has an indirect descriptor")
-            found.append(descriptor)
-            if not flags & _DESC_NEXT:
-                return found
+        return self.memory.read(address, length)
+
+
+def _descriptors_in(indirect: bytes) -> list[_Descriptor]:
+    """Follow the chain in an indirect table (virtio 1.2 section 2.7.5.3); there is none in an empty one."""
+    table: list[_Descriptor] = list(_DESCRIPTOR.iter_unpack(indirect))
+    found: list[_Descriptor] = []
+    index = 0
+    for _ in table:
+        if index >= len(table):
+            raise _CorruptError(f"there is no descriptor {index} in an indirect table of {len(table)}")
+        descriptor = table[index]
+        flags, index = descriptor[2], descriptor[3]
+        if flags & _DESC_INDIRECT:
+            raise _CorruptError("an indirect table has an indirect descriptor")
+        found.append(descriptor)
+        if not flags & _DESC_NEXT:
+            return found
+    if table:
         raise _CorruptError("an indirect descriptor chain is a loop")
+    return found

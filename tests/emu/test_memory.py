@@ -58,6 +58,8 @@ def test_outside(ram: Ram, address: int, size: int) -> None:
         ram.write(address, bytes(size))
     with pytest.raises(OutsideRamError):
         ram.room(address, size)
+    with pytest.raises(OutsideRamError):
+        ram.view(address, size)
     assert not changes
     assert ram.buffer.find(b"\1") == -1
 

@@ -42,6 +42,10 @@ _FORGET_NS, _FORGET_COUNT = 10_000_000, 64
 #: So many are dealt with before the guest has a turn.
 _FORGOTTEN_AT_ONCE = 32
 
+#: What nobody waits for, and what takes longer.
+_FORGET = frozenset({wire.FORGET, wire.BATCH_FORGET})
+_LONG = frozenset({wire.READ, wire.WRITE, wire.FSYNC, wire.FSYNCDIR, wire.SYNCFS, wire.FALLOCATE})
+
 _CONFIG_TAG = 36
 _DATA = wire.IN_HEADER.size + wire.WRITE_IN.size  # where that of a WRITE begins
 
@@ -167,7 +171,7 @@ class FsDevice(VirtioDevice):
         header, body = _read(chain)
         if header is None:
             queue.push(chain, 0)
-        elif header.opcode in {wire.FORGET, wire.BATCH_FORGET}:
+        elif header.opcode in _FORGET:
             self._server.forget(header.opcode, header.node, body)
             queue.push(chain, 0)
         else:
@@ -184,6 +188,8 @@ class FsDevice(VirtioDevice):
     def _start(self, queue: Queue, chain: Chain, header: Header, body: bytes, position: int) -> bytes | None:
         """Return the answer to a request, or None where that takes longer."""
         opcode, server = header.opcode, self._server
+        if opcode not in _LONG:
+            return server.answer(header, body)
         if opcode == wire.READ:
             transfer = server.reading(body)
             size = max(0, min(transfer.size, len(chain.writable) - wire.OUT_HEADER.size))
@@ -201,11 +207,9 @@ class FsDevice(VirtioDevice):
                 return b""
             self.export.changed = False
             self._wait(_Waiting(queue, chain, header, partial(calls.syncfs, self.export.tree.root_descriptor)))
-        elif opcode == wire.FALLOCATE:
+        else:
             file, *what = server.allocating(body)
             self._wait(_Waiting(queue, chain, header, partial(self.export.allocate, file, *what), file=file))
-        else:
-            return server.answer(header, body)
         return None
 
     def _go_on(self, queue: Queue, request: _Request) -> int:

@@ -17,7 +17,7 @@ __all__ = ["Entry", "Files", "FilesState", "OpenFile"]
 MOST_FILES = 256
 
 _DIRENT = struct.Struct("=QQHB")  # ino, offset of the next one, length, type; then the name, and a zero
-_AT_ONCE = 16 << 10
+_AT_ONCE = 2 << 10
 
 
 class Entry(NamedTuple):

@@ -63,8 +63,12 @@ class Nodes:
 
     def use(self, node: "Node") -> None:
         """Note that one of them is used."""
-        self._take_out(node)
-        self._append(node)
+        if node.age == self._age:
+            newest = self._ages[self._age]
+            newest[node.id] = newest.pop(node.id)
+        else:
+            self._take_out(node)
+            self._append(node)
 
     def remove(self, node: "Node") -> None:
         """Have that node no longer, if it is one of them."""

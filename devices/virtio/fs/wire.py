@@ -79,12 +79,12 @@ STATX = 52
 OPCODES = {code: name for name, code in list(globals().items()) if name.isupper() and isinstance(code, int)
            and name not in {"MAJOR", "MINOR", "OLDEST_MINOR", "ROOT_ID"}}  # fmt: skip
 
-# Every request begins with IN_HEADER: length, opcode, unique, node, uid, gid, pid, two of no interest; every answer
-# with OUT_HEADER: length, error (0 or negative), unique.
-IN_HEADER = struct.Struct("<IIQQIIIHH")
+# Every request begins with IN_HEADER: opcode, unique, node, uid, gid; every answer with OUT_HEADER: length, error (0 or
+# negative), unique. "x" stands for what is of no interest.
+IN_HEADER = struct.Struct("<4xIQQII8x")
 OUT_HEADER = struct.Struct("<IiQ")
 
-# What follows the header of a request, before any names; "x" stands for what is of no interest.
+# What follows the header of a request, before any names.
 FORGET_IN = struct.Struct("<Q")  # lookups
 BATCH_FORGET_IN = struct.Struct("<I4x")  # how many of the next
 FORGET_ONE = struct.Struct("<QQ")  # node, lookups
@@ -108,7 +108,7 @@ INIT_IN = struct.Struct("<IIII")  # major, minor, read-ahead, flags; newer ones 
 
 # Answers.
 _ATTR = (
-    "QQQQQQIIIIIIIIII"  # ino, size, blocks, atime, mtime, ctime, their ns, mode, nlink, uid, gid, rdev, block, flags
+    "QQQqqqIIIIIIIIII"  # ino, size, blocks, atime, mtime, ctime, their ns, mode, nlink, uid, gid, rdev, block, flags
 )
 ATTR_OUT = struct.Struct("<QI4x" + _ATTR)  # how long it is valid (s, ns)
 ENTRY_OUT = struct.Struct("<QQQQII" + _ATTR)  # node, generation; how long name and attributes are valid (s, s, ns, ns)

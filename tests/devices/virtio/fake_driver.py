@@ -88,6 +88,11 @@ class FakeMemory:
         self.written.append((address, len(data)))
         self.store(address, data)
 
+    def view(self, address: int, size: int) -> memoryview:
+        if not self.contains(address, size):
+            raise OutsideRamError(f"{size} bytes at {address:#x}")
+        return memoryview(self.ram)[address - self.base : address - self.base + size].toreadonly()
+
     def load(self, address: int, size: int) -> bytes:
         return bytes(self.ram[address - self.base : address - self.base + size])
 
