@@ -367,9 +367,6 @@ class MmioTransport(_Slot):
         self._interrupts |= bit
         self._irq(True)
 
-    def _used_buffer(self) -> None:
-        self._interrupt(USED_BUFFER)
-
     def _write_interrupt_ack(self, value: int) -> None:
         self._interrupts &= ~value
         self._irq(self._interrupts != 0)
@@ -425,7 +422,7 @@ class MmioTransport(_Slot):
             self._memory,
             registers.layout(),
             self._driver_features,
-            interrupt=self._used_buffer,
+            interrupt=partial(self._interrupt, USED_BUFFER),
             broken=self._needs_reset,
             later=partial(self._ask_again, index),
         )

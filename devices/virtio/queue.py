@@ -13,7 +13,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from typing import NamedTuple, Protocol, TypedDict
 
-from devices.contracts import GuestMemory
+from devices.contracts import GuestMemory, OutsideRamError
 from devices.state import U16, U32, U64, check
 
 __all__ = [
@@ -147,7 +147,8 @@ class Buffer:
         read, ends = self._queue.memory.read, self._ends
         if ends and 0 <= offset < offset + size <= ends[0]:  # in one piece, as most are
             return read(self.segments[0][0] + offset, size)
-        return b"".join([read(*span) for span in self._spans(offset, size)])
+        spans = self.segments if not offset and size == self._size else self._spans(offset, size)
+        return b"".join([read(*span) for span in spans])
 
     def write(self, offset: int, data: bytes | bytearray | memoryview) -> None:
         """Copy ``data`` in, at ``offset``; raises ValueError, writing nothing, if it does not fit."""
@@ -157,14 +158,12 @@ class Buffer:
             write(self.segments[0][0] + offset, data)
             return
         view, position = memoryview(data), 0
-        for address, length in self._spans(offset, size):
+        for address, length in self.segments if not offset and size == self._size else self._spans(offset, size):
             write(address, view[position : position + length])
             position += length
 
     def _spans(self, offset: int, size: int) -> list[tuple[int, int]]:
         """Find the pieces of guest memory, (address, length), that make up ``[offset, offset + size)``."""
-        if not offset and size == self._size:
-            return self.segments
         end = offset + size
         if offset < 0 or size < 0 or end > self._size:
             raise ValueError(f"{size} bytes at {offset} are not in a buffer of {self._size}")
@@ -374,21 +373,19 @@ class Queue:
         self._signalled_idx = new
         if self._event_idx:
             # Has idx just moved past used_event (virtio 1.2 section 2.7.10)?
-            wanted = (new - self._in_avail(self._used_event) - 1) & 0xFFFF < (new - old) & 0xFFFF
+            (event,) = _U16.unpack_from(self._avail, self._used_event)
+            wanted = (new - event - 1) & 0xFFFF < (new - old) & 0xFFFF
         else:
-            wanted = not self._in_avail(0) & _AVAIL_NO_INTERRUPT
+            (flags,) = _U16.unpack_from(self._avail)
+            wanted = not flags & _AVAIL_NO_INTERRUPT
         if wanted:
             self._interrupt()
-
-    def _in_avail(self, offset: int) -> int:
-        value: int = _U16.unpack_from(self._avail, offset)[0]
-        return value
 
     def _take_head(self) -> int | None:
         """Take the head index of the next available chain; None if there is none."""
         position = self._next_avail
         if position == self._avail_idx:
-            self._avail_idx = self._in_avail(2)
+            (self._avail_idx,) = _U16.unpack_from(self._avail, 2)
             pending = (self._avail_idx - position) & 0xFFFF
             if pending > self._size:
                 raise _CorruptError(f"avail.idx is {pending} ahead in a queue of {self._size}")
@@ -398,7 +395,8 @@ class Queue:
         if self._in_flight == self._size:
             # More elements than descriptors means that some are used twice (CVE-2016-5403).
             raise _CorruptError("more chains in flight than the queue has entries")
-        head = self._in_avail(_RING_HEADER + _U16.size * (position & (self._size - 1)))
+        head: int
+        (head,) = _U16.unpack_from(self._avail, _RING_HEADER + _U16.size * (position & (self._size - 1)))
         self._next_avail = (position + 1) & 0xFFFF
         self._in_flight += 1
         return head
@@ -414,18 +412,23 @@ class Queue:
 
     def _chain(self, head: int) -> Chain:
         descriptors, table = self._descriptors_from(head)
-        buffers = None if descriptors else self._remembered.get(table)
-        if buffers is None:
-            buffers = self._buffers(descriptors + _descriptors_in(table))
-            if not descriptors and len(table) <= _SHORT_TABLE:
-                if len(self._remembered) == _REMEMBERED:
-                    self._remembered.clear()
-                self._remembered[table] = buffers
-        readable, writable = buffers
+        if descriptors:
+            readable, writable = self._buffers(descriptors + _descriptors_in(table) if table else descriptors)
+        else:
+            readable, writable = self._remembered.get(table) or self._buffers_of(table)
         self._segments += len(readable.segments) + len(writable.segments)
         if self._segments > MAX_SEGMENTS_IN_FLIGHT:
             raise _CorruptError(f"more than {MAX_SEGMENTS_IN_FLIGHT} descriptors in flight")
         return Chain(head, readable, writable)
+
+    def _buffers_of(self, table: bytes) -> tuple[Buffer, Buffer]:
+        """Find what an indirect table means, and remember it."""
+        buffers = self._buffers(_descriptors_in(table))
+        if len(table) <= _SHORT_TABLE:
+            if len(self._remembered) == _REMEMBERED:
+                self._remembered.clear()
+            self._remembered[table] = buffers
+        return buffers
 
     def _buffers(self, descriptors: list[_Descriptor]) -> tuple[Buffer, Buffer]:
         """Find the pieces of memory that a device may read, and those that it may write."""
@@ -474,13 +477,14 @@ class Queue:
     def _indirect_table(self, address: int, length: int) -> bytes:
         if length % _DESCRIPTOR.size or not 0 < length <= MAX_INDIRECT_ENTRIES * _DESCRIPTOR.size:
             raise _CorruptError(f"an indirect table has {length} bytes")
-        if not self.memory.contains(address, length):
-            raise _CorruptError(f"an indirect table at {address:#x} is not RAM")
-        return self.memory.read(address, length)
+        try:
+            return self.memory.read(address, length)
+        except OutsideRamError:
+            raise _CorruptError(f"an indirect table at {address:#x} is not RAM") from None
 
 
 def _descriptors_in(indirect: bytes) -> list[_Descriptor]:
-    """Follow the chain in an indirect table (virtio 1.2 section 2.7.5.3); there is none in an empty one."""
+    """Follow the chain in an indirect table (virtio 1.2 section 2.7.5.3)."""
     table: list[_Descriptor] = list(_DESCRIPTOR.iter_unpack(indirect))
     found: list[_Descriptor] = []
     index = 0
@@ -494,6 +498,4 @@ def _descriptors_in(indirect: bytes) -> list[_Descriptor]:
         found.append(descriptor)
         if not flags & _DESC_NEXT:
             return found
-    if table:
-        raise _CorruptError("an indirect descriptor chain is a loop")
-    return found
+    raise _CorruptError("an indirect descriptor chain is a loop")

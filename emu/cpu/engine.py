@@ -403,12 +403,13 @@ class Engine:
         self._keep.extend(callbacks)
         self._try(uclib.uc_mmio_map(self._handle, base, size, callbacks[0], None, callbacks[1], None))
 
-    def invalidate(self, address: int, size: int) -> None:
-        """Drop what was translated from ``size`` bytes of RAM at ``address`` (physical): they have changed."""
+    @property
+    def invalidate(self) -> Callable[[int, int], None]:
+        """What drops all that was translated from so many bytes of RAM at an address (physical): they have changed."""
         if self.native is not None:
-            self.native.written(address - self._ram_base, size)
-        elif self._code_hook is not None:
-            self._code_hook.invalidate(address, size)
+            return self.native.written
+        assert self._code_hook is not None
+        return self._code_hook.invalidate
 
     def _invalidate_all(self) -> None:
         self._uc.ctl_flush_tb()

@@ -97,6 +97,7 @@ class Native:
             raise NotNativeError("this build of unicorn does not fit: there is no room to count blocks in")
         library.native_layout(_U64(state - cpu))
         self._library = library
+        self._ram_base = ram_base
         self._has_code = (ctypes.c_uint8 * (ram_size >> _PAGE_BITS))()
         self._blocks = (_U64 * _JUMPS)()
         self._python = python
@@ -200,8 +201,9 @@ class Native:
         """Have Python enter every trap, or only those that it has to."""
         self._hart.only_python = to_python
 
-    def written(self, offset: int, size: int) -> None:
+    def written(self, address: int, size: int) -> None:
         """The host has written ``size`` bytes to RAM: drop what was translated from there."""
+        offset = address - self._ram_base
         first = offset >> _PAGE_BITS
         if first == offset + size - 1 >> _PAGE_BITS and not self._has_code[first]:
             return  # nearly always, and in half the time of a call: 0.7 us less for each write

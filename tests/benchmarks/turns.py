@@ -20,6 +20,7 @@ from emu.console import Console
 from emu.cpu.codehook import CodeHook
 from emu.cpu.engine import Engine
 from emu.cpu.hart import Hart
+from emu.cpu.native import Native
 from emu.timing.doorbell import Doorbell
 from emu.timing.events import DeadlineHeap
 from emu.timing.loop import Loop
@@ -88,8 +89,9 @@ def describe(action: Callable[..., Any]) -> str:
 
 def install(watch: Watch, late: list[tuple[int, str]]) -> None:
     """Watch all machines from now on."""
-    for method in ("synchronize_code", "flush_tlb", "invalidate", "_on_rdtime"):
+    for method in ("synchronize_code", "flush_tlb", "_on_rdtime"):
         watch.around(Engine, method, lambda *_arguments, method=method: method)
+    watch.around(Native, "written", lambda *_arguments: "RAM was written to")
     watch.around(CodeHook, "_on_translated", lambda *_arguments: "code was translated")
     watch.around(Hart, "_exception", lambda _hart, cause, _pc: f"exception {cause}")
     watch.around(Console, "flush", lambda *_arguments: "console")

@@ -40,7 +40,7 @@ _SHORT = 512
 #: For how long, ns of guest time, requests to forget files are collected, and how many at most.
 _FORGET_NS, _FORGET_COUNT = 10_000_000, 64
 #: So many are dealt with before the guest has a turn.
-_FORGOTTEN_AT_ONCE = 32
+_FORGOTTEN_AT_ONCE = 8
 
 #: What nobody waits for, and what takes longer.
 _FORGET = frozenset({wire.FORGET, wire.BATCH_FORGET})

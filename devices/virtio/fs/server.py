@@ -40,9 +40,9 @@ _FLAGS = (
     | _PARALLEL_DIROPS | _MAX_PAGES
 )  # fmt: skip
 
-#: Directories are read so many entries at once, and so many that are looked up, too (READDIRPLUS): half of what fits
-#: into the page that Linux has for them, without delaying the guest for long.
-_MOST_ENTRIES, _MOST_LOOKED_UP = 40, 12
+#: Directories are read so many entries at once, and so many that are looked up, too (READDIRPLUS): less than
+#: fits into the page that Linux has for them, so that the guest is not delayed for long.
+_MOST_ENTRIES, _MOST_LOOKED_UP = 40, 8
 #: The type of a directory's entry is that of its mode, shifted.
 _TYPE_SHIFT = 12
 _MOST_OFFSET = 1 << 63

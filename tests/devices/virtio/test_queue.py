@@ -284,6 +284,45 @@ def test_direct_descriptors_may_end_in_an_indirect_one() -> None:
     assert len(chain.writable) == 1
 
 
+def test_what_a_table_means_is_read_each_time_though_it_is_remembered() -> None:
+    rig = Rig(INDIRECTLY)
+    table, data = rig.buffer(), rig.buffer()
+    rig.ring.put_descriptor(0, table, 16, INDIRECT)
+    for offset, flags in ((0, 0), (0, 0), (4, 0), (0, WRITE), (0, 0)):
+        rig.memory.store(table, descriptor(data + offset, 8, flags))
+        rig.memory.store(data, b"%016d" % rig.ring.avail_idx)
+        rig.ring.make_available(0)
+        chain = rig.pop()
+        assert content(chain) == (b"" if flags else rig.memory.load(data + offset, 8))
+        assert len(chain.writable) == (8 if flags else 0)
+        rig.queue.push(chain, 0)
+
+
+def test_few_tables_are_remembered_and_no_long_ones() -> None:
+    rig = Rig(INDIRECTLY)
+    table = rig.buffer(16 * 64)
+    for entries in (1, 8, 64):
+        rig.ring.put_descriptor(0, table, 16 * entries, INDIRECT)
+        for number in range(1000):
+            rest = b"".join(descriptor(table, 1, NEXT, one + 2) for one in range(entries - 2))
+            last = descriptor(table, 1)
+            rig.memory.store(table, descriptor(table, number, NEXT, 1) + rest + last if entries > 1 else last)
+            rig.ring.make_available(0)
+            rig.queue.push(rig.pop(), 0)
+    assert sum(map(len, rig.queue._remembered)) <= 256 * 128
+    rig.driver.reset()
+    assert not rig.queue._remembered, "they refer to the queue"
+
+
+def test_a_queue_that_is_nowhere_is_stopped() -> None:
+    for layout in (QueueLayout(SIZE, 0, 0, 0), QueueLayout(SIZE, RAM_BASE, RAM_BASE + 128, RAM_BASE + 1)):
+        memory = Rig().memory
+        queue = Queue(memory, layout, PLAIN, interrupt=pytest.fail, broken=pytest.fail, later=pytest.fail)
+        assert not queue.running
+        assert queue.pop() is None
+        queue.signal()
+
+
 def test_indirect_table_may_be_longer_than_the_queue() -> None:
     """Linux builds such tables (virtio-snd with small periods)."""
     rig = Rig(INDIRECTLY)
