@@ -38,7 +38,7 @@ def _describe(request: bytes) -> tuple[str, Detail]:
     """Say what a request is, from its first bytes, which may be anything."""
     if len(request) < wire.IN_HEADER.size:
         return "malformed", {}
-    _, opcode, _, node, *_ = wire.IN_HEADER.unpack_from(request)
+    opcode, _, node, *_ = wire.IN_HEADER.unpack_from(request)
     body = request[wire.IN_HEADER.size :]
     detail: Detail = {"node": node}
     if opcode in _NAMES:
