@@ -127,11 +127,11 @@ class Stream(Threaded):
                 else:
                     self._serve(self._peer)
         finally:
-            self._hang_up()
             if self._listener is not None:
-                self._listener.close()
                 with suppress(OSError):
-                    self._path.unlink()
+                    self._path.unlink()  # while it is ours: the other end takes it over from who listens no more
+                self._listener.close()
+            self._hang_up()
 
     def _hang_up(self) -> None:
         if self._peer is not None:

@@ -2,9 +2,7 @@
 
 import socket
 import struct
-import threading
 from collections.abc import Iterator
-from pathlib import Path
 from random import Random
 
 import pytest
@@ -13,6 +11,7 @@ from devices.errors import MissingPackageError, UsageError
 from devices.net import libslirp
 from devices.net.slirp import Forward, UserNetwork
 from tests.devices.net.other_end import OtherEnd
+from tests.left import leaves_nothing
 
 MAC, GUEST, HOST = bytes.fromhex("525400707900"), bytes((10, 0, 2, 15)), bytes((10, 0, 2, 2))
 EVERYBODY = b"\xff" * 6
@@ -89,7 +88,6 @@ def test_a_guest_with_ipv6_is_told_its_prefix(guest: OtherEnd) -> None:
 def test_datagrams_reach_the_hosts_loopback_and_come_back(guest: OtherEnd) -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
         server.bind(("127.0.0.1", 0))
-        server.settimeout(30)
         guest.send(arp(1, HOST), udp(HOST, server.getsockname()[1], b"ping" * 1000))
         data, client = server.recvfrom(65536)
         assert data == b"ping" * 1000
@@ -98,10 +96,11 @@ def test_datagrams_reach_the_hosts_loopback_and_come_back(guest: OtherEnd) -> No
 
 
 def test_a_forward_leads_to_the_guest() -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    network = UserNetwork(forwards=[Forward("tcp", LOOPBACK, port, bytes(4), 22)])
+    with socket.socket() as kept:  # until libslirp has the port, too: somebody else might get it
+        kept.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        kept.bind(("127.0.0.1", 0))
+        port = kept.getsockname()[1]
+        network = UserNetwork(forwards=[Forward("tcp", LOOPBACK, port, bytes(4), 22)])
     try:
         guest = OtherEnd(network)
         with socket.create_connection(("127.0.0.1", port)):
@@ -150,10 +149,9 @@ def test_random_frames_do_it_no_harm(guest: OtherEnd) -> None:
 
 def test_nothing_is_left_behind() -> None:
     UserNetwork().close()
-    before = sorted(Path("/proc/self/fd").iterdir()), threading.active_count()
-    for _ in range(3):
-        network = UserNetwork()
-        OtherEnd(network).send(arp(1, HOST))
-        network.close()
-        network.close()
-    assert (sorted(Path("/proc/self/fd").iterdir()), threading.active_count()) == before
+    with leaves_nothing():
+        for _ in range(3):
+            network = UserNetwork()
+            OtherEnd(network).send(arp(1, HOST))
+            network.close()
+            network.close()

@@ -1,12 +1,11 @@
 """A cable between two machines, over a Unix stream socket."""
 
-import gc
 import logging
 import socket
 import stat
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from random import Random
@@ -17,6 +16,7 @@ from devices.errors import UsageError
 from devices.net.base import MOST_FRAME
 from devices.net.stream import Frames, Stream
 from tests.devices.net.other_end import OtherEnd
+from tests.left import leaves_nothing
 
 FRAME = bytes(60)
 
@@ -90,6 +90,32 @@ def test_the_socket_of_one_that_was_killed_is_taken_over(path: Path, opened: Exi
     ends[0].until(lambda: connected(ends[0]))
 
 
+class Closing:
+    """A listening socket; ``then`` is what happens once it is closed."""
+
+    def __init__(self, listener: socket.socket, then: Callable[[], None]) -> None:
+        self._listener, self._then = listener, then
+
+    def fileno(self) -> int:
+        return self._listener.fileno()
+
+    def accept(self) -> tuple[socket.socket, object]:
+        return self._listener.accept()
+
+    def close(self) -> None:
+        self._listener.close()
+        self._then()
+
+
+def test_who_goes_leaves_the_socket_of_who_takes_its_place(path: Path, opened: ExitStack) -> None:
+    first = Stream(path)
+    assert first._listener is not None
+    first._listener = Closing(first._listener, lambda: opened.callback(Stream(path).close))  # type: ignore[assignment]
+    first.close()
+    ends = [end_at(path, opened)]
+    ends[0].until(lambda: connected(ends[0]))
+
+
 def test_the_socket_is_gone_in_the_end(path: Path) -> None:
     stream = Stream(path)
     assert stat.S_ISSOCK(path.stat().st_mode)
@@ -99,12 +125,10 @@ def test_the_socket_is_gone_in_the_end(path: Path) -> None:
 
 
 def test_nothing_is_left_behind(path: Path) -> None:
-    gc.collect()  # what other tests have left
-    before = sorted(Path("/proc/self/fd").iterdir()), threading.active_count()
-    for _ in range(3):
-        with ExitStack() as opened:
-            end_at(path, opened), end_at(path, opened)
-    assert (sorted(Path("/proc/self/fd").iterdir()), threading.active_count()) == before
+    with leaves_nothing():
+        for _ in range(3):
+            with ExitStack() as opened:
+                end_at(path, opened), end_at(path, opened)
 
 
 @pytest.mark.parametrize(
@@ -123,7 +147,6 @@ def test_a_path_that_cannot_be(tmp_path: Path, name: str, why: str) -> None:
 
 def peer_at(path: Path, opened: ExitStack) -> socket.socket:
     peer = opened.enter_context(socket.socket(socket.AF_UNIX))
-    peer.settimeout(30)
     peer.connect(str(path))
     return peer
 
@@ -155,11 +178,13 @@ def test_a_flood_waits_outside(path: Path, opened: ExitStack) -> None:
             sent += peer.send(data * 100)
     assert sent < 16 << 20
     end = OtherEnd(stream)  # which loses what has waited for another machine
-    peer.settimeout(30)
+    peer.settimeout(None)
     rest = -sent % len(data)
-    peer.sendall(data[len(data) - rest :] + data)
+    sender = threading.Thread(target=peer.sendall, args=(data[len(data) - rest :] + 101 * data,))
+    sender.start()
     end.until(lambda: len(end.received) > 100)
     assert set(end.received) == {FRAME}
+    end.until(lambda: not sender.is_alive())
 
 
 def test_a_peer_that_reads_nothing_makes_the_guest_wait(path: Path, opened: ExitStack) -> None:
