@@ -6,11 +6,13 @@ New ones: ``pytest --hypothesis-profile=default``.
 import contextlib
 import signal
 
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from emu.cpu.native import NotNativeError, install
 
-settings.register_profile("same", derandomize=True, deadline=None)
+settings.register_profile(  # however long a busy host takes
+    "same", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
 settings.load_profile("same")
 
 # Before any test makes an engine without it.

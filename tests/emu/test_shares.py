@@ -10,6 +10,7 @@ from devices.virtio.fs import FsDevice
 from emu.machine import Machine
 from emu.shares import parse_share
 from tests.emu.tiny import WAIT, write_image
+from tests.left import leaves_nothing
 
 
 @pytest.fixture
@@ -65,12 +66,10 @@ def test_what_a_machine_cannot_share(tmp_path: Path, folder: Path) -> None:
 
 
 def test_nothing_is_left_open(tmp_path: Path, folder: Path) -> None:
-    descriptors = Path("/proc/self/fd")
-    before = len(list(descriptors.iterdir()))
-    switch_on(tmp_path, shares=[str(folder), f"{folder},readonly"]).close()
-    with pytest.raises(UsageError, match="nothing"):
-        switch_on(tmp_path, shares=[str(folder), f"{folder}/nothing"])
-    assert len(list(descriptors.iterdir())) == before
+    with leaves_nothing():
+        switch_on(tmp_path, shares=[str(folder), f"{folder},readonly"]).close()
+        with pytest.raises(UsageError, match="nothing"):
+            switch_on(tmp_path, shares=[str(folder), f"{folder}/nothing"])
 
 
 def test_a_run_with_a_share_is_not_recorded(tmp_path: Path, folder: Path) -> None:

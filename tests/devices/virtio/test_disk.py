@@ -12,6 +12,7 @@ from devices.virtio import image as image_module
 from devices.virtio import sparse
 from devices.virtio.disk import Disk, DiskState, FileDisk, SnapshotDisk, open_disk, reopen_disk
 from emu.snapshot.plain import decode, encode
+from tests.left import leaves_nothing
 
 BLOCK = SnapshotDisk.BLOCK
 SIZE = 3 * BLOCK + 512
@@ -28,9 +29,8 @@ def image(tmp_path: Path) -> Path:
 @pytest.fixture
 def open_descriptors() -> Iterator[None]:
     """Fails a test that leaves a file open."""
-    before = len(list(Path("/proc/self/fd").iterdir()))
-    yield
-    assert len(list(Path("/proc/self/fd").iterdir())) == before
+    with leaves_nothing():
+        yield
 
 
 # Opening and locking

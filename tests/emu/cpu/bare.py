@@ -4,14 +4,18 @@ A test is a few instructions that end with ``wfi``. They run in M mode, or in th
 """
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from emu.cpu.engine import Engine, Reg
 from emu.cpu.hart import Hart
 from emu.memory import Ram
+from emu.timing.clock import HostClock
 from tests.emu.asm import A0, Item, assemble, csrr, wfi
 
-__all__ = ["BASE", "HANDLER", "MACHINE", "PAGE", "RAM_END", "SUPERVISOR", "USER", "Bare", "Mapped", "Recorder"]
+__all__ = [
+    "BASE", "HANDLER", "MACHINE", "PAGE", "RAM_END", "SUPERVISOR", "USER", "Bare", "Mapped", "Recorder", "stopping",
+]  # fmt: skip
 
 BASE = 0x8000_0000
 RAM_SIZE = 16 << 20
@@ -20,8 +24,9 @@ RAM_END = BASE + RAM_SIZE
 HANDLER = BASE + 0x1_0000
 PAGE = 4096
 USER, SUPERVISOR, MACHINE = 0, 1, 3
-#: Longer than any test runs; a hang of the guest then fails the test instead of hanging pytest, too.
-_WATCHDOG_S = 20.0
+#: Longer than any test runs, however busy the host; a hang of the guest then fails the test instead of hanging pytest,
+#: too, whose own timeout cannot end it.
+_WATCHDOG_S = 250.0
 
 
 class Recorder:
@@ -127,3 +132,28 @@ class Bare:
         """Let S and U mode use the counters and the floating-point unit, as firmware and kernel do."""
         self[Reg.MCOUNTEREN] = self[Reg.SCOUNTEREN] = 7
         return self
+
+
+@contextmanager
+def stopping(engine: Engine) -> Iterator[None]:
+    """Have the CPU stop itself all the time, with its native part; else another thread stops it every 0.3 ms."""
+    clock = HostClock()
+    alarm = engine.share_clock(clock.shared)
+    if alarm is not None:
+        alarm.stop_at(0)
+        yield
+        alarm.stop_at(1 << 62)
+        return
+    done = threading.Event()
+
+    def stop() -> None:
+        while not done.wait(0.0003):
+            engine.stop()
+
+    thread = threading.Thread(target=stop)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()

@@ -1,15 +1,11 @@
 """Running, stopping and memory: what the rest of the machine builds on. Stops are the probe of a known hazard."""
 
 import ctypes
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import pytest
 
-from emu.cpu.engine import Engine, Reg
-from emu.timing.clock import HostClock
+from emu.cpu.engine import Reg
 from tests.emu.asm import (
     A0,
     A1,
@@ -40,37 +36,12 @@ from tests.emu.asm import (
     sw,
     wfi,
 )  # fmt: skip
-from tests.emu.cpu.bare import BASE, MACHINE, SUPERVISOR, USER, Bare, Recorder
+from tests.emu.cpu.bare import BASE, MACHINE, SUPERVISOR, USER, Bare, Recorder, stopping
 
 pytestmark = pytest.mark.usefixtures("engine_kind")
 
 MMIO = 0x1000_0000
 DATA = BASE + 0x1000
-
-
-@contextmanager
-def stopping(engine: Engine) -> Iterator[None]:
-    """Have the CPU stop itself all the time, with its native part; else another thread stops it every 0.3 ms."""
-    clock = HostClock()
-    alarm = engine.share_clock(clock.shared)
-    if alarm is not None:
-        alarm.stop_at(0)
-        yield
-        alarm.stop_at(1 << 62)
-        return
-    done = threading.Event()
-
-    def stop() -> None:
-        while not done.wait(0.0003):
-            engine.stop()
-
-    thread = threading.Thread(target=stop)
-    thread.start()
-    try:
-        yield
-    finally:
-        done.set()
-        thread.join()
 
 
 def run_stopped(bare: Bare, seconds: float = 1.0) -> int:
@@ -142,8 +113,8 @@ def test_a_stop_before_the_start_is_harmless() -> None:
 def test_a_stop_is_told_from_wfi() -> None:
     bare = Bare()
     bare.put(BASE, "loop", j("loop"))
-    threading.Timer(0.05, bare.engine.stop).start()
-    assert not bare.engine.run()
+    with stopping(bare.engine):
+        assert not bare.engine.run()
     bare.put(BASE, wfi())
     assert bare.engine.run()
     assert bare[Reg.PC] == BASE + 4

@@ -1,7 +1,5 @@
 """Interrupts: from the real CLINT, PLIC and S-mode timer into M, S and U mode, at once, and only if they may."""
 
-import threading
-
 import pytest
 
 from devices.clint import Clint, HartLines
@@ -37,7 +35,7 @@ from tests.emu.asm import (
     sw,
     wfi,
 )  # fmt: skip
-from tests.emu.cpu.bare import BASE, HANDLER, MACHINE, SUPERVISOR, USER, Bare, Recorder
+from tests.emu.cpu.bare import BASE, HANDLER, MACHINE, SUPERVISOR, USER, Bare, Recorder, stopping
 
 pytestmark = pytest.mark.usefixtures("engine_kind")
 
@@ -170,17 +168,14 @@ def test_every_one_of_several_is_taken_in_the_end() -> None:
 # ---------------------------------------------------------------- while the guest runs
 
 
-def loop_until_interrupt(bare: Bare, mode: int) -> None:
-    bare.put(BASE, "loop", addi(T0, T0, 1), j("loop"))
-    bare[Reg.PRIV], bare[Reg.PC] = mode, BASE
-
-
 @pytest.mark.parametrize("mode", [USER, SUPERVISOR, MACHINE])
 def test_a_loop_without_traps_is_interrupted_after_a_stop(mode: int) -> None:
     bare = machine()
-    loop_until_interrupt(bare, mode)
-    threading.Timer(0.02, bare.engine.stop).start()
-    assert not bare.engine.run()
+    bare.put(BASE, "loop", addi(T0, T0, 1), j("loop"))
+    bare[Reg.PRIV], bare[Reg.PC] = mode, BASE
+    with stopping(bare.engine):
+        while bare[T0] < 1000:
+            assert not bare.engine.run()
     bare.engine.set_pending(MTIP, True)
     bare.go()
     assert (bare[Reg.MCAUSE], bare[Reg.MEPC] - BASE in (0, 4)) == (INTERRUPT | 7, True)

@@ -65,7 +65,7 @@ def test_a_thousand_signals_are_raised_once_each_and_the_guest_is_unharmed(tmp_p
         while caught.total() < 1000:
             try:
                 ready.set()
-                machine.run_for(60)
+                machine.run()
             except KeyboardInterrupt:
                 caught[signal.SIGINT] += 1
             except AlarmError:
