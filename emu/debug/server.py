@@ -77,7 +77,7 @@ class Server:
         self._closed = True
         self._ring()
         if self._thread is not threading.current_thread():
-            self._thread.join(timeout=2)
+            self._thread.join()
         self._listener.close()
         bell, self._bell = self._bell, -1  # who rings now does so in vain
         for descriptor in (self._wake, bell):

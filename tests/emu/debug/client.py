@@ -12,15 +12,13 @@ from emu.debug.packets import frame, unescape
 
 __all__ = ["Client", "debugged", "pc", "running"]
 
-_PATIENCE_S = 60.0
-
 
 class Client:
     """A connection; ``ask`` sends a packet and returns the answer. It wants no acknowledgements."""
 
     def __init__(self, port: int) -> None:
         self.port = port
-        self.socket = socket.create_connection(("127.0.0.1", port), timeout=_PATIENCE_S)
+        self.socket = socket.create_connection(("127.0.0.1", port))
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._received = b""
         assert self.ask(b"QStartNoAckMode") == b"OK"
@@ -67,7 +65,7 @@ def running(machine: Machine) -> Iterator[None]:
 
     def run() -> None:
         try:
-            machine.run_until(over.is_set, timeout=_PATIENCE_S)
+            machine.run_until(over.is_set)
         except BaseException as failure:  # noqa: BLE001 - for the test's own thread
             failures.append(failure)
 
