@@ -41,15 +41,16 @@ class Writer:
         return self._given - self._done
 
     def finish(self, patience: float | None = None) -> bool:
-        """Wait until everything is written or dropped; return False if nothing moved for ``patience`` seconds.
+        """Wait until everything is written or dropped; return False if there was no room for ``patience`` seconds.
 
+        Where there is some, this thread has not come to writing yet: the host is busy.
         On the main thread, a signal handler may end the wait by raising an exception.
         """
         finished = threading.Event()
         self._queue.put(finished)
         done = self._done
         while not finished.wait(patience):
-            if self._done == done:
+            if self._done == done and not select.select([], [self._fd], [], 0)[1]:
                 return False
             done = self._done
         return True

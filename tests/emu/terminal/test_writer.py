@@ -1,6 +1,7 @@
 """Writing to a file that may be slow."""
 
 import os
+import select
 import threading
 from collections.abc import Iterator
 
@@ -53,13 +54,35 @@ def test_it_gives_up_on_a_reader_that_has_stopped(pipe):
         read(reading, 1 << 20)
 
 
+def test_it_waits_for_its_thread_however_busy_the_host_is(pipe, monkeypatch):
+    reading, writing = pipe
+    go_on, asked, write, poll = threading.Event(), [], os.write, select.select
+
+    def write_late(fd: int, data: bytes) -> int:
+        go_on.wait()
+        return write(fd, data)
+
+    def ask(*what: object) -> tuple[list[int], ...]:
+        asked.append(what)
+        if len(asked) == 3:
+            go_on.set()
+        return poll(*what)
+
+    monkeypatch.setattr(os, "write", write_late)
+    monkeypatch.setattr(select, "select", ask)
+    with Writer(writing) as writer:
+        writer(b"last words")
+        assert writer.finish(0.01)
+        assert os.read(reading, 100) == b"last words"
+
+
 def test_the_first_error_is_kept_and_what_follows_is_dropped():
     reading, writing = os.pipe()
     os.close(reading)
     moved = threading.Event()
     with Writer(writing, moved.set) as writer:
         writer(b"x")
-        assert moved.wait(60)
+        moved.wait()
         writer(b"y")
         assert writer.finish()
         assert writer.pending == 0
