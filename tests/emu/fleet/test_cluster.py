@@ -34,7 +34,7 @@ def slow(machine, n):
 @pytest.fixture(scope="module")
 def dask():
     with cluster() as started, connect(started.address) as executor:
-        executor.client.wait_for_workers(2, timeout=60)
+        executor.client.wait_for_workers(2)
         yield executor
 
 
@@ -56,9 +56,10 @@ def run(dask, hello):
     return run
 
 
-def test_both_workers_run_cases_each_once(run):
-    outcomes = run(subjects.prints, 40)
-    assert [outcome.case for outcome in outcomes] == [{"n": n} for n in range(40)]
+def test_both_workers_run_cases_each_once(run, tmp_path):
+    cases = [{"n": n, "folder": str(tmp_path)} for n in range(40)]
+    outcomes = run(subjects.meets, cases)
+    assert [outcome.case for outcome in outcomes] == cases
     assert {outcome.error for outcome in outcomes} == {None}
     assert {outcome.value[0] for outcome in outcomes} == {b"hello\n"}
     assert len({outcome.value[1] for outcome in outcomes}) >= 2  # processes
@@ -124,7 +125,7 @@ def test_a_worker_that_is_killed_costs_no_case(hello, tmp_path):
         while process.poll() is None and not (results.exists() and results.read_text().count("\n") >= 10):
             time.sleep(0.01)
         started.workers[0].kill()
-        said = process.communicate(timeout=60)[1]
+        said = process.communicate()[1]
     assert process.returncode == 1, said
     assert "60 cases: 59 passed, 1 failed" in said
     outcomes = [json.loads(line) for line in results.read_text().splitlines()]

@@ -35,6 +35,12 @@ def hello(tmp_path_factory):
     return tiny.write_image(tmp_path_factory.mktemp("hello") / "Image", tiny.say("hello\n"), tiny.POWER_OFF)
 
 
+@pytest.fixture(autouse=True)
+def _last_words(monkeypatch):
+    """A process on a busy host has time to write down where it was; and dies of that, so nobody waits in vain."""
+    monkeypatch.setattr(keeper, "_LAST_WORDS_S", 1000.0)
+
+
 @pytest.fixture
 def run(hello):
     """``run(test, cases)``: the outcomes, in the order of their cases' n."""
@@ -71,9 +77,10 @@ def is_running(pid: int) -> bool:
 # ---------------------------------------------------------------- what comes out
 
 
-def test_each_case_has_its_outcome_once_and_finds_the_same_machine(run):
-    outcomes = run(subjects.prints, 20, jobs=2)
-    assert [outcome.case for outcome in outcomes] == [{"n": n} for n in range(20)]
+def test_each_case_has_its_outcome_once_and_finds_the_same_machine(run, tmp_path):
+    cases = [{"n": n, "folder": str(tmp_path)} for n in range(20)]
+    outcomes = run(subjects.meets, cases, jobs=2)
+    assert [outcome.case for outcome in outcomes] == cases
     assert {outcome.value[0] for outcome in outcomes} == {b"hello\n"}
     assert len({outcome.value[1] for outcome in outcomes}) == 2  # processes
     assert {outcome.error for outcome in outcomes} == {None}
@@ -381,8 +388,9 @@ def test_python_repeats_itself_too(run):
     assert [outcome.error for outcome in run(subjects.letters, check_repeat=1.0)] == [None] * 3
 
 
-def test_the_sample_is_a_share_of_the_cases(run, tmp_path):
-    cases = [{"n": n, "folder": str(tmp_path), "wait": False} for n in range(40)]
+def test_the_sample_is_a_share_of_the_cases(run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    cases = [{"n": n, "folder": ".", "wait": False} for n in range(40)]  # the same ones each time, and so the sample
     assert all(outcome.passed for outcome in run(subjects.notes, cases, check_repeat=0.1))
     runs = [len(file.read_text().splitlines()) for file in tmp_path.iterdir()]
     assert len(runs) == 40
