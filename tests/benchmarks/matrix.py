@@ -14,6 +14,7 @@ import itertools
 import random
 import re
 import sys
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -177,13 +178,17 @@ def _told(found: bytes | bytearray, wanted: bytes, params: PcmParams) -> str:
 
 def snapshot(kernel: str) -> Path:
     """Boot a kernel, with the noise in its root file system; it is kept."""
-    folder = cache.directory() / "matrix"
-    noise_file = folder / "guest/root/noise"
-    noise_file.parent.mkdir(parents=True, exist_ok=True)
-    noise_file.write_bytes(noise(1))
-    image, initrd = guest.files(say) if kernel == "default" else debian.files(folder, say)
+    kept = cache.directory() / "matrix" / f"{kernel}.cpio"
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=kept.parent) as name:  # others may be about to do the same
+        folder = Path(name)
+        noise_file = folder / "guest/root/noise"
+        noise_file.parent.mkdir(parents=True)
+        noise_file.write_bytes(noise(1))
+        image, initrd = guest.files(say) if kernel == "default" else debian.files(folder, say)
+        overlay(initrd, folder / "guest", folder / "whole").rename(kept)
     append = GUEST_APPEND if kernel == "default" else debian.APPEND
-    return ready(image, overlay(initrd, folder / "guest", folder / f"{kernel}.cpio"), {"append": append}, say)
+    return ready(image, kept, {"append": append}, say)
 
 
 def cases(points: dict[str, Any], share: float) -> Iterator[dict[str, Any]]:

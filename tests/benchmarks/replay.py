@@ -65,16 +65,16 @@ def interactive(folder: Path, seed: int) -> Run:
         )  # fmt: skip
         try:
             if chance.random() < 0.8:
-                session.wait_until(lambda: b"# " in console.read_bytes(), 60)
+                session.wait_until(lambda: b"# " in console.read_bytes())
             _type_all(session, chance)
-            session.status(120)
+            session.status()
         finally:
             session.close()
     return _run(folder, "")
 
 
 def _type_all(session: Session, chance: random.Random) -> None:
-    session.wait_for(b"C-a x quits", 60)
+    session.wait_for(b"C-a x quits")
     for _ in range(chance.randrange(3, 8)):
         _type(session, chance, chance.choice(COMMANDS).encode() + b"\r")
         time.sleep(chance.choice((0, 0.1, 0.5, 1)) * chance.random())

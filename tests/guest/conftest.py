@@ -1,5 +1,6 @@
 """The default guest, booted: built on first use, never skipped."""
 
+import math
 import re
 from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack
@@ -9,11 +10,21 @@ from typing import Any
 import pytest
 
 from emu import guest
+from emu.console import Console
 from emu.machine import Machine
 from emu.shell import Shell
 from emu.testing.evidence import kept
 
 COMPLAINTS = re.compile(rb"Oops|WARNING:|BUG:|panic|Bad rss|stall|Call Trace|segfault|XRUN: |hw_ptr|Lost interrupts")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _patience() -> Iterator[None]:
+    """A command may take as long as a busy host needs for it; pytest's timeout ends what hangs."""
+    with pytest.MonkeyPatch.context() as patch:
+        for method in (Console.expect, Console.run, Console.give, Machine.put, Machine.get):
+            patch.setattr(method, "__defaults__", (math.inf,))
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -35,10 +35,12 @@ def test_reboot_is_a_reset(boot):
 
 
 def test_the_guests_clock_is_the_wall_clock(boot):
+    """Its RTC always; what Linux has made of it at the start falls behind where the host is too busy for the guest."""
+    before = int(time.time())
     guest = boot(clock="host")
-    now = time.time()
-    text = guest.ok("date +%s")
-    assert abs(int(next(line for line in text.split() if line.isdigit())) - now) <= 2
+    texts = guest.ok("date +%s").split(), guest.ok("cat /sys/class/rtc/rtc0/since_epoch").split()
+    date, rtc = (int(next(word for word in text if word.isdigit())) for text in texts)
+    assert before <= date <= rtc <= time.time()
 
 
 def test_guest_time_passes_without_real_time_under_warp(boot):
@@ -55,7 +57,7 @@ def test_a_paste_of_100_kb_loses_nothing(boot):
     guest.machine.console.sendline("stty -echo; cat > /tmp/paste")
     guest.machine.run_for(0.5)
     guest.machine.console.send(lines + b"\r\x04")
-    guest.machine.run_until(lambda: guest.machine.console.pending == 0, timeout=60)
+    guest.machine.run_until(lambda: guest.machine.console.pending == 0)
     guest.find_shell()
     text = guest.ok("stty echo; wc -c < /tmp/paste; tr -d '\\n' < /tmp/paste | md5sum")
     assert "101000" in text

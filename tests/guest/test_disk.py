@@ -59,7 +59,7 @@ class SlowDisk(FileDisk):
         self.flushes = []
 
     def flush(self):
-        self.flushes.append(self.go.wait(60))
+        self.flushes.append(self.go.wait())
         super().flush()
 
 

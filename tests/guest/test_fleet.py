@@ -29,7 +29,7 @@ def sweep(guest_files, tmp_path):
 
     def run(*words: str) -> tuple[int, str, list[dict]]:
         command = [sys.executable, "-m", "emu", "sweep", *words, "-o", "results.jsonl", "--html", "results.html"]
-        done = subprocess.run(command, cwd=tmp_path, check=False, capture_output=True, text=True, timeout=100)
+        done = subprocess.run(command, cwd=tmp_path, check=False, capture_output=True, text=True)
         outcomes = [json.loads(line) for line in (tmp_path / "results.jsonl").read_text().splitlines()]
         return done.returncode, done.stderr, outcomes
 

@@ -29,7 +29,7 @@ def gdb(guest_files: tuple[Path, Path], port: int, *commands: str) -> Iterator[l
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     ) as process:  # fmt: skip
         yield lines
-        lines += process.communicate(timeout=60)[0].splitlines()
+        lines += process.communicate()[0].splitlines()
 
 
 class Session:
@@ -42,7 +42,7 @@ class Session:
         with Machine(*files, clock=clock, audio=sink, disks=[song], append="console=ttyS0 norandmaps") as machine:
             if commands:
                 with gdb(files, machine.gdb(wait=True), *commands, "detach") as self.lines:
-                    self.result = machine.console.run(COMMAND, timeout=200)
+                    self.result = machine.console.run(COMMAND)
             else:
                 self.result = machine.console.run(COMMAND)
             played = sink.frames.tobytes()

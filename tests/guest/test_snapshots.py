@@ -101,7 +101,7 @@ def boot(guest_files, tmp_path) -> Run:
         return subprocess.run(
             [*PYEMU, "boot", "--clock", "warp", *map(str, arguments)],
             cwd=ROOT, env={**os.environ, "PYEMU_CACHE": str(cache)}, stdin=subprocess.DEVNULL, capture_output=True,
-            check=False, timeout=100,
+            check=False,
         )  # fmt: skip
 
     return run

@@ -111,7 +111,7 @@ def test_timeout_is_status_124(kernel, code):
     with process("boot", kernel(tiny.say("on\n"), code), "--timeout", "1000") as running:
         assert running.stdout.read(3) == b"on\n"
         running.send_signal(signal.SIGALRM)  # as the timer does: it would not wait for a host that is busy
-        assert running.wait(60) == 124
+        assert running.wait() == 124
         assert running.stderr.read() == b"pyemu: stopped after 1000 s (--timeout)\n"
 
 
@@ -126,7 +126,7 @@ def test_signal_ends_it_with_the_shells_status(kernel, code, number, status):
     with process("boot", kernel(tiny.say("on\n"), code)) as running:
         assert running.stdout.read(3) == b"on\n"
         running.send_signal(number)
-        assert running.wait(60) == status
+        assert running.wait() == status
         assert running.stderr.read() == b""
 
 
@@ -136,7 +136,7 @@ def test_signal_ends_it_where_nobody_reads_its_output(kernel):
         running.stdout.read(100_000)
         time.sleep(0.3)  # the pipe is full now
         running.terminate()
-        assert running.wait(60) == 143
+        assert running.wait() == 143
 
 
 def test_ignored_signal_stays_ignored(kernel):
@@ -148,14 +148,14 @@ def test_ignored_signal_stays_ignored(kernel):
         running.send_signal(signal.SIGHUP)
         running.stdin.write(b"\x04")
         running.stdin.flush()
-        assert running.wait(60) == 0
+        assert running.wait() == 0
 
 
 def test_reader_that_goes_away_is_status_141_without_a_message(kernel):
     forever = ["again", tiny.say("x"), asm.j("again")]
     with process("boot", kernel(forever)) as running:
         running.stdout.close()
-        assert running.wait(60) == 141
+        assert running.wait() == 141
         assert running.stderr.read() == b""
 
 
@@ -164,7 +164,7 @@ def test_full_disk_is_status_1(kernel):
         Path("/dev/full").open("wb") as full,
         process("boot", kernel(tiny.say("x"), tiny.SPIN), stdout=full) as running,
     ):
-        assert running.wait(60) == 1
+        assert running.wait() == 1
         assert running.stderr.read() == b"pyemu: error: the guest's output cannot be written: No space left on device\n"
 
 

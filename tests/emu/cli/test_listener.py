@@ -63,7 +63,8 @@ def test_a_reminder_that_comes_while_the_one_before_is_due_is_not_lost(monkeypat
     with Listener(None) as listener:
         listener.attach(machine)
         listener.remind(0, lambda: None)
-        for _ in range(3):  # what attach posts, the reminder, and what wakes the CPU
+        reminded.wait()
+        while not machine.posted.empty():
             machine.posted.get()()
         assert not then.is_set(), "it is not due"
         now = 2000.0

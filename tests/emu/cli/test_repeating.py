@@ -38,7 +38,7 @@ def record(image: Path, folder: Path, use) -> bytes:
 def replay(image: Path, folder: Path, *options: str, stdin: bytes = b"") -> tuple[int, bytes, str]:
     done = subprocess.run(
         [sys.executable, "-m", "emu", "boot", str(image), "--replay", str(folder / "run"), *options],
-        input=stdin, capture_output=True, check=False, cwd=ROOT, timeout=60,
+        input=stdin, capture_output=True, check=False, cwd=ROOT,
     )  # fmt: skip
     return done.returncode, done.stdout, done.stderr.decode()
 

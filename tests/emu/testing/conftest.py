@@ -27,7 +27,7 @@ def project(tmp_path):
         environment = {**os.environ, "PYTHONPATH": str(ROOT)}
         return subprocess.run(
             command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-            timeout=60, check=False,
+            check=False,
         ).stdout  # fmt: skip
 
     return run
