@@ -147,17 +147,15 @@ def test_who_is_interrupted_leaves_no_command_behind(tmp_path: Path, stubborn: s
 
 def test_a_command_that_is_to_end_may_clear_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Like make, which removes unfinished files."""
-    monkeypatch.setattr(job, "_GRACE_S", 1000.0)  # on a busy host it may take long
+    monkeypatch.setattr(job, "_GRACE_S", 1000.0)  # on a busy host it may take long; its output is closed at the end
 
     def interrupt(_line: str) -> None:
         raise KeyboardInterrupt
 
     half = tmp_path / "half"
+    script = f"trap 'rm {half}; exit 1' TERM; touch {half}; echo begun; sleep 1000 >/dev/null 2>&1 & wait"
     with building._locked(tmp_path / "lock", quiet) as lock, pytest.raises(KeyboardInterrupt):
-        Job(tmp_path, quiet, lock).run(
-            *("sh", "-c", f"trap 'rm {half}; exit 1' TERM; touch {half}; echo begun; sleep 1000 & wait"),
-            on_line=interrupt,
-        )
+        Job(tmp_path, quiet, lock).run("sh", "-c", script, on_line=interrupt)
     assert not half.exists()
 
 
