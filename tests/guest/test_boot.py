@@ -35,12 +35,13 @@ def test_reboot_is_a_reset(boot):
 
 
 def test_the_guests_clock_is_the_wall_clock(boot):
-    """Its RTC always; what Linux has made of it at the start falls behind where the host is too busy for the guest."""
+    """Its RTC always; what Linux makes of it at the start, a second and a half, falls behind if the host is busy."""
     before = int(time.time())
     guest = boot(clock="host")
     texts = guest.ok("date +%s").split(), guest.ok("cat /sys/class/rtc/rtc0/since_epoch").split()
     date, rtc = (int(next(word for word in text if word.isdigit())) for text in texts)
-    assert before <= date <= rtc <= time.time()
+    assert before <= rtc <= time.time()
+    assert before <= date <= rtc + 1
 
 
 def test_guest_time_passes_without_real_time_under_warp(boot):
