@@ -64,9 +64,10 @@ def test_what_unicorn_frees_is_put_together_at_once() -> None:
     libc.malloc.restype, libc.free.argtypes = ctypes.c_void_p, [ctypes.c_void_p]
     libc.mallinfo2.restype = _MallInfo
     pieces = [libc.malloc(40) for _ in range(1000)]
+    before = libc.mallinfo2().fsmblks  # of threads that were there before Unicorn
     for piece in pieces:
         libc.free(piece)
-    assert libc.mallinfo2().fsmblks == 0
+    assert libc.mallinfo2().fsmblks <= before
 
 
 def run(code: str, **environment: str) -> str:
