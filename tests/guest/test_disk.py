@@ -87,7 +87,7 @@ class ColdDisk(FileDisk):
         return None
 
     def read(self, offset, size):
-        self.reads.append(self.go.wait(60))
+        self.reads.append(self.go.wait())
         return super().read(offset, size)
 
 
