@@ -303,7 +303,10 @@ class BlockDevice(VirtioDevice):
         if request.fetched is None and not self._fetching:
             offset, size, _ = request.ranges[0]
             size = min(size, CHUNK)
-            request.fetched = self._disk.read_cached(offset, size)
+            try:
+                request.fetched = self._disk.read_cached(offset, size)
+            except OSError as error:
+                request.fetched = error
             if request.fetched is None:
                 self._fetching = True
                 piece: list[bytes | bytearray] = []

@@ -563,6 +563,12 @@ def test_what_is_cached_is_read_at_once(cold: Rig, elsewhere: Elsewhere) -> None
     assert not elsewhere.given
 
 
+def test_a_cache_that_cannot_be_read(cold: Rig, elsewhere: Elsewhere) -> None:
+    cold.disk.cold, cold.disk.error = False, OSError(errno.EIO, "Input/output error")
+    assert cold.request(IN, 3, room=512)[0] == IOERR
+    assert not elsewhere.given
+
+
 def test_a_piece_that_cannot_be_fetched(cold: Rig, elsewhere: Elsewhere) -> None:
     cold.driver.submit(0, [header(IN)], [2 * AT_ONCE, 1])
     cold.driver.kick(0)
