@@ -130,7 +130,7 @@ def test_a_paused_machine_takes_messages(tmp_path):
     with Machine(write_image(tmp_path / "Image", SPIN)) as machine:
         machine.pause()
         machine.post(machine.resume)
-        assert machine.run_until(lambda: not machine.paused)
+        assert machine.run_until(lambda: not machine.paused, timeout=3600)
 
 
 def test_running_a_paused_machine_for_ever_is_refused(tmp_path):
