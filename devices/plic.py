@@ -186,10 +186,10 @@ class Plic:
 
     def _claim(self, context: int) -> int:
         """Take the most urgent source; the lowest number wins a tie. The threshold does not matter (section 9)."""
-        candidates = self._levels & ~self._claimed & self._enabled[context] & ~self._with_priority[0]
+        candidates = self._pending() & self._enabled[context]
         if not candidates:
             return 0
-        for with_priority in reversed(self._with_priority):
+        for with_priority in self._with_priority[:0:-1]:  # priority 0 is never
             sources = candidates & with_priority
             if sources:
                 lowest = sources & -sources

@@ -298,7 +298,7 @@ class BlockDevice(VirtioDevice):
     def _is_there(self, request: _Request, fetch: Aside) -> bool:
         """Whether the next piece of a read is there; else it is fetched, and the request goes on when it has come.
 
-        One at a time is, whatever was reset meanwhile, so no driver can pile them up.
+        Only one is fetched at a time, whatever was reset meanwhile, so no driver can pile them up.
         """
         if request.fetched is None and not self._fetching:
             offset, size, _ = request.ranges[0]

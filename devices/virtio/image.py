@@ -20,9 +20,10 @@ __all__ = ["CHUNK", "SECTOR", "DiskState", "FileDisk", "ImageState", "Read", "ch
 SECTOR = 512
 # Copies are cut into pieces of this size, so that the guest cannot decide how much of the host's memory they take.
 CHUNK = 64 << 10
-#: So much is read ahead, by whoever waits for the host's disk. The host itself would do it when a piece in the cache is
-#: read, within a callback: up to 3 ms where it takes 8 MiB.
-_AHEAD = 1 << 20
+#: Whoever waits for the host's disk has it bring so many times as much: 1 MiB for a CHUNK, little for a guest that
+#: reads here and there. The host would read ahead by itself when a piece in the cache is read, which would be within a
+#: callback: up to 3 ms where it takes 8 MiB.
+_AHEAD = 16
 #: Of preadv: fail instead of waiting for the host's disk. Where no system call can, every read may wait.
 _NOWAIT: int = getattr(os, "RWF_NOWAIT", 0)
 #: A file is as it was if it was last written at the same time, unless that was only so long (ns) before its state was
@@ -100,7 +101,7 @@ class FileDisk:
             return self._read_ahead(offset, size)
 
     def _read_ahead(self, offset: int, size: int) -> bytes:
-        _advise(self._descriptor, offset, _AHEAD, "POSIX_FADV_WILLNEED")
+        _advise(self._descriptor, offset, _AHEAD * size, "POSIX_FADV_WILLNEED")
         parts = []
         while size:
             part = os.pread(self._descriptor, size, offset)
