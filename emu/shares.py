@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 
 from devices.errors import UsageError
-from devices.virtio.aside import Aside
+from devices.virtio.aside import Aside, at_once
 from devices.virtio.fs import Export, FsDevice, open_export
 
 __all__ = ["devices", "parse_share"]
@@ -43,5 +43,7 @@ def devices(
         opened.callback(export.close)
         if export.tag in {device.export.tag for device in made}:
             raise UsageError(f"two shared directories are called {export.tag!r}; give one another name: DIR,tag=NAME")
-        made.append(FsDevice(export, make_aside(opened)))
+        aside = make_aside(opened)
+        fetch = None if aside is at_once else make_aside(opened)  # which need not wait for a flush
+        made.append(FsDevice(export, aside, fetch))
     return made

@@ -1,12 +1,14 @@
 """What devices get in tests instead of a machine: a clock that only moves when told, its deadline heap, a line."""
 
 import heapq
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from devices.contracts import Moment
+from devices.virtio.aside import at_once
 
-__all__ = ["FakeClock", "FakeEvent", "FakeEvents", "FakeIrq"]
+__all__ = ["Elsewhere", "FakeClock", "FakeEvent", "FakeEvents", "FakeIrq"]
 
 
 class FakeIrq:
@@ -117,3 +119,16 @@ class FakeEvents:
         while self._heap and self._heap[0].cancelled:
             heapq.heappop(self._heap)
         return self._heap[0] if self._heap else None
+
+
+class Elsewhere:
+    """Does the work given to it when the test says so."""
+
+    def __init__(self) -> None:
+        self.given: deque[tuple[Callable[[], None], Callable[[OSError | None], None]]] = deque()
+
+    def __call__(self, work: Callable[[], None], done: Callable[[OSError | None], None]) -> None:
+        self.given.append((work, done))
+
+    def finish(self) -> None:
+        at_once(*self.given.popleft())

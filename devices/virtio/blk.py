@@ -61,8 +61,8 @@ MAX_DISCARD_SECTORS = (1 << 30) // SECTOR
 MAX_WRITE_ZEROES_SEGMENTS = 1
 MAX_WRITE_ZEROES_SECTORS = (16 << 20) // SECTOR
 #: Bytes moved before the guest has a turn, which is also the most in one piece: 0.05 ms if they are in the host's
-#: cache. Every request counts as at least a page.
-AT_ONCE, LEAST = CHUNK, 4 << 10
+#: cache. Every request counts for so many more.
+AT_ONCE, LEAST = CHUNK, 8 << 10
 DISCARD_ALIGNMENT_SECTORS = 8  # host file systems free space in blocks of 4 KiB
 
 # The configuration space (section 5.2.4) up to write_zeroes_may_unmap; fields of features not offered are zero.

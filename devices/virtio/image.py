@@ -3,7 +3,6 @@
 All offsets and sizes are in bytes, within the disk; an operation that fails raises OSError.
 """
 
-import contextlib
 import errno
 import os
 import stat
@@ -13,6 +12,7 @@ from typing import TypedDict
 
 from devices.errors import PyemuError, UsageError
 from devices.state import I64, U64
+from devices.virtio.pagecache import expect_leaps, read_ahead, read_cached
 from devices.virtio.sparse import data_in, punch_hole
 
 __all__ = ["CHUNK", "SECTOR", "DiskState", "FileDisk", "ImageState", "Read", "check_kind", "chunks"]
@@ -20,12 +20,6 @@ __all__ = ["CHUNK", "SECTOR", "DiskState", "FileDisk", "ImageState", "Read", "ch
 SECTOR = 512
 # Copies are cut into pieces of this size, so that the guest cannot decide how much of the host's memory they take.
 CHUNK = 64 << 10
-#: Whoever waits for the host's disk has it bring so many times as much: 1 MiB for a CHUNK, little for a guest that
-#: reads here and there. The host would read ahead by itself when a piece in the cache is read, which would be within a
-#: callback: up to 3 ms where it takes 8 MiB.
-_AHEAD = 16
-#: Of preadv: fail instead of waiting for the host's disk. Where no system call can, every read may wait.
-_NOWAIT: int = getattr(os, "RWF_NOWAIT", 0)
 #: A file is as it was if it was last written at the same time, unless that was only so long (ns) before its state was
 #: taken: file systems tell no times that are closer to each other.
 _SETTLED_NS = 2_000_000_000
@@ -75,7 +69,7 @@ class FileDisk:
         self._version = int.from_bytes(os.urandom(7))  # what no other disk has ever been like, and one more each write
         self._flush_failed = False
         self._flushable = not read_only and not temporary
-        _advise(descriptor, 0, 0, "POSIX_FADV_RANDOM")
+        expect_leaps(descriptor)
         end = os.lseek(descriptor, 0, os.SEEK_END)
         self.read_only = read_only
         self.size = end - end % SECTOR
@@ -92,19 +86,13 @@ class FileDisk:
 
     def read_cached(self, offset: int, size: int) -> bytes | bytearray | None:
         """Read as ``read`` does, if the host's disk need not be asked for any of it; else return None."""
-        data = bytearray(size)
-        try:
-            return data if os.preadv(self._descriptor, [data], offset, _NOWAIT) == size else None
-        except BlockingIOError:
-            return None
-        except OSError:  # most likely EOPNOTSUPP, a file system's that does not tell
-            return self._read_ahead(offset, size)
+        data = read_cached(self._descriptor, offset, size)
+        return data if data is None or len(data) == size else self._read_ahead(offset, size)
 
     def _read_ahead(self, offset: int, size: int) -> bytes:
-        _advise(self._descriptor, offset, _AHEAD * size, "POSIX_FADV_WILLNEED")
         parts = []
         while size:
-            part = os.pread(self._descriptor, size, offset)
+            part = read_ahead(self._descriptor, offset, size)
             if not part:
                 raise OSError(errno.EIO, f"{self._name} ends at {offset}")
             parts.append(part)
@@ -240,10 +228,3 @@ def _options(state: DiskState) -> str:
 def chunks(size: int) -> Iterator[tuple[int, int]]:
     """Cut ``size`` bytes into pieces of at most CHUNK: (position, length)."""
     return ((position, min(CHUNK, size - position)) for position in range(0, size, CHUNK))
-
-
-def _advise(descriptor: int, offset: int, size: int, advice: str) -> None:
-    """Tell the host how a file will be read, if it can be told."""
-    if hasattr(os, "posix_fadvise"):
-        with contextlib.suppress(OSError):
-            os.posix_fadvise(descriptor, offset, size, getattr(os, advice))

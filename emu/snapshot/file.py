@@ -26,7 +26,7 @@ from emu.snapshot.magic import MAGIC, is_snapshot
 __all__ = ["FORMAT", "Contents", "Region", "identity", "read", "write", "write_all"]
 
 #: Another one is refused. To be increased with each change of what is in there, or of its meaning.
-FORMAT = 3
+FORMAT = 4
 _HEAD = struct.Struct("<16sIIQ")
 #: More plain data than any machine has: a console's text and what Python plays into a microphone are the most of it.
 _MOST_PLAIN = 16 << 20

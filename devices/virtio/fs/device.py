@@ -1,8 +1,8 @@
 """The virtio-fs device (virtio 1.2 section 5.11): its queues, and the requests that take long.
 
 A request is answered at once, unless it reads or writes: that is done piece by piece, one request at a time, with the
-guest having a turn after some pieces. What waits for the host's disk (FSYNC, SYNCFS, FALLOCATE) is done aside, one at
-a time, without delaying the others.
+guest having a turn after some pieces, and while the host's disk is asked for one. What waits for the host's disk alone
+(FSYNC, SYNCFS, FALLOCATE) is done aside, one at a time, without delaying the others.
 
 Files are forgotten by the thousands, and no program waits for that: once there is a request to forget one, more are
 collected for a while, without a notification and an interrupt for each.
@@ -16,13 +16,14 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NamedTuple, TypedDict
 
-from devices.state import U32, check
+from devices.state import U32, U64, check
 from devices.virtio.aside import Aside, at_once
 from devices.virtio.device import VirtioDevice
 from devices.virtio.fs import calls, wire
 from devices.virtio.fs.export import Export, ExportState
 from devices.virtio.fs.files import OpenFile
 from devices.virtio.fs.server import Header, MalformedError, Server, Transfer
+from devices.virtio.pagecache import read_ahead, read_cached
 from devices.virtio.queue import Chain, ChainState, Queue
 
 __all__ = ["FsDevice", "FsState"]
@@ -39,8 +40,8 @@ _SHORT = 512
 
 #: For how long, ns of guest time, requests to forget files are collected, and how many at most.
 _FORGET_NS, _FORGET_COUNT = 10_000_000, 64
-#: So many are dealt with before the guest has a turn.
-_FORGOTTEN_AT_ONCE = 8
+#: So many of those requests, and of the files in them, are dealt with before the guest has a turn.
+_FORGOTTEN_AT_ONCE = 16
 
 #: What nobody waits for, and what takes longer.
 _FORGET = frozenset({wire.FORGET, wire.BATCH_FORGET})
@@ -60,22 +61,32 @@ class RequestState(TypedDict):
 
 
 class FsState(TypedDict):
-    """The requests that have begun, those that wait for the host's disk first; and what the guest knows."""
+    """The requests that have begun, those that wait for the host's disk first; and what the guest knows.
+
+    ``forgotten`` are nodes that it will soon have forgotten, each with how many lookups of it.
+    """
 
     requests: list[RequestState]
+    forgotten: list[tuple[U64, U64]]
     export: ExportState
 
 
 class _Request:
     """A READ or a WRITE, ``position`` bytes of which are done."""
 
-    __slots__ = ("chain", "header", "position", "transfer")
+    __slots__ = ("chain", "fetched", "header", "position", "transfer")
 
     def __init__(self, chain: Chain, header: Header, transfer: Transfer, position: int = 0) -> None:
         self.chain = chain
         self.header = header
         self.transfer = transfer
         self.position = position
+        self.fetched: bytes | bytearray | OSError | None = None  # the next piece of a READ
+
+    @property
+    def piece(self) -> int:
+        """How many bytes the next piece has."""
+        return min(self.transfer.size - self.position, PIECE)
 
 
 class _Waiting(NamedTuple):
@@ -91,21 +102,27 @@ class _Waiting(NamedTuple):
 
 
 class FsDevice(VirtioDevice):
-    """A shared directory, ``export``; ``aside`` waits for the host's disk."""
+    """A shared directory, ``export``.
+
+    ``aside`` waits for the host's disk, and ``fetch`` reads what is not in the host's cache; without it that is read at
+    once, however long it takes.
+    """
 
     device_id = 26
     queue_sizes = (HIPRIO_SIZE, REQUESTS_SIZE)
 
-    def __init__(self, export: Export, aside: Aside = at_once) -> None:
+    def __init__(self, export: Export, aside: Aside = at_once, fetch: Aside | None = None) -> None:
         self.export = export
-        self._aside = aside
+        self._aside, self._fetch = aside, fetch
         self._server = Server(export)
         self._queues: Sequence[Queue] = ()
         self._request: _Request | None = None
+        self._fetching = False
         self._waiting: deque[_Waiting] = deque()  # the first one is being done
         self._resumed: deque[tuple[Chain, int]] = (
             deque()
         )  # of a machine that was restored: to begin with, at a position
+        self._forgotten: deque[tuple[int, int]] = deque()  # nodes, and how many lookups: one request's at most
         self._config = export.tag.encode().ljust(_CONFIG_TAG, b"\0") + (1).to_bytes(4, "little")
 
     def config(self) -> bytes:
@@ -136,12 +153,17 @@ class FsDevice(VirtioDevice):
 
     def _take_forgotten(self, queue: Queue) -> None:
         left = _FORGOTTEN_AT_ONCE
-        while left and (chain := queue.pop()) is not None:
+        while left:
+            if self._forgotten:
+                self._forget_next()
+            elif (chain := queue.pop()) is None:
+                break
+            else:
+                header, body = _read(chain)
+                if header is not None:
+                    self._forgotten.extend(self._server.forgotten(header.opcode, header.node, body))
+                queue.push(chain, 0)
             left -= 1
-            header, body = _read(chain)
-            if header is not None:
-                self._server.forget(header.opcode, header.node, body)
-            queue.push(chain, 0)
         if not left:
             queue.later()
         elif left < _FORGOTTEN_AT_ONCE:  # more will come
@@ -149,10 +171,19 @@ class FsDevice(VirtioDevice):
             queue.later(_FORGET_NS)
         queue.signal()
 
+    def _forget_next(self) -> None:
+        self.export.tree.forget(*self._forgotten.popleft())
+
     def _serve(self, queue: Queue) -> None:
         left = AT_ONCE
         while left > 0:
+            if self._forgotten:
+                left -= AT_ONCE // _FORGOTTEN_AT_ONCE
+                self._forget_next()
+                continue
             if self._request is not None:
+                if self._fetch is not None and not self._is_there(self._request, self._fetch):
+                    break
                 left -= self._go_on(queue, self._request)
                 continue
             if self._resumed:
@@ -172,7 +203,7 @@ class FsDevice(VirtioDevice):
         if header is None:
             queue.push(chain, 0)
         elif header.opcode in _FORGET:
-            self._server.forget(header.opcode, header.node, body)
+            self._forgotten.extend(self._server.forgotten(header.opcode, header.node, body))
             queue.push(chain, 0)
         else:
             try:
@@ -215,11 +246,10 @@ class FsDevice(VirtioDevice):
     def _go_on(self, queue: Queue, request: _Request) -> int:
         """Carry out the next piece of a request; return how many bytes' worth of work that was."""
         chain, transfer = request.chain, request.transfer
-        piece = min(transfer.size - request.position, PIECE)
-        do, done = (_read_piece if request.header.opcode == wire.READ else _write_piece), 0
+        piece, done = request.piece, 0
         try:
             if piece:
-                done = do(chain, transfer, request.position, piece)
+                done = (_read_piece if request.header.opcode == wire.READ else _write_piece)(request, piece)
         except OSError as error:
             if not request.position:  # otherwise the guest learns how much was done
                 self._request = None
@@ -230,6 +260,35 @@ class FsDevice(VirtioDevice):
             self._request = None
             self._finish(queue, request)
         return max(done, LEAST)
+
+    def _is_there(self, request: _Request, fetch: Aside) -> bool:
+        """Whether the next piece is there, if it is to be read; else it is fetched, and that goes on when it has come.
+
+        Only one is fetched at a time, whatever was reset meanwhile, so no driver can pile them up.
+        """
+        size = request.piece
+        if request.header.opcode != wire.READ or not size or request.fetched is not None:
+            return True
+        if self._fetching:
+            return False
+        file, offset = request.transfer.file, request.transfer.offset + request.position
+        try:
+            request.fetched = read_cached(file.fileno(), offset, size)
+        except OSError as error:
+            request.fetched = error
+        if request.fetched is None:
+            self._fetching = True
+            file.hold()
+            piece: list[bytes] = []
+            descriptor = file.fileno()
+            fetch(lambda: piece.append(read_ahead(descriptor, offset, size)), partial(self._fetched, request, piece))
+        return request.fetched is not None
+
+    def _fetched(self, request: _Request, piece: list[bytes], error: OSError | None) -> None:
+        request.transfer.file.let_go()
+        self._fetching, request.fetched = False, error or piece[0]
+        if self._queues:
+            self._queues[REQUESTS].later()
 
     def _finish(self, queue: Queue, request: _Request) -> None:
         chain, header, transfer = request.chain, request.header, request.transfer
@@ -279,6 +338,7 @@ class FsDevice(VirtioDevice):
         self._request = None
         self._waiting.clear()
         self._resumed.clear()
+        self._forgotten.clear()
         for waiting in dropped:
             if waiting.file is not None:
                 waiting.file.let_go()
@@ -292,6 +352,7 @@ class FsDevice(VirtioDevice):
             begun.append((self._request.chain, self._request.position))
         return {
             "requests": [{"chain": chain.state(), "position": position} for chain, position in begun],
+            "forgotten": list(self._forgotten),
             "export": self.export.state(),
         }
 
@@ -299,8 +360,9 @@ class FsDevice(VirtioDevice):
         """Go on with the requests that are in ``state``: they are checked anew, after the guest has had a turn."""
         self._drop_requests()
         self.export.restore(state["export"])
-        requests = state["requests"]
-        check(bool(self._queues) or not requests, "a request of a share that nobody uses")
+        requests, forgotten = state["requests"], state["forgotten"]
+        check(bool(self._queues) or not (requests or forgotten), "a request of a share that nobody uses")
+        self._forgotten.extend(forgotten)
         for one in requests:
             self._resumed.append((self._queues[REQUESTS].resume_chain(one["chain"]), one["position"]))
         if requests:
@@ -343,14 +405,20 @@ def _refuse(queue: Queue, chain: Chain, header: Header, error: OSError) -> None:
     queue.push(chain, length)
 
 
-def _read_piece(chain: Chain, transfer: Transfer, position: int, size: int) -> int:
-    data = os.pread(transfer.file.fileno(), size, transfer.offset + position)
-    chain.writable.write(wire.OUT_HEADER.size + position, data)
+def _read_piece(request: _Request, size: int) -> int:
+    transfer, position = request.transfer, request.position
+    data, request.fetched = request.fetched, None
+    if data is None:
+        data = os.pread(transfer.file.fileno(), size, transfer.offset + position)
+    elif isinstance(data, OSError):
+        raise data
+    request.chain.writable.write(wire.OUT_HEADER.size + position, data)
     return len(data)
 
 
-def _write_piece(chain: Chain, transfer: Transfer, position: int, size: int) -> int:
-    data = chain.readable.read(_DATA + position, size)
+def _write_piece(request: _Request, size: int) -> int:
+    transfer, position = request.transfer, request.position
+    data = request.chain.readable.read(_DATA + position, size)
     descriptor = transfer.file.fileno()
     if transfer.append:
         return os.pwritev(descriptor, [data], 0, os.RWF_APPEND)

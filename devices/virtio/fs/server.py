@@ -149,16 +149,18 @@ class Server:
             raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
         return file, mode, offset, length
 
-    def forget(self, opcode: int, node: int, body: bytes) -> None:
-        """Forget nodes; whatever is wrong with a request that has no answer is ignored."""
-        tree = self._export.tree
+    def forgotten(self, opcode: int, node: int, body: bytes) -> list[tuple[int, int]]:
+        """Return the nodes that a request has forgotten, each with how many lookups of it.
+
+        Whatever is wrong with a request that has no answer is ignored.
+        """
         if opcode == wire.FORGET and len(body) >= wire.FORGET_IN.size:
-            tree.forget(node, wire.FORGET_IN.unpack_from(body)[0])
-        elif opcode == wire.BATCH_FORGET and len(body) >= wire.BATCH_FORGET_IN.size:
+            return [(node, *wire.FORGET_IN.unpack_from(body))]
+        if opcode == wire.BATCH_FORGET and len(body) >= wire.BATCH_FORGET_IN.size:
             (count,) = wire.BATCH_FORGET_IN.unpack_from(body)
             ones = body[wire.BATCH_FORGET_IN.size :]
-            for number, lookups in wire.FORGET_ONE.iter_unpack(ones[: len(ones) // 16 * 16][: 16 * count]):
-                tree.forget(number, lookups)
+            return list(wire.FORGET_ONE.iter_unpack(ones[: len(ones) // 16 * 16][: 16 * count]))
+        return []
 
     # ---------------------------------------------------------------- the session
 

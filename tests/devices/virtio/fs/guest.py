@@ -99,11 +99,12 @@ class FsGuest:
         *,
         read_only: bool = False,
         aside: Aside = at_once,
+        fetch: Aside | None = None,
         memory: FakeMemory | None = None,
         start: bool = True,
     ) -> None:
         self.folder = folder
-        self.device = FsDevice(open_export(folder, read_only=read_only), aside)
+        self.device = FsDevice(open_export(folder, read_only=read_only), aside, fetch)
         self.driver = Driver(self.device, memory)
         self.uid = self.gid = 0
         if start:

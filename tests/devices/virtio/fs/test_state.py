@@ -73,6 +73,7 @@ class Life(VirtioLife):
                 (fuse.RENAME, struct.pack("<Q", node) + name + chance.choice([b"a\0", b"b\0"])),
                 (fuse.RELEASE, struct.pack("<QIIQ", file, 0, 0, 0)),
                 (fuse.FORGET, struct.pack("<Q", 1)),
+                (fuse.BATCH_FORGET, struct.pack("<IIQQ", 40, 0, node, 1) + bytes(39 * 16)),
                 (fuse.INIT, struct.pack("<IIII48x", 7, 37, 0, 0)),
                 (fuse.SETATTR, struct.pack("<I84x", chance.choice([fuse.MODE, fuse.SIZE]))),
             ]
