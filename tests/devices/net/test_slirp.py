@@ -53,6 +53,14 @@ def udp(target: bytes, port: int, data: bytes, source: int = 1000) -> bytes:
     return ip(17, target, struct.pack(">HHHH", source, port, 8 + len(data), 0) + data)
 
 
+def ipv6(protocol: int, source: bytes, target: bytes, payload: bytes, checksum_at: int) -> bytes:
+    pseudo = source + target + struct.pack(">II", len(payload), protocol)
+    words = struct.unpack(f">{(len(pseudo) + len(payload) + 1) // 2}H", pseudo + payload + bytes(len(payload) % 2))
+    checksum = (sum(words) % 0xFFFF ^ 0xFFFF).to_bytes(2, "big")
+    head = struct.pack(">IHBB", 6 << 28, len(payload), protocol, 255) + source + target
+    return EVERYBODY + MAC + b"\x86\xdd" + head + payload[:checksum_at] + checksum + payload[checksum_at + 2 :]
+
+
 def answers(guest: OtherEnd, kind: bytes) -> list[bytes]:
     return [frame for frame in guest.received if frame[12:14] == kind]
 
@@ -77,11 +85,7 @@ def test_dhcp_offers_an_address_and_a_server_for_names(guest: OtherEnd) -> None:
 
 def test_a_guest_with_ipv6_is_told_its_prefix(guest: OtherEnd) -> None:
     """A router solicitation (RFC 4861), from no address as yet."""
-    routers, icmp = bytes.fromhex("ff02" + 13 * "00" + "02"), bytearray(bytes((133, 0)) + bytes(6))
-    pseudo = bytes(16) + routers + struct.pack(">II", len(icmp), 58)
-    icmp[2:4] = (sum(struct.unpack(">24H", pseudo + icmp)) % 0xFFFF ^ 0xFFFF).to_bytes(2, "big")
-    head = bytes.fromhex("333300000002") + MAC + b"\x86\xdd" + struct.pack(">IHBB", 6 << 28, len(icmp), 58, 255)
-    guest.send(head + bytes(16) + routers + icmp)
+    guest.send(ipv6(58, bytes(16), bytes.fromhex("ff02" + 13 * "00" + "02"), bytes((133, 0)) + bytes(6), 2))
     guest.until(lambda: any(bytes.fromhex("fec0") + bytes(14) in frame for frame in answers(guest, b"\x86\xdd")))
 
 
@@ -93,6 +97,22 @@ def test_datagrams_reach_the_hosts_loopback_and_come_back(guest: OtherEnd) -> No
         assert data == b"ping" * 1000
         server.sendto(b"pong" * 4000, client)
         guest.until(lambda: any(frame.endswith(b"pong" * 4000) for frame in guest.received))
+
+
+def test_datagrams_over_ipv6_reach_the_hosts_loopback_and_come_back(guest: OtherEnd) -> None:
+    with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as server:
+        try:
+            server.bind(("::1", 0))
+        except OSError:
+            pytest.skip("this host has no IPv6")
+        own, host = (bytes.fromhex("fec0" + 12 * "00") + number for number in (b"\0\x15", b"\0\2"))
+        here = bytes.fromhex("88 00 0000 20000000") + own + b"\2\1" + MAC  # a neighbour advertisement (RFC 4861)
+        ping = struct.pack(">HHHH", 1000, server.getsockname()[1], 8 + 4000, 0) + b"ping" * 1000
+        guest.send(ipv6(58, own, host, here, 2), ipv6(17, own, host, ping, 6))
+        data, client = server.recvfrom(65536)
+        assert data == b"ping" * 1000
+        server.sendto(b"pong" * 4000, client)
+        guest.until(lambda: any(frame.endswith(b"pong" * 4000) for frame in answers(guest, b"\x86\xdd")))
 
 
 def test_a_forward_leads_to_the_guest() -> None:
