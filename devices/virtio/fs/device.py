@@ -119,10 +119,10 @@ class FsDevice(VirtioDevice):
         self._request: _Request | None = None
         self._fetching = False
         self._waiting: deque[_Waiting] = deque()  # the first one is being done
-        self._resumed: deque[tuple[Chain, int]] = (
-            deque()
-        )  # of a machine that was restored: to begin with, at a position
-        self._forgotten: deque[tuple[int, int]] = deque()  # nodes, and how many lookups: one request's at most
+        #: Of a machine that was restored: to begin with, each at a position.
+        self._resumed: deque[tuple[Chain, int]] = deque()
+        #: Nodes, each with how many lookups of it: of one request at most.
+        self._forgotten: deque[tuple[int, int]] = deque()
         self._config = export.tag.encode().ljust(_CONFIG_TAG, b"\0") + (1).to_bytes(4, "little")
 
     def config(self) -> bytes:
