@@ -3,10 +3,12 @@
 import hashlib
 import os
 import random
+import threading
 
 import pytest
 
 from devices.errors import UsageError
+from devices.virtio.fs import device
 from emu import Machine
 from emu.shell import ShellError
 
@@ -53,6 +55,26 @@ def test_a_tree_and_megabytes_both_ways(boot, folder):
     )
     guest.ok("tar cf - -C /tmp . | tar xf - -C /mnt/t && diff -r /tmp /mnt/t")
     assert (folder / "t/data").read_bytes() == data
+
+
+def test_the_guest_goes_on_while_a_cold_file_is_read(boot, folder, monkeypatch):
+    data = random.Random(4).randbytes(1 << 20)
+    (folder / "cold").write_bytes(data)
+    go, reads = threading.Event(), []
+
+    def read(descriptor, offset, size):
+        reads.append(go.wait())
+        return os.pread(descriptor, size, offset)
+
+    monkeypatch.setattr(device, "read_cached", lambda *_: None)
+    monkeypatch.setattr(device, "read_ahead", read)
+    guest = boot(share=str(folder), clock="host")
+    guest.ok("(md5sum </mnt/cold >/tmp/sum; touch /tmp/done) &")
+    guest.ok("for i in 1 2 3; do sleep 0.1; done; ! test -e /tmp/done")
+    assert reads == []
+    go.set()
+    assert hashlib.md5(data).hexdigest() in guest.ok("while ! test -e /tmp/done; do sleep 0.05; done; cat /tmp/sum")
+    assert all(reads)
 
 
 def test_two_machines_on_one_directory_and_one_that_only_reads(boot, folder, tmp_path):
