@@ -107,7 +107,7 @@ def test_a_snapshot_goes_on_with_open_files(boot, folder, tmp_path):
 
 def test_put_and_get(boot, tmp_path):
     guest = boot()
-    for data in (b"", b"x", os.urandom(200_000)):
+    for data in (b"", b"x", random.Random(5).randbytes(200_000)):
         guest.machine.put(data, "/tmp/it's a file")
         assert guest.machine.get("/tmp/it's a file") == data
     (tmp_path / "script").write_text("#!/bin/sh\necho it runs\n")
@@ -127,7 +127,7 @@ def test_put_and_get(boot, tmp_path):
 def test_while_the_kernel_prints_on_the_console(boot):
     guest = boot()
     guest.machine.console.run("(while :; do echo something happens >/dev/kmsg; sleep 0.1; done) & echo $! >/tmp/pid")
-    data = os.urandom(30_000)
+    data = random.Random(6).randbytes(30_000)
     guest.machine.put(data, "/tmp/data")
     assert guest.machine.get("/tmp/data") == data
     guest.machine.console.run("kill $(cat /tmp/pid)")
