@@ -112,10 +112,10 @@ def run(files: tuple[Path, Path], job: Job) -> None:
             machine_guest.excused = re.compile(b"")  # they are counted here
             machine_guest.ok("for i in p c; do echo 7 > /proc/asound/card0/pcm0$i/xrun_debug; done")
             machine_guest.load(song)
-            base = idle(machine_guest)
+            base, before = idle(machine_guest), machine_guest.machine.clock.given_up
             share, text = work(machine_guest, job)
+            given_up = (machine_guest.machine.clock.given_up - before) / _NS_PER_S
             complaints = [found[0] for line in text.splitlines() if (found := _COMPLAINTS.search(line))]
-            given_up = machine_guest.machine.clock.given_up / _NS_PER_S
             heard = b"".join(bytes(sound.data) for sound in tape.take())
             recorded = machine_guest.recorded(job.params, job.frames)
         log = read_log(folder / "log")
