@@ -87,7 +87,8 @@ class FileDisk:
     def read_cached(self, offset: int, size: int) -> bytes | bytearray | None:
         """Read as ``read`` does, if the host's disk need not be asked for any of it; else return None."""
         data = read_cached(self._descriptor, offset, size)
-        return data if data is None or len(data) == size else self._read_ahead(offset, size)
+        # A block device has no size in its status, so a piece that is there in part looks like the last one.
+        return data if data is not None and len(data) == size else None
 
     def _read_ahead(self, offset: int, size: int) -> bytes:
         parts = []

@@ -273,14 +273,14 @@ class FsDevice(VirtioDevice):
             return False
         file, offset = request.transfer.file, request.transfer.offset + request.position
         try:
-            request.fetched = read_cached(file.fileno(), offset, size)
+            descriptor = file.fileno()
+            request.fetched = read_cached(descriptor, offset, size)
         except OSError as error:
             request.fetched = error
         if request.fetched is None:
             self._fetching = True
             file.hold()
             piece: list[bytes] = []
-            descriptor = file.fileno()
             fetch(lambda: piece.append(read_ahead(descriptor, offset, size)), partial(self._fetched, request, piece))
         return request.fetched is not None
 

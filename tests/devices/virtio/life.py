@@ -1,6 +1,7 @@
 """A virtio device's life with a guest that does anything; see tests/twins.py."""
 
 import zlib
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from random import Random
 from typing import Self
@@ -17,7 +18,7 @@ RAM_SIZE = 512 << 10
 BUFFERS = 32 << 10
 
 
-class VirtioLife:
+class VirtioLife(ABC):
     """``device`` on its transport, perhaps ``wrapped``, with a driver that never looks at what comes back."""
 
     def __init__(
@@ -39,9 +40,9 @@ class VirtioLife:
         self.driver.take_over(old.driver)
         self._used = old._used
 
+    @abstractmethod
     def request(self, chance: Random) -> tuple[int, Sequence[bytes], Sequence[int]]:
         """Return a queue, and what to submit there: bytes to be read, sizes to be written."""
-        raise NotImplementedError
 
     def happen(self, chance: Random) -> None:
         """Let something happen on the other side of the device."""

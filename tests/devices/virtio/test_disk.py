@@ -68,6 +68,15 @@ def test_what_is_in_the_hosts_cache(
     disk.close()
 
 
+def test_what_has_been_cut_off_is_not_in_the_hosts_cache(image: Path) -> None:
+    disk = open_disk(image)
+    os.truncate(image, 1024)
+    assert disk.read_cached(512, 1024) is None
+    with pytest.raises(OSError, match="ends at 1024"):
+        disk.read(512, 1024)
+    disk.close()
+
+
 @pytest.mark.parametrize("options", [{}, {"read_only": True}, {"snapshot": True}])
 def test_incomplete_sector_is_not_offered(image: Path, options: dict[str, bool]) -> None:
     image.write_bytes(bytes(1024 + 100))
