@@ -44,7 +44,7 @@ class VirtioLife(ABC):
     def request(self, chance: Random) -> tuple[int, Sequence[bytes], Sequence[int]]:
         """Return a queue, and what to submit there: bytes to be read, sizes to be written."""
 
-    def happen(self, chance: Random) -> None:
+    def happen(self, chance: Random) -> None:  # noqa: B027 - nothing, for most
         """Let something happen on the other side of the device."""
 
     def see(self) -> object:
