@@ -71,11 +71,16 @@ class Plic:
         self._claimed: Sources = 0
         self._priority = [0] * (sources + 1)
         self._with_priority = [self._implemented] + [0] * MAX_PRIORITY
+        self._urgent_first: tuple[Sources, ...] = ()  # those of equal priority, and never of priority 0
         self._enabled = [0] * len(contexts)
         self._threshold = [0] * len(contexts)
         # The enabled sources above the threshold: those that may raise a context. Cached, so a line costs two `&`.
         self._eligible = [0] * len(contexts)
         self._output = [False] * len(contexts)
+        # Every interrupt comes here three times.
+        self._claim_registers = {
+            CONTEXT_BASE + CONTEXT_STRIDE * context + CLAIM_COMPLETE: context for context in range(len(contexts))
+        }
         #: How often each source has been claimed, by number.
         self.claims = [0] * (sources + 1)
 
@@ -111,8 +116,12 @@ class Plic:
         """Value of a guest load. Loading the claim register claims a source."""
         if size != 4:
             return 0
+        claiming = self._claim_registers.get(offset)
+        if claiming is not None:
+            return self._claim(claiming)
         if offset >= CONTEXT_BASE:
-            return self._read_context(*divmod(offset - CONTEXT_BASE, CONTEXT_STRIDE))
+            context, register = divmod(offset - CONTEXT_BASE, CONTEXT_STRIDE)
+            return self._threshold[context] if context < len(self._contexts) and register == THRESHOLD else 0
         if offset >= ENABLE_BASE:
             context, byte = divmod(offset - ENABLE_BASE, ENABLE_STRIDE)
             return self._enabled[context] >> byte * 8 & U32 if context < len(self._contexts) else 0
@@ -125,8 +134,14 @@ class Plic:
         """Effect of a guest store. Storing to the claim register completes a source."""
         if size != 4:
             return
-        if offset >= CONTEXT_BASE:
-            self._write_context(*divmod(offset - CONTEXT_BASE, CONTEXT_STRIDE), value)
+        completing = self._claim_registers.get(offset)
+        if completing is not None:
+            self._complete(completing, value)
+        elif offset >= CONTEXT_BASE:
+            context, register = divmod(offset - CONTEXT_BASE, CONTEXT_STRIDE)
+            if context < len(self._contexts) and register == THRESHOLD:
+                self._threshold[context] = value & MAX_PRIORITY
+                self._update_eligible()
         elif offset >= ENABLE_BASE:
             context, byte = divmod(offset - ENABLE_BASE, ENABLE_STRIDE)
             if context < len(self._contexts):
@@ -165,39 +180,22 @@ class Plic:
         self._find_eligible()
         self._output = [self._pending() & eligible != 0 for eligible in self._eligible]
 
-    def _read_context(self, context: int, register: int) -> int:
-        if context >= len(self._contexts):
-            return 0
-        if register == CLAIM_COMPLETE:
-            return self._claim(context)
-        return self._threshold[context] if register == THRESHOLD else 0
-
-    def _write_context(self, context: int, register: int, value: int) -> None:
-        if context >= len(self._contexts):
-            return
-        if register == CLAIM_COMPLETE:
-            self._complete(context, value)
-        elif register == THRESHOLD:
-            self._threshold[context] = value & MAX_PRIORITY
-            self._update_eligible()
-
     def _pending(self) -> int:
         return self._levels & ~self._claimed
 
     def _claim(self, context: int) -> int:
         """Take the most urgent source; the lowest number wins a tie. The threshold does not matter (section 9)."""
-        candidates = self._pending() & self._enabled[context]
-        if not candidates:
-            return 0
-        for with_priority in self._with_priority[:0:-1]:  # priority 0 is never
-            sources = candidates & with_priority
-            if sources:
-                lowest = sources & -sources
-                self._claimed |= lowest
-                self._update_outputs()
-                source = lowest.bit_length() - 1
-                self.claims[source] += 1
-                return source
+        candidates = self._levels & ~self._claimed & self._enabled[context]
+        if candidates:
+            for equals in self._urgent_first:
+                sources = candidates & equals
+                if sources:
+                    lowest = sources & -sources
+                    self._claimed |= lowest
+                    self._update_outputs()
+                    source = lowest.bit_length() - 1
+                    self.claims[source] += 1
+                    return source
         return 0
 
     def _complete(self, context: int, source: int) -> None:
@@ -219,6 +217,7 @@ class Plic:
         self._update_outputs()
 
     def _find_eligible(self) -> None:
+        self._urgent_first = tuple(filter(None, self._with_priority[:0:-1]))
         for context, threshold in enumerate(self._threshold):
             urgent = 0
             for sources in self._with_priority[threshold + 1 :]:
