@@ -26,7 +26,10 @@ def read_cached(descriptor: int, offset: int, size: int) -> bytes | bytearray | 
     except BlockingIOError:
         return None
     except OSError:  # most likely EOPNOTSUPP, a file system's that does not tell
-        return read_ahead(descriptor, offset, size)
+        there = os.pread(descriptor, size, offset)
+        if len(there) == size:
+            _advise(descriptor, offset + size, _AHEAD * size, "POSIX_FADV_WILLNEED")
+        return there
     if done < size:
         if offset + done < os.fstat(descriptor).st_size:
             return None

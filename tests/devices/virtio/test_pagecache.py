@@ -42,8 +42,13 @@ def test_a_file_system_that_does_not_tell(descriptor: int, monkeypatch: pytest.M
     def preadv(*_: object) -> int:
         raise OSError(errno.EOPNOTSUPP, "Operation not supported")
 
+    advised: list[tuple[int, int]] = []
     monkeypatch.setattr(os, "preadv", preadv)
+    monkeypatch.setattr(os, "posix_fadvise", lambda _, offset, size, __: advised.append((offset, size)))
     assert read_cached(descriptor, 512, 1024) == CONTENT[512:1536]
+    assert advised == [(1536, 16 << 10)]
+    assert read_cached(descriptor, 4000, 1024) == CONTENT[4000:]
+    assert len(advised) == 1  # there is no more
 
 
 def test_what_cannot_be_read(tmp_path: Path) -> None:
