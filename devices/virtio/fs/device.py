@@ -223,8 +223,10 @@ class FsDevice(VirtioDevice):
             return server.answer(header, body)
         if opcode == wire.READ:
             transfer = server.reading(body)
-            size = max(0, min(transfer.size, len(chain.writable) - wire.OUT_HEADER.size))
-            self._request = _Request(chain, header, transfer._replace(size=size), min(position, size))
+            room = max(0, len(chain.writable) - wire.OUT_HEADER.size)
+            if room < transfer.size:
+                transfer = transfer._replace(size=room)
+            self._request = _Request(chain, header, transfer, min(position, transfer.size))
         elif opcode == wire.WRITE:
             transfer = server.writing(body)
             if len(chain.readable) < _DATA + transfer.size:
