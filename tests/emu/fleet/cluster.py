@@ -25,11 +25,13 @@ class Cluster(NamedTuple):
 @contextlib.contextmanager
 def cluster(workers: int = 2, **environment: str) -> Iterator[Cluster]:
     """Start it; at the end, its processes end at once. The ``environment`` is the workers'."""
-    with contextlib.ExitStack() as ended, tempfile.TemporaryDirectory() as name:
+    # Who is killed leaves files, and here that is everyone.
+    with contextlib.ExitStack() as ended, tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name:
 
         def start(what: str, *options: str) -> "subprocess.Popen[bytes]":
             command = [sys.executable, "-m", f"distributed.cli.dask_{what}", *options, "--no-dashboard"]
-            process = subprocess.Popen(command, stderr=subprocess.DEVNULL, env={**os.environ, **environment})
+            known = {**os.environ, "TMPDIR": name, **environment}
+            process = subprocess.Popen(command, stderr=subprocess.DEVNULL, env=known)
             ended.callback(process.wait)
             ended.callback(process.kill)
             return process

@@ -343,7 +343,7 @@ def test_processes_end_with_the_one_that_has_started_them(hello, tmp_path):
         f"cases = ({{'n': n, 'folder': {str(tmp_path)!r}, 'wait': n == 0}} for n in range(3))\n"
         f"list(sweep(subjects.notes, cases, kernel={str(hello)!r}, memory='16M', jobs=2))"
     )
-    process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT)
+    process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, env={**os.environ, "TMPDIR": str(tmp_path)})
     try:
         wait_until(lambda: all((tmp_path / str(n)).exists() for n in range(3)))
         started = processes_of(process.pid)
