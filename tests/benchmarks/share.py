@@ -1,12 +1,12 @@
 """A shared directory beside a virtio disk with ext4, in the same guest: 1 GB of one file, and 10,000 small ones.
 
-python -m tests.benchmarks.share [--files N] [--megabytes N] [--times N] [--qemu PATH --virtiofsd PATH]
+python -m tests.benchmarks.share [--files N] [--megabytes N] [--times N] [--qemu PATH [--virtiofsd PATH]]
 
 Seconds of real time and of the processor, and the ratios of either: below 1.0 the share is faster. The host's cache is
 warm, the guest's is dropped before each reading. On a host whose disk is busy, TMPDIR=/dev/shm shows what pyemu costs.
 
-With QEMU and its virtiofsd, which has to be root, the share is compared with theirs instead of with the disk, each
-machine in a process of its own.
+With QEMU, the share is compared with its 9p instead of with the disk, each machine in a process of its own, under
+Debian's kernel; with its virtiofsd, too, which has to be root, with that, under the default guest's kernel.
 """
 
 import statistics
@@ -21,11 +21,14 @@ import click
 
 from emu import Machine, guest
 from tests.benchmarks.process import Guest, pyemu, qemu
+from tests.guest import debian
 
 DISK, SHARE = "/tmp/disk", "/mnt"
 DROP = "echo 3 >/proc/sys/vm/drop_caches"
 #: What the promise is about, together.
 TOGETHER = ("create", "stat", "read", "unlink")
+#: How 9p is mounted: in large messages, and with what virtiofs has, too, the guest's cache.
+NINE_P = "msize=1048576,cache=mmap"
 NUMBERS = "i=0; while [ $i -lt {files} ]; do i=$((i+1)); {what}; done"
 
 
@@ -72,11 +75,19 @@ def beside_the_disk(files: int, megabytes: int, times: int, folder: Path) -> Sec
 def beside_qemu(files: int, megabytes: int, times: int, folder: Path, program: str, daemon: str) -> Seconds:
     """Measure pyemu's share and QEMU's, in turn."""
     seconds: Seconds = defaultdict(lambda: defaultdict(list))
+    ours, theirs = folder / "ours", folder / "theirs"
+    ours.mkdir()
+    theirs.mkdir()
     with ExitStack() as stack:
-        machines = {
-            "share": stack.enter_context(_pyemu(folder / "ours")),
-            "QEMU": stack.enter_context(_qemu(folder / "theirs", program, daemon)),
-        }
+        if daemon:
+            kernel, more = guest.files(print), []
+            other = stack.enter_context(_virtiofsd(theirs, qemu(program, *kernel), daemon))
+        else:
+            kernel, more = debian.files(folder, print, "9pnet_virtio", "9p"), ["-a", debian.APPEND]
+            other = stack.enter_context(_nine_p(theirs, qemu(program, *kernel, "-append", debian.APPEND)))
+        machine = stack.enter_context(Guest(pyemu(*kernel, *more, "--share", str(ours), "-m", "512M")))
+        machine.shell()
+        machines = {"share": (machine, machine.processor), "QEMU": other}
         for _ in range(times):
             for name, command in work(files, megabytes).items():
                 for which, (machine, processor) in machines.items():
@@ -86,22 +97,16 @@ def beside_qemu(files: int, megabytes: int, times: int, folder: Path, program: s
     return seconds
 
 
-@contextmanager
-def _pyemu(shared: Path) -> Iterator[tuple[Guest, Callable[[], float]]]:
-    """Provide a machine at its shell, and the processor's time that it has taken."""
-    shared.mkdir()
-    with Guest(pyemu(*guest.files(print), "--share", str(shared), "-m", "512M")) as machine:
-        machine.shell()
-        yield machine, machine.processor
+#: A machine at its shell, and what tells the processor's time that it has taken.
+Measured = tuple[Guest, Callable[[], float]]
 
 
 @contextmanager
-def _qemu(shared: Path, program: str, daemon: str) -> Iterator[tuple[Guest, Callable[[], float]]]:
-    """Provide the same with QEMU, and its virtiofsd."""
-    shared.mkdir()
+def _virtiofsd(shared: Path, command: list[str], daemon: str) -> Iterator[Measured]:
+    """Provide QEMU with its virtiofsd."""
     socket = shared.with_suffix(".socket")
-    command = [daemon, "-f", f"--socket-path={socket}", "-o", f"source={shared},sandbox=chroot,cache=auto"]
-    with Guest(command) as server:
+    options = ["-f", f"--socket-path={socket}", "-o", f"source={shared},sandbox=chroot,cache=auto"]
+    with Guest([daemon, *options]) as server:
         while not socket.exists():
             time.sleep(0.1)
         options = [
@@ -109,9 +114,23 @@ def _qemu(shared: Path, program: str, daemon: str) -> Iterator[tuple[Guest, Call
             *("-machine", "memory-backend=memory", "-global", "virtio-mmio.force-legacy=false"),
             *("-chardev", f"socket,id=fs,path={socket}", "-device", "vhost-user-fs-device,chardev=fs,tag=share"),
         ]
-        with Guest(qemu(program, *guest.files(print), *options)) as machine:
+        with Guest([*command, *options]) as machine:
             machine.shell()
             yield machine, lambda: machine.processor() + server.processor()
+
+
+@contextmanager
+def _nine_p(shared: Path, command: list[str]) -> Iterator[Measured]:
+    """Provide QEMU with its 9p."""
+    options = [
+        *("-m", "512M", "-global", "virtio-mmio.force-legacy=false"),
+        *("-fsdev", f"local,id=fs,path={shared},security_model=none,multidevs=remap"),
+        *("-device", "virtio-9p-device,fsdev=fs,mount_tag=share"),
+    ]
+    with Guest([*command, *options]) as machine:
+        machine.shell()
+        machine.run(f"mount -t 9p -o trans=virtio,version=9p2000.L,{NINE_P} share {SHARE}")
+        yield machine, machine.processor
 
 
 @click.command()
@@ -119,7 +138,7 @@ def _qemu(shared: Path, program: str, daemon: str) -> Iterator[tuple[Guest, Call
 @click.option("--megabytes", default=1024, help="The size of the big one.")
 @click.option("--times", default=3, help="How often to measure each.")
 @click.option("--qemu", "program", default="", help="The QEMU to compare with.")
-@click.option("--virtiofsd", "daemon", default="/usr/lib/qemu/virtiofsd", help="Its server of files.")
+@click.option("--virtiofsd", "daemon", default="", help="Its server of files, like /usr/lib/qemu/virtiofsd.")
 def main(files: int, megabytes: int, times: int, program: str, daemon: str) -> None:
     """Print the table."""
     with tempfile.TemporaryDirectory() as folder:

@@ -10,6 +10,7 @@ theirs, so it is downloaded once (112 MB).
 import lzma
 import re
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 from devices.errors import PyemuError
@@ -30,22 +31,22 @@ _WANTED = ("virtio_mmio", "virtio_blk", "virtio_rng", "virtio_snd")
 _MODULES = "usr/lib/modules"
 
 
-def files(folder: Path, progress: Callable[[str], None]) -> tuple[Path, Path]:
+def files(folder: Path, progress: Callable[[str], None], *modules: str) -> tuple[Path, Path]:
     """Return the kernel's Image and an initramfs with its modules, built in ``folder``.
 
-    Raises PyemuError if they are not available.
+    ``modules`` are loaded besides those that every guest needs. Raises PyemuError if they are not available.
     """
     requirements.check(kernel=False, rootfs=True)
     _, rootfs = guest.files(progress)
-    part = cache.directory() / f"debian-{cache.digest(Path(__file__))}"
-    building.obtain(part, _build, progress)
+    part = cache.directory() / "-".join(("debian", cache.digest(Path(__file__)), *modules))
+    building.obtain(part, partial(_build, (*_WANTED, *modules)), progress)
     initrd = folder / "rootfs.cpio"
     # The kernel unpacks one archive after the other.
     initrd.write_bytes(rootfs.read_bytes() + (part / "modules.cpio").read_bytes())
     return part / "Image", initrd
 
 
-def _build(job: Job, out: Path) -> None:
+def _build(modules: tuple[str, ...], job: Job, out: Path) -> None:
     [metapackage] = packages.fetch(job, [_METAPACKAGE])
     package = job.run("dpkg-deb", "--field", metapackage, "Depends").split()[0]
     [deb] = packages.fetch(job, [package])
@@ -54,14 +55,14 @@ def _build(job: Job, out: Path) -> None:
     job.run("dpkg-deb", "--extract", deb, tree)
     [image] = (tree / "boot").glob("vmlinu[xz]-*")
     (out / "Image").write_bytes(image.read_bytes())
-    (out / "modules.cpio").write_bytes(cpio.pack(_entries(tree)))
+    (out / "modules.cpio").write_bytes(cpio.pack(_entries(tree, modules)))
     (out / "packages.txt").write_text(f"{deb.name}\n")
 
 
-def _entries(tree: Path) -> Iterator[cpio.Entry]:
+def _entries(tree: Path, modules: tuple[str, ...]) -> Iterator[cpio.Entry]:
     available = {_name(path): path for path in (tree / _MODULES).rglob("*.ko*")}
     loaded: dict[str, bytes] = {}
-    for name in _WANTED:
+    for name in modules:
         _add(name, available, loaded)
     for name, module in loaded.items():
         yield cpio.file(f"{_MODULES}/{name}.ko", module)
