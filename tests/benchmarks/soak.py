@@ -1,4 +1,4 @@
-"""Hours of work for the guest, checking its kernel's log and every byte of its console.
+"""Hours of work for the guest, checking its kernel's log and every byte of its console; and what held its CPU up.
 
 python -m tests.benchmarks.soak [FORKS [MINUTES]]
 """
@@ -10,6 +10,7 @@ from pathlib import Path
 
 from emu import guest
 from emu.machine import Machine
+from tests.benchmarks.turns import Watch, install, show
 
 COMPLAINTS = re.compile(rb"Oops|WARNING:|BUG:|panic|Bad rss|stall|Call Trace|segfault|unhandled|Lost interrupts")
 #: Each round must print the same: a wrong byte anywhere shows up as a line with a different count.
@@ -49,6 +50,8 @@ def mixed(machine: Machine, minutes: float) -> None:
 
 def main(count: int, minutes: float, image: Path, rootfs: Path) -> None:
     """Print what was done, and what the kernel said about it."""
+    watch, late = Watch(), list[tuple[int, str]]()
+    install(watch, late)
     with Machine(image, rootfs) as machine:
         machine.console.expect("\n# ")
         forks(machine, count)
@@ -56,6 +59,7 @@ def main(count: int, minutes: float, image: Path, rootfs: Path) -> None:
         machine.console.sendline("dmesg; echo dm''esg-done")
         log = machine.console.expect(re.compile(rb"(.*)dmesg-done", re.S)).group(1)
         print(f"exceptions handled: {machine.hart.traps}; sound: {machine.audio.played} frames")
+    show("all of it", watch, late)
     found = [line for line in log.splitlines() if COMPLAINTS.search(line)]
     print("\n".join(line.decode(errors="replace") for line in found) or "no kernel complaints")
     raise SystemExit(bool(found))
