@@ -3,6 +3,7 @@
 Its lateness, and how it fares at low latency, depend on the host's other work: see tests/benchmarks/host.
 """
 
+import re
 import subprocess
 import sys
 import time
@@ -117,12 +118,13 @@ def test_a_server_that_is_killed_comes_back_and_the_guest_does_not_notice(server
     output, error = guest.communicate()
     ear.stop()
     assert guest.returncode == 0, output
-    said = [line for line in error.decode().splitlines() if line.startswith("pyemu: ")]
+    *said, summary = [line for line in error.decode().splitlines() if line.startswith("pyemu: ")]
     assert said == [
         "pyemu: warning: the sound device default is gone; the guest carries on without until it is back",
         "pyemu: warning: sound output is back: default",
-        "pyemu: host sound: the device was gone once",
     ]
+    # On a host that is busy for a second, there are gaps, too.
+    assert re.fullmatch("pyemu: host sound: (1 gap, |[0-9]+ gaps, )?the device was gone once", summary)
 
 
 def test_the_guest_records_what_the_host_hears(server, pyemu, tmp_path):
