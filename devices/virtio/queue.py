@@ -125,7 +125,7 @@ class Buffer:
     is as recent as the device wants, and may differ between two reads: read once, use the copy.
     """
 
-    __slots__ = ("_ends", "_queue", "segments", "size")
+    __slots__ = ("_ends", "_queue", "_size", "segments")
 
     def __init__(self, queue: "Queue", segments: list[tuple[int, int]]) -> None:
         self._queue = queue
@@ -137,17 +137,17 @@ class Buffer:
         for _, length in segments:
             end += length
             ends.append(end)
-        self.size = end
+        self._size = end
 
     def __len__(self) -> int:
-        return self.size
+        return self._size
 
     def read(self, offset: int, size: int) -> bytes:
         """Copy ``size`` bytes out, from ``offset``; raises ValueError if there are not that many."""
         read, ends = self._queue.memory.read, self._ends
         if ends and 0 <= offset < offset + size <= ends[0]:  # in one piece, as most are
             return read(self.segments[0][0] + offset, size)
-        spans = self.segments if not offset and size == self.size else self._spans(offset, size)
+        spans = self.segments if not offset and size == self._size else self._spans(offset, size)
         return b"".join([read(*span) for span in spans])
 
     def write(self, offset: int, data: bytes | bytearray | memoryview) -> None:
@@ -158,15 +158,15 @@ class Buffer:
             write(self.segments[0][0] + offset, data)
             return
         view, position = memoryview(data), 0
-        for address, length in self.segments if not offset and size == self.size else self._spans(offset, size):
+        for address, length in self.segments if not offset and size == self._size else self._spans(offset, size):
             write(address, view[position : position + length])
             position += length
 
     def _spans(self, offset: int, size: int) -> list[tuple[int, int]]:
         """Find the pieces of guest memory, (address, length), that make up ``[offset, offset + size)``."""
         end = offset + size
-        if offset < 0 or size < 0 or end > self.size:
-            raise ValueError(f"{size} bytes at {offset} are not in a buffer of {self.size}")
+        if offset < 0 or size < 0 or end > self._size:
+            raise ValueError(f"{size} bytes at {offset} are not in a buffer of {self._size}")
         spans: list[tuple[int, int]] = []
         ends, segments = self._ends, self.segments
         index = bisect_right(ends, offset) if offset else 0
@@ -354,8 +354,8 @@ class Queue:
 
     def push(self, chain: Chain, written: int) -> None:
         """Return ``chain``, with the first ``written`` bytes of its writable part filled; does not interrupt."""
-        if not 0 <= written <= chain.writable.size:
-            raise ValueError(f"{written} bytes cannot have been written to a buffer of {chain.writable.size}")
+        if not 0 <= written <= len(chain.writable):
+            raise ValueError(f"{written} bytes cannot have been written to a buffer of {len(chain.writable)}")
         memory = self.memory
         slot = self._used_idx & (self._size - 1)
         memory.write(self._used + _RING_HEADER + _USED_ELEMENT.size * slot, _USED_ELEMENT.pack(chain.head, written))

@@ -85,9 +85,9 @@ def beside_qemu(files: int, megabytes: int, times: int, folder: Path, program: s
         else:
             kernel, more = debian.files(folder, print, "9pnet_virtio", "9p"), ["-a", debian.APPEND]
             other = stack.enter_context(_nine_p(theirs, qemu(program, *kernel, "-append", debian.APPEND)))
-        machine = stack.enter_context(Guest(pyemu(*kernel, *more, "--share", str(ours), "-m", "512M")))
-        machine.shell()
-        machines = {"share": (machine, machine.processor), "QEMU": other}
+        own = stack.enter_context(Guest(pyemu(*kernel, *more, "--share", str(ours), "-m", "512M")))
+        own.shell()
+        machines = {"share": (own, own.processor), "QEMU": other}
         for _ in range(times):
             for name, command in work(files, megabytes).items():
                 for which, (machine, processor) in machines.items():

@@ -25,13 +25,13 @@ class Cluster(NamedTuple):
 @contextlib.contextmanager
 def cluster(workers: int = 2, **environment: str) -> Iterator[Cluster]:
     """Start it; at the end, its processes end at once. The ``environment`` is the workers'."""
-    # Who is killed leaves files, and here that is everyone.
     with contextlib.ExitStack() as ended, tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name:
 
         def start(what: str, *options: str) -> "subprocess.Popen[bytes]":
             command = [sys.executable, "-m", f"distributed.cli.dask_{what}", *options, "--no-dashboard"]
-            known = {**os.environ, "TMPDIR": name, **environment}
-            process = subprocess.Popen(command, stderr=subprocess.DEVNULL, env=known)
+            # Who is killed leaves files, and here that is everyone.
+            whole = {**os.environ, "TMPDIR": name, **environment}
+            process = subprocess.Popen(command, stderr=subprocess.DEVNULL, env=whole)
             ended.callback(process.wait)
             ended.callback(process.kill)
             return process
