@@ -66,11 +66,11 @@ def test_while_the_cpu_is_fast_enough_time_is_real(speed: float) -> None:
 
 def test_a_slow_cpu_gets_the_time_that_it_could_have_worked_in() -> None:
     host = Host()
-    for _ in range(70):
+    for _ in range(200):
         host.work(1, speed=0.25)
         host.clock.settle()
-    assert host.clock.now() == 70 * MS // 4
-    assert host.clock.given_up == 70 * MS * 3 // 4 - MOST_BEHIND_NS
+    assert host.clock.now() == 200 * MS // 4
+    assert host.clock.given_up == 200 * MS * 3 // 4 - MOST_BEHIND_NS
 
 
 def test_what_it_is_behind_is_caught_up_with_while_the_cpu_waits() -> None:
@@ -95,7 +95,7 @@ def test_what_it_is_behind_is_caught_up_with_by_a_fast_cpu() -> None:
     assert (host.clock.now(), host.clock.given_up) == (15 * MS, 0)
 
 
-@pytest.mark.parametrize("stop_ms", [11, 60, 300, 60_000, 86_400_000])
+@pytest.mark.parametrize("stop_ms", [41, 60, 300, 60_000, 86_400_000])
 def test_a_stop_while_the_cpu_works_is_no_time_and_most_of_it_is_given_up(stop_ms: int) -> None:
     host = Host()
     host.work(10)
@@ -105,7 +105,7 @@ def test_a_stop_while_the_cpu_works_is_no_time_and_most_of_it_is_given_up(stop_m
     assert (host.clock.now(), host.clock.given_up) == (10 * MS, stop_ms * MS - MOST_BEHIND_NS)
 
 
-@pytest.mark.parametrize(("late_ms", "given_up_ms"), [(0, 0), (9, 0), (11, 1), (200, 190), (86_400_000, 86_399_990)])
+@pytest.mark.parametrize(("late_ms", "given_up_ms"), [(0, 0), (39, 0), (41, 1), (200, 160), (86_400_000, 86_399_960)])
 def test_a_wake_up_that_is_late_is_not_seen_by_the_guest(late_ms: int, given_up_ms: int) -> None:
     host = Host()
 
@@ -168,7 +168,7 @@ def test_a_host_clock_goes_on_from_its_own_time() -> None:
     host, other = Host(), Host()
     host.work(10)
     host.clock.settle()
-    host.stop(30)
+    host.stop(60)
     host.clock.settle()
     state = host.clock.state()
     assert state == {"now": 10 * MS, "given_up": 20 * MS}

@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 
 from devices.audio.host.backend import HostAudio
-from devices.audio.latency import parse_latency
+from devices.audio.latency import LATENCY, parse_latency
 from devices.audio.pcm import FORMATS, PcmParams
 from devices.errors import UsageError
 from emu.analysis import Sound, analyse
+from emu.timing.clock import MOST_BEHIND_NS
 from tests.devices.audio.host.fake_portaudio import FakePortAudio
 
 FLOAT = PcmParams(FORMATS["FLOAT"], 48000, 2)
@@ -296,6 +297,25 @@ def test_a_guest_that_is_late_makes_a_gap_which_is_faded_and_counted():
     bench.run(0.01)
     assert bench.host.stats.gaps == 1
     assert np.abs(np.diff(bench.portaudio.heard()[:, 0])).max() < 0.02
+
+
+def test_what_the_machine_is_behind_and_catches_up_with_is_not_heard():
+    """All the more does it have to be caught up with: given up, it would be missing from the latency from then on."""
+    bench = Bench(latency=LATENCY)
+    voice = bench.host.open_playback(0, FLOAT)
+    voice.start()
+    sound = stereo(sine(96000))
+    began, stop = bench.portaudio.now, range(101, 102 + MOST_BEHIND_NS // 10_000_000)
+    for period in range(200):
+        due = stop[-1] if period in stop else period
+        bench.run(max(began + due * 0.01 - bench.portaudio.now, 0.0))
+        voice.write(sound[480 * period : 480 * (period + 1)].tobytes())
+        bench.host.feed()
+    voice.stop()
+    bench.run(0.5)
+    heard = loud(bench.portaudio.heard(), 2400)
+    assert analyse(Sound(heard, 48000, 32), TONE).faults(max_thd_n=-80) == []
+    assert (bench.host.stats.gaps, bench.host.stats.skips) == (0, 0)
 
 
 def test_the_volume_changes_without_clicks():
