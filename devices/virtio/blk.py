@@ -62,7 +62,7 @@ MAX_WRITE_ZEROES_SEGMENTS = 1
 MAX_WRITE_ZEROES_SECTORS = (16 << 20) // SECTOR
 #: Bytes moved before the guest has a turn, which is also the most in one piece: 0.05 ms if they are in the host's
 #: cache. Every request counts for so many more.
-AT_ONCE, LEAST = CHUNK, 8 << 10
+AT_ONCE, LEAST = CHUNK, 16 << 10
 DISCARD_ALIGNMENT_SECTORS = 8  # host file systems free space in blocks of 4 KiB
 
 # The configuration space (section 5.2.4) up to write_zeroes_may_unmap; fields of features not offered are zero.
